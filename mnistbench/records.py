@@ -1,0 +1,299 @@
+"""What happened: the record of one attempt at a cell, as it lies in `results/<grid>/cells/`.
+
+Raw quantities are stored (examples, seconds, bytes), rates are derived where they are shown. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal
+
+from mnistbench.cell import Cell
+
+SCHEMA_VERSION = 1
+
+Status = Literal["finished", "diverged", "out_of_memory", "failed", "timed_out", "killed", "skipped"]
+RESULTS: frozenset[Status] = frozenset({"finished", "diverged", "out_of_memory"})
+"""Statuses that are answers: kept, and not rerun without `--force`."""
+FAILURES: frozenset[Status] = frozenset({"failed", "timed_out", "killed"})
+"""Statuses that the next `run` tries again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochMeasurement:
+    """One pass over the training data and the evaluation after it. Losses that are not finite are None.
+
+    Attributes:
+        examples, steps: trained in this epoch.
+        train_seconds: shuffling, batches, forward, backward, update; the device synchronized at both ends.
+        eval_seconds: evaluation of test (and validation) data; on no training clock.
+        train_loss, train_accuracy: means over the epoch's examples, taken while the weights were changing.
+        cold_seconds: from the start of the cell's process to the end of this evaluation.
+        ended_at: UTC, ISO 8601.
+    """
+
+    epoch: int
+    examples: int
+    steps: int
+    train_seconds: float
+    eval_seconds: float
+    train_loss: float | None
+    train_accuracy: float | None
+    test_loss: float | None
+    test_accuracy: float | None
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+    cold_seconds: float
+    ended_at: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Seconds of one attempt; set-up, warm-up, training and evaluation add to at most the wall (rule 5)."""
+
+    setup_seconds: float
+    warmup_seconds: float
+    train_seconds: float
+    eval_seconds: float
+    wall_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """The trained network.
+
+    Attributes:
+        parameters: number of trainable numbers.
+        train_flops_per_example: forward and backward, by torch's own counter; None where it cannot count.
+        confusion: rows are true classes, columns predicted ones, on the test data after the last epoch.
+        weights_sha256: of the state dict's tensors in order.
+        weights: file names of kept models, relative to the results folder.
+    """
+
+    parameters: int
+    train_flops_per_example: float | None = None
+    confusion: list[list[int]] | None = None
+    weights_sha256: str | None = None
+    weights: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Peak bytes: resident set of the cell's process, and allocations on the device (None on the CPU)."""
+
+    process_peak_bytes: int | None = None
+    device_peak_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """Causes of noise over the timed region (rule 12). None means that it could not be observed: unknown.
+
+    Attributes:
+        probe: seconds of the shared probe before and after the cell, by name: `compute`, `copy`, `launch`.
+        foreign_cpu: CPU time of other processes as a share of the machine's capacity.
+        steal, throttled: shares of time taken by the hypervisor, by the cgroup quota.
+        gpu_slowdown: thermal or power-brake slowdown was active.
+        flags: names of what was over its limit, and `short` (rule 8), `shared`.
+    """
+
+    probe: dict[str, list[float]] = field(default_factory=dict)
+    foreign_cpu: float | None = None
+    steal: float | None = None
+    throttled: float | None = None
+    gpu_slowdown: bool | None = None
+    flags: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """The data really used."""
+
+    sha256: str
+    fallback: bool = False
+    train_examples: int | None = None
+    test_examples: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """Where it ran. A hash stands for the host; no user name, host name or path is kept.
+
+    Attributes:
+        machine_id: hash that is the same for the same machine.
+        peak_flops: GEMM rate measured on this machine in the session, by `device/precision`, FLOP/s.
+    """
+
+    machine_id: str
+    machine: str
+    os: str
+    cpu: str
+    physical_cores: int | None
+    logical_cores: int | None
+    memory_bytes: int | None
+    device_name: str | None = None
+    smt: bool | None = None
+    governor: str | None = None
+    frequency_mhz: float | None = None
+    python: str
+    torch: str
+    cuda: str | None = None
+    mnistbench: str
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+    peak_flops: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Error:
+    """Why a cell did not finish.
+
+    Attributes:
+        type: exception's class, signal's name, or `timeout`.
+        message: one line.
+        step: the step at which the loss stopped being finite.
+        log: last lines the worker printed.
+        stack: where the worker stood, for a hang.
+    """
+
+    type: str
+    message: str
+    step: int | None = None
+    log: str = ""
+    stack: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellRecord:
+    """One attempt at one cell. Immutable; written once, whole, or not at all.
+
+    Attributes:
+        record_id: a uuid minted when the attempt starts; MLflow runs carry it as a tag.
+        execution_resolved: the levers as they were really used, with what stepped aside under `stepped_aside`.
+        round, position: place in the session's shuffled order.
+        checks: `{"equivalence": "passed" | "failed: …" | "equivalent up to masks" | "outcome untested" | "reference"}`.
+        protocol: version of the measurement protocol; different ones are never compared.
+    """
+
+    record_id: str
+    cell_id: str
+    attempt: int = 1
+    status: Status
+    cell: Cell
+    execution_resolved: dict[str, Any] = field(default_factory=dict)
+    started_at: str
+    round: int = 0
+    position: int = 0
+    epochs: list[EpochMeasurement] = field(default_factory=list)
+    timing: Timing | None = None
+    model: Model | None = None
+    memory: Memory | None = None
+    noise: Noise | None = None
+    checks: dict[str, str] = field(default_factory=dict)
+    data: Data | None = None
+    environment: Environment | None = None
+    error: Error | None = None
+    protocol: int = 1
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; numbers that are not finite become None, since JSON has no NaN."""
+        plain: dict[str, Any] = _plain(self)
+        return plain
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> CellRecord:
+        """Read a record.
+
+        Raises:
+            ValueError: if it is of a newer schema, lacks a field, has one too many or one of another type, or if its
+                `cell_id` is not its cell's.
+        """
+        if not isinstance(plain, Mapping):
+            raise ValueError("a record is a mapping")
+        if plain.get("schema_version") != SCHEMA_VERSION:
+            raise ValueError(f"schema version {plain.get('schema_version')!r}, this mnistbench reads {SCHEMA_VERSION}")
+        record: CellRecord = _typed(cls, plain, "record")
+        if record.cell.cell_id != record.cell_id:
+            raise ValueError(f"cell_id {record.cell_id} is not that of its settings, {record.cell.cell_id}")
+        return record
+
+    def with_changes(self, **changes: Any) -> CellRecord:
+        """A copy with some fields replaced."""
+        return replace(self, **changes)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Cell):
+        return value.to_json()
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _typed(wanted: Any, value: Any, where: str) -> Any:
+    """Build `wanted` from plain data, checking types on the way; `where` names the place in errors."""
+    if wanted is Any:
+        return value
+    if wanted is Cell:
+        try:
+            return Cell.from_json(value)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{where}: not a cell ({type(error).__name__}: {error})") from None
+    if is_dataclass(wanted):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where}: expected a mapping, found {type(value).__name__}")
+        hints = _hints(wanted)
+        if unknown := set(value) - set(hints):
+            raise ValueError(f"{where}: unknown field {sorted(map(str, unknown))[0]!r}")
+        try:
+            return wanted(**{key: _typed(hints[key], item, f"{where}.{key}") for key, item in value.items()})
+        except TypeError as error:
+            raise ValueError(f"{where}: {error}") from None
+    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _typed(next(item for item in arguments if item is not type(None)), value, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise ValueError(f"{where}: {value!r} is none of {', '.join(map(str, arguments))}")
+        return value
+    if origin is list:
+        if not isinstance(value, list):
+            raise ValueError(f"{where}: expected a list, found {type(value).__name__}")
+        return [_typed(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where}: expected a mapping, found {type(value).__name__}")
+        return {key: _typed(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+        raise ValueError(f"{where}: expected {wanted.__name__}, found {type(value).__name__}")
+    return value
+
+
+_HINTS: dict[Any, dict[str, Any]] = {}
+
+
+def _hints(wanted: Any) -> dict[str, Any]:
+    if wanted not in _HINTS:
+        _HINTS[wanted] = typing.get_type_hints(wanted)
+    return _HINTS[wanted]
+
+
+def dump(record: CellRecord) -> str:
+    """The record's file content."""
+    return json.dumps(record.to_json(), allow_nan=False, ensure_ascii=False, indent=1)
