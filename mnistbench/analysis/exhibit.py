@@ -1,0 +1,31 @@
+"""What each exhibit of the report is made of: a table, or one line that says why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """The answer to one question, as data; charts and pages are made from it elsewhere.
+
+    Attributes:
+        frame: the table; empty when there is no data. Accuracies are shares in [0, 1], times seconds.
+        reason: one line saying why `frame` is empty; "" when it is not.
+        notes: sentences made from the data that belong beside the table: caveats, the noise floor, what is left out.
+    """
+
+    frame: pd.DataFrame = field(default_factory=pd.DataFrame)
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return not self.frame.empty
+
+
+def nothing(reason: str, notes: Sequence[str] = ()) -> Exhibit:
+    """An exhibit without data."""
+    return Exhibit(pd.DataFrame(), reason, tuple(notes))
