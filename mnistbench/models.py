@@ -30,7 +30,7 @@ CHUNK = 1024
 
 
 def save_model(model: torch.nn.Module, cell: Cell, spec: DataSpec, path: Path) -> None:
-    """Write the weights to `path` (`….safetensors`) and the settings to the `.json` beside it, each whole or not at all.
+    """Write the weights to `path` (`….safetensors`) and the settings to the `.json` beside it, each whole or not.
 
     Args:
         model: as `architectures.build` made it; a compiled model's own prefix is taken off the names.
