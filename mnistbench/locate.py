@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
-import tempfile
 from pathlib import Path
 
+from mnistbench import results
 from mnistbench.errors import UserError
 from mnistbench.records import CellRecord
 
@@ -15,10 +14,16 @@ RUN_ID = re.compile(r"[0-9a-f]{32}")
 CELL_ID = re.compile(r"[0-9a-f]{1,16}")
 
 
-def find_weights(source: str, *, results: Path | None = None, tracking_uri: str | None = None) -> Path:
+def find_weights(source: str, *, folder: Path | None, tracking_uri: str | None, downloads: Path) -> Path:
     """The weights file that `source` means: a `.safetensors` file, a record file, a cell id's beginning, a run id.
 
     Where a run kept several epochs, it is the last one.
+
+    Args:
+        source: what the user gave.
+        folder: the folder where a cell id is looked for; every folder in `results/` if None.
+        tracking_uri: where a run id is looked for; the usual place if None.
+        downloads: an empty folder for what has to be fetched.
 
     Raises:
         UserError: if there is none, or the beginning fits several cells.
@@ -27,20 +32,22 @@ def find_weights(source: str, *, results: Path | None = None, tracking_uri: str 
     if path.is_file() and path.suffix == ".safetensors":
         return path
     if RUN_ID.fullmatch(source) and not path.exists():
-        return _downloaded(source, tracking_uri)
-    record_file = find_record_file(source, results=results)
-    record = read_record(record_file)
+        return _downloaded(source, tracking_uri, downloads)
+    record_file = find_record_file(source, folder=folder)
+    record = record_in(record_file)
     if record.model is None or not record.model.weights:
         raise UserError(
             f"cell {record.cell_id} kept no model; add `training: {{save_model: last}}` to its grid and run it again"
         )
     weights = folder_of(record_file) / record.model.weights[-1]
+    if not weights.resolve().is_relative_to(folder_of(record_file)):
+        raise UserError(f"{record_file}: it names a model outside its results folder")
     if not weights.is_file():
         raise UserError(f"{weights}: the weights of cell {record.cell_id} are gone")
     return weights
 
 
-def find_record_file(source: str, *, results: Path | None = None) -> Path:
+def find_record_file(source: str, *, folder: Path | None = None) -> Path:
     """The record file that `source` means: a path, or the beginning of a cell id in a results folder.
 
     Raises:
@@ -51,10 +58,10 @@ def find_record_file(source: str, *, results: Path | None = None) -> Path:
         return path
     if not CELL_ID.fullmatch(source):
         raise UserError(f"{source}: neither a file nor a cell id; `list cells DIR` prints the ids of a results folder")
-    folders = [results] if results is not None else _results_folders()
-    found = sorted(file for folder in folders for file in (folder / "cells").glob(f"{source}*.json"))
+    folders = [folder] if folder is not None else _results_folders()
+    found = sorted(file for place in folders for file in (place / "cells").glob(f"{source}*.json"))
     if not found:
-        places = ", ".join(str(folder) for folder in folders) or f"{RESULTS}/"
+        places = ", ".join(str(place) for place in folders) or f"{RESULTS}/"
         raise UserError(f"no cell {source}… in {places}; name the folder with --in, or give a file")
     if len(found) > 1:
         shown = ", ".join(str(file) for file in found[:4])
@@ -62,18 +69,16 @@ def find_record_file(source: str, *, results: Path | None = None) -> Path:
     return found[0]
 
 
-def read_record(path: Path) -> CellRecord:
+def record_in(path: Path) -> CellRecord:
     """One record, from its file.
 
     Raises:
         UserError: if it cannot be read.
     """
-    try:
-        return CellRecord.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not a record ({error})") from None
+    found = results.read_record(path)
+    if isinstance(found, str):
+        raise UserError(f"{path}: {found}")
+    return found
 
 
 def folder_of(record_file: Path) -> Path:
@@ -85,11 +90,10 @@ def _results_folders() -> list[Path]:
     return sorted(cells.parent for depth in ("*/cells", "*/*/cells") for cells in RESULTS.glob(depth))
 
 
-def _downloaded(run_id: str, tracking_uri: str | None) -> Path:
+def _downloaded(run_id: str, tracking_uri: str | None, downloads: Path) -> Path:
     from mnistbench import tracking
 
-    folder = Path(tempfile.mkdtemp(prefix="mnistbench-model-"))
-    weights = sorted(tracking.download_weights(run_id, tracking_uri, folder))
+    weights = sorted(tracking.download_weights(run_id, tracking_uri, downloads))
     if not weights:
         raise UserError(f"MLflow run {run_id} has no kept model among its artifacts")
     return weights[-1]

@@ -7,14 +7,13 @@ says which cell made it and which data it expects.
 from __future__ import annotations
 
 import json
-import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mnistbench.atomic import write_whole
 from mnistbench.cell import Cell
 from mnistbench.errors import UserError
 
@@ -39,34 +38,16 @@ def save_model(model: torch.nn.Module, cell: Cell, spec: DataSpec, path: Path) -
         path: ends in `.safetensors`; its folder is made.
 
     Raises:
-        OSError: if the folder cannot be written.
+        UserError: if the folder cannot be written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     settings = {"format_version": FORMAT_VERSION, "cell": cell.to_json(), "data": asdict(spec)}
     state = {name.removeprefix("_orig_mod."): value for name, value in model.state_dict().items()}
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _replacing(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(settings, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
-    with _replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"cell_id": cell.cell_id, "format_version": str(FORMAT_VERSION)})
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary file in the same folder that takes the place of `path` when the block ends well."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path.with_suffix(".json"), json.dumps(settings, indent=1, ensure_ascii=False, allow_nan=False))
+    write_whole(path, save(tensors, metadata={"cell_id": cell.cell_id, "format_version": str(FORMAT_VERSION)}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,7 +229,9 @@ def load_model(
     """
     from mnistbench.locate import find_weights
 
-    return read_model(find_weights(str(source), results=results, tracking_uri=tracking_uri), plugins=plugins)
+    with tempfile.TemporaryDirectory(prefix="mnistbench-") as downloads:
+        path = find_weights(str(source), folder=results, tracking_uri=tracking_uri, downloads=Path(downloads))
+        return read_model(path, plugins=plugins)
 
 
 def read_model(path: Path, *, plugins: Sequence[str] = ()) -> KeptModel:
