@@ -1,0 +1,366 @@
+"""Grid axis: the optimizers, with defaults of our own that no release of torch can change.
+
+Learning-rate schedules are in `schedules.py`; a grid nests them in the optimizer. A new optimizer is a function added
+to `OPTIMIZERS`, or a class of a plug-in. Everything that torch offers for speed alone (`fused`, `foreach`,
+`capturable`) is no option of a grid but of `build`, and is passed on where this torch's optimizer takes it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Literal
+
+from mnistbench.cell import Component
+from mnistbench.errors import UserError
+from mnistbench.options import Fraction, NonNegative, Positive, PositiveInt
+from mnistbench.schedules import SCHEDULES, lr_factors
+
+if TYPE_CHECKING:
+    import torch
+
+    from mnistbench.plugins import Plugins
+
+__all__ = ["OPTIMIZERS", "SCHEDULES", "build", "lr_factors", "reset_state", "scaled_lr"]
+
+LrScaling = Literal["none", "linear", "sqrt"]
+BASE_BATCH_SIZE = 64
+
+
+def sgd(
+    parameters: Iterable[torch.nn.Parameter],
+    *,
+    lr: Positive = 0.01,
+    momentum: Fraction = 0.0,
+    nesterov: bool = False,
+    weight_decay: NonNegative = 0.0,
+    **implementation: Any,
+) -> torch.optim.Optimizer:
+    """Stochastic gradient descent, with momentum (Polyak 1964) or Nesterov's (Sutskever et al. 2013).
+
+    Raises:
+        UserError: for `nesterov` without momentum.
+    """
+    import torch
+
+    if nesterov and momentum == 0:
+        raise UserError("sgd: nesterov needs a momentum above 0")
+    options = _accepted(torch.optim.SGD, implementation)
+    return torch.optim.SGD(
+        parameters, lr=lr, momentum=momentum, dampening=0.0, nesterov=nesterov, weight_decay=weight_decay, **options
+    )
+
+
+def adagrad(
+    parameters: Iterable[torch.nn.Parameter],
+    *,
+    lr: Positive = 0.01,
+    lr_decay: NonNegative = 0.0,
+    initial_accumulator: NonNegative = 0.0,
+    eps: Positive = 1e-10,
+    weight_decay: NonNegative = 0.0,
+    **implementation: Any,
+) -> torch.optim.Optimizer:
+    """AdaGrad (Duchi et al. 2011)."""
+    import torch
+
+    options = _accepted(torch.optim.Adagrad, implementation)
+    return torch.optim.Adagrad(
+        parameters,
+        lr=lr,
+        lr_decay=lr_decay,
+        initial_accumulator_value=initial_accumulator,
+        eps=eps,
+        weight_decay=weight_decay,
+        **options,
+    )
+
+
+def rmsprop(
+    parameters: Iterable[torch.nn.Parameter],
+    *,
+    lr: Positive = 1e-3,
+    alpha: Fraction = 0.99,
+    eps: Positive = 1e-8,
+    momentum: Fraction = 0.0,
+    centered: bool = False,
+    weight_decay: NonNegative = 0.0,
+    **implementation: Any,
+) -> torch.optim.Optimizer:
+    """RMSprop (Hinton 2012, lecture 6e); `lr` defaults to the tutorial's 1e-3, not to torch's 1e-2."""
+    import torch
+
+    options = _accepted(torch.optim.RMSprop, implementation)
+    return torch.optim.RMSprop(
+        parameters,
+        lr=lr,
+        alpha=alpha,
+        eps=eps,
+        momentum=momentum,
+        centered=centered,
+        weight_decay=weight_decay,
+        **options,
+    )
+
+
+def adam(
+    parameters: Iterable[torch.nn.Parameter],
+    *,
+    lr: Positive = 1e-3,
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999),
+    eps: Positive = 1e-8,
+    amsgrad: bool = False,
+    weight_decay: NonNegative = 0.0,
+    **implementation: Any,
+) -> torch.optim.Optimizer:
+    """Adam (Kingma & Ba 2014, arXiv:1412.6980); weight decay is added to the gradient."""
+    import torch
+
+    options = _accepted(torch.optim.Adam, implementation)
+    return torch.optim.Adam(
+        parameters, lr=lr, betas=_pair(betas), eps=eps, amsgrad=amsgrad, weight_decay=weight_decay, **options
+    )
+
+
+def adamw(
+    parameters: Iterable[torch.nn.Parameter],
+    *,
+    lr: Positive = 1e-3,
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999),
+    eps: Positive = 1e-8,
+    amsgrad: bool = False,
+    weight_decay: NonNegative = 0.01,
+    **implementation: Any,
+) -> torch.optim.Optimizer:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2017, arXiv:1711.05101)."""
+    import torch
+
+    options = _accepted(torch.optim.AdamW, implementation)
+    return torch.optim.AdamW(
+        parameters, lr=lr, betas=_pair(betas), eps=eps, amsgrad=amsgrad, weight_decay=weight_decay, **options
+    )
+
+
+def adadelta(
+    parameters: Iterable[torch.nn.Parameter],
+    *,
+    lr: Positive = 1.0,
+    rho: Fraction = 0.9,
+    eps: Positive = 1e-6,
+    weight_decay: NonNegative = 0.0,
+    **implementation: Any,
+) -> torch.optim.Optimizer:
+    """Adadelta (Zeiler 2012, arXiv:1212.5701)."""
+    import torch
+
+    options = _accepted(torch.optim.Adadelta, implementation)
+    return torch.optim.Adadelta(parameters, lr=lr, rho=rho, eps=eps, weight_decay=weight_decay, **options)
+
+
+def adamax(
+    parameters: Iterable[torch.nn.Parameter],
+    *,
+    lr: Positive = 2e-3,
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999),
+    eps: Positive = 1e-8,
+    weight_decay: NonNegative = 0.0,
+    **implementation: Any,
+) -> torch.optim.Optimizer:
+    """Adamax, Adam by the infinity norm (Kingma & Ba 2014, section 7.1)."""
+    import torch
+
+    options = _accepted(torch.optim.Adamax, implementation)
+    return torch.optim.Adamax(parameters, lr=lr, betas=_pair(betas), eps=eps, weight_decay=weight_decay, **options)
+
+
+def nadam(
+    parameters: Iterable[torch.nn.Parameter],
+    *,
+    lr: Positive = 2e-3,
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999),
+    eps: Positive = 1e-8,
+    momentum_decay: NonNegative = 0.004,
+    weight_decay: NonNegative = 0.0,
+    **implementation: Any,
+) -> torch.optim.Optimizer:
+    """Adam with Nesterov's momentum (Dozat 2016)."""
+    import torch
+
+    options = _accepted(torch.optim.NAdam, implementation)
+    return torch.optim.NAdam(
+        parameters,
+        lr=lr,
+        betas=_pair(betas),
+        eps=eps,
+        momentum_decay=momentum_decay,
+        weight_decay=weight_decay,
+        **options,
+    )
+
+
+def radam(
+    parameters: Iterable[torch.nn.Parameter],
+    *,
+    lr: Positive = 1e-3,
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999),
+    eps: Positive = 1e-8,
+    weight_decay: NonNegative = 0.0,
+    **implementation: Any,
+) -> torch.optim.Optimizer:
+    """Rectified Adam (Liu et al. 2019, arXiv:1908.03265)."""
+    import torch
+
+    options = _accepted(torch.optim.RAdam, implementation)
+    return torch.optim.RAdam(parameters, lr=lr, betas=_pair(betas), eps=eps, weight_decay=weight_decay, **options)
+
+
+def muon(
+    parameters: Iterable[torch.nn.Parameter],
+    *,
+    lr: Positive = 1e-3,
+    momentum: Fraction = 0.95,
+    nesterov: bool = True,
+    ns_steps: PositiveInt = 5,
+    weight_decay: NonNegative = 0.1,
+    **implementation: Any,
+) -> torch.optim.Optimizer:
+    """Muon (Jordan et al. 2024) for weights that are matrices, AdamW beside it for all others.
+
+    Its updates are scaled to the size of AdamW's (Liu et al. 2025, arXiv:2502.16982), so that one `lr`, one
+    `weight_decay` and one schedule serve both. AdamW has the betas 0.9 and 0.999.
+
+    Raises:
+        UserError: if this torch has no Muon (it came with 2.9).
+    """
+    import torch
+
+    if not hasattr(torch.optim, "Muon"):
+        raise UserError(f"torch {torch.__version__} has no Muon; 2.9 and later do")
+    from mnistbench.muon import MuonBesideAdamW
+
+    return MuonBesideAdamW(
+        parameters,
+        lr=lr,
+        momentum=momentum,
+        nesterov=nesterov,
+        ns_steps=ns_steps,
+        weight_decay=weight_decay,
+        **_accepted(torch.optim.AdamW, implementation),
+    )
+
+
+def _with_lr_scaling(make: Callable[..., torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+    """Declare the options that every optimizer shares; `scaled_lr` is where they act."""
+
+    @wraps(make)
+    def made(
+        parameters: Iterable[torch.nn.Parameter],
+        *,
+        lr_scaling: LrScaling = "none",
+        base_batch_size: PositiveInt = BASE_BATCH_SIZE,
+        **options: Any,
+    ) -> torch.optim.Optimizer:
+        return make(parameters, **options)
+
+    own = inspect.signature(make)
+    *options, implementation = own.parameters.values()
+    shared = [
+        inspect.Parameter("lr_scaling", inspect.Parameter.KEYWORD_ONLY, default="none", annotation="LrScaling"),
+        inspect.Parameter(
+            "base_batch_size", inspect.Parameter.KEYWORD_ONLY, default=BASE_BATCH_SIZE, annotation="PositiveInt"
+        ),
+    ]
+    made.__signature__ = own.replace(parameters=[*options, *shared, implementation])  # type: ignore[attr-defined]
+    made.__annotations__ = {**make.__annotations__, "lr_scaling": "LrScaling", "base_batch_size": "PositiveInt"}
+    return made
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    make.__name__: _with_lr_scaling(make)
+    for make in (sgd, adagrad, rmsprop, adam, adamw, adadelta, adamax, nadam, radam, muon)
+}
+
+
+def build(
+    component: Component,
+    parameters: Iterable[torch.nn.Parameter],
+    plugins: Plugins | None = None,
+    **implementation: Any,
+) -> torch.optim.Optimizer:
+    """Make the optimizer that a cell names.
+
+    Args:
+        component: a name from `OPTIMIZERS` or a plug-in's `module:Name`, with its options. `lr_scaling` is not
+            applied here: see `scaled_lr`.
+        parameters: of the network.
+        plugins: the modules that the command line named.
+        implementation: torch's choices of speed (`fused=True`, `foreach=True`, `capturable=True`); each is passed on
+            if this optimizer takes it.
+
+    Raises:
+        UserError: if the name is unknown, or its options contradict each other.
+    """
+    if ":" in component.name:
+        if plugins is None:
+            raise UserError(f"{component.name}: name its module with --plugin {component.name.split(':')[0]}")
+        found: Any = plugins.find(component.name)
+        options = {key: value for key, value in component.options.items() if key not in _SHARED}
+        built: torch.optim.Optimizer = found(parameters, **options, **_accepted(found, implementation))
+        return built
+    if component.name not in OPTIMIZERS:
+        raise UserError(f"unknown optimizer {component.name!r}; there are {', '.join(OPTIMIZERS)}")
+    return OPTIMIZERS[component.name](parameters, **component.options, **implementation)
+
+
+def scaled_lr(component: Component, batch_size: int) -> float:
+    """The learning rate before its schedule: `lr`, scaled with the batch size as the component's `lr_scaling` says.
+
+    `linear` is Goyal et al. 2017 (arXiv:1706.02677), `sqrt` Krizhevsky 2014 (arXiv:1404.5997); at `base_batch_size`
+    both leave `lr` as it is.
+
+    Raises:
+        UserError: if neither the component nor its optimizer says an `lr`.
+    """
+    options = component.options
+    lr = options.get("lr", _default_lr(component.name))
+    if not isinstance(lr, int | float):
+        raise UserError(f"{component.name}: say its lr in the grid")
+    base = options.get("base_batch_size", BASE_BATCH_SIZE)
+    ratio = batch_size / base  # type: ignore[operator]
+    return float(lr) * {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[str(options.get("lr_scaling", "none"))]
+
+
+def reset_state(optimizer: torch.optim.Optimizer) -> None:
+    """Bring the state that steps have left back to where it began, in place: captured graphs hold its addresses.
+
+    Zero is where it begins, but for NAdam's product of momenta (1) and AdaGrad's sums (`initial_accumulator`).
+    """
+    import torch
+
+    for group in optimizer.param_groups:
+        begins = {"mu_product": 1.0, "sum": group.get("initial_accumulator_value", 0.0)}
+        for parameter in group["params"]:
+            for name, value in optimizer.state.get(parameter, {}).items():
+                if isinstance(value, torch.Tensor):
+                    value.fill_(begins.get(name, 0.0))
+
+
+_SHARED = ("lr_scaling", "base_batch_size")
+
+
+def _default_lr(name: str) -> Any:
+    if name not in OPTIMIZERS:
+        return None
+    return inspect.signature(OPTIMIZERS[name]).parameters["lr"].default
+
+
+def _accepted(optimizer: Callable[..., Any], implementation: dict[str, Any]) -> dict[str, Any]:
+    taken = inspect.signature(optimizer).parameters
+    return {key: value for key, value in implementation.items() if key in taken}
+
+
+def _pair(betas: tuple[float, float]) -> tuple[float, float]:
+    first, second = betas  # JSON brings a list, torch wants a tuple
+    return first, second
