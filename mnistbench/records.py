@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 import math
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
 from mnistbench.cell import Cell
+from mnistbench.typed import READERS, read_typed
 
 SCHEMA_VERSION = 1
+READERS[Cell] = Cell.from_json
 
 Status = Literal["finished", "diverged", "out_of_memory", "failed", "timed_out", "killed", "skipped"]
 RESULTS: frozenset[Status] = frozenset({"finished", "diverged", "out_of_memory"})
@@ -218,7 +218,7 @@ class CellRecord:
             raise ValueError("a record is a mapping")
         if plain.get("schema_version") != SCHEMA_VERSION:
             raise ValueError(f"schema version {plain.get('schema_version')!r}, this mnistbench reads {SCHEMA_VERSION}")
-        record: CellRecord = _typed(cls, plain, "record")
+        record = read_typed(cls, plain, "record")
         if record.cell.cell_id != record.cell_id:
             raise ValueError(f"cell_id {record.cell_id} is not that of its settings, {record.cell.cell_id}")
         return record
@@ -240,58 +240,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _typed(wanted: Any, value: Any, where: str) -> Any:
-    """Build `wanted` from plain data, checking types on the way; `where` names the place in errors."""
-    if wanted is Any:
-        return value
-    if wanted is Cell:
-        try:
-            return Cell.from_json(value)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{where}: not a cell ({type(error).__name__}: {error})") from None
-    if is_dataclass(wanted):
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{where}: expected a mapping, found {type(value).__name__}")
-        hints = _hints(wanted)
-        if unknown := set(value) - set(hints):
-            raise ValueError(f"{where}: unknown field {sorted(map(str, unknown))[0]!r}")
-        try:
-            return wanted(**{key: _typed(hints[key], item, f"{where}.{key}") for key, item in value.items()})
-        except TypeError as error:
-            raise ValueError(f"{where}: {error}") from None
-    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        return _typed(next(item for item in arguments if item is not type(None)), value, where)
-    if origin is Literal:
-        if value not in arguments:
-            raise ValueError(f"{where}: {value!r} is none of {', '.join(map(str, arguments))}")
-        return value
-    if origin is list:
-        if not isinstance(value, list):
-            raise ValueError(f"{where}: expected a list, found {type(value).__name__}")
-        return [_typed(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
-    if origin is dict:
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{where}: expected a mapping, found {type(value).__name__}")
-        return {key: _typed(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-        raise ValueError(f"{where}: expected {wanted.__name__}, found {type(value).__name__}")
-    return value
-
-
-_HINTS: dict[Any, dict[str, Any]] = {}
-
-
-def _hints(wanted: Any) -> dict[str, Any]:
-    if wanted not in _HINTS:
-        _HINTS[wanted] = typing.get_type_hints(wanted)
-    return _HINTS[wanted]
 
 
 def dump(record: CellRecord) -> str:

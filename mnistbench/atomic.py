@@ -1,0 +1,78 @@
+"""Files that are written whole or not at all, whatever happens to the process or the disk in between."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from mnistbench.errors import UserError
+
+PART = ".part"
+"""Ending of a file that is still being written; `remove_parts` clears what a killed process left."""
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Replace `path` by `content`: a reader, or a restart after a power cut, sees the old file or the new one.
+
+    Raises:
+        UserError: if the disk is full, or the folder is read-only or gone. The old file is untouched then.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    part = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    with writing(path):
+        try:
+            with part.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+            fsync_directory(path.parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise
+
+
+def move_whole(source: Path, target: Path) -> None:
+    """Rename a file or folder on one disk, durably.
+
+    Raises:
+        UserError: as `write_whole`.
+    """
+    with writing(target):
+        source.rename(target)
+        fsync_directory(target.parent)
+
+
+def fsync_directory(directory: Path) -> None:
+    """Make the names in a directory survive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_parts(directory: Path) -> None:
+    """Clear half-written files that a killed process left; only while nobody else writes there."""
+    for part in directory.glob(f".*{PART}"):
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say clearly what could not be written, and why.
+
+    Raises:
+        UserError: in place of any OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"cannot write {path}: {reason}. What was written before is whole; run again to go on."
+        ) from error
