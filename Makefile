@@ -1,0 +1,37 @@
+# The commands of the README. Everything runs in .venv, made from constraints.txt when it is missing or out of date.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: bench test check benchmark constraints clean
+.DEFAULT_GOAL := bench
+
+$(READY): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mnistbench needs Python 3.11 or later: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+bench: $(READY)  ## train the grid in grid.yaml, and end with its report
+	$(PY) -m mnistbench run grid.yaml
+
+test: $(READY)  ## the whole test suite
+	$(PY) -m pytest
+
+check: $(READY)  ## style, types, known vulnerabilities
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	@$(PY) .ci/audit.py
+
+benchmark: $(READY)  ## the suite's own speed, beside plain PyTorch loops
+	$(PY) -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds
+
+constraints: $(READY)  ## freeze what is installed now into constraints.txt
+	@$(PY) .ci/freeze.py > constraints.new
+	@mv constraints.new constraints.txt
+
+clean:
+	rm -rf $(VENV)

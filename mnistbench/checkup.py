@@ -1,0 +1,33 @@
+"""What `doctor` looks at: versions, devices with a small matrix product on each, data, tracking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mnistbench.errors import UserError
+from mnistbench.inspection import Check, matrix_product, torch_build, versions
+
+
+def checks(*, data_dir: Path | None = None, tracking_uri: str | None = None) -> Iterator[Check]:
+    """Each check as soon as it is done; none raises, and none writes."""
+    from mnistbench import datasets, devices
+
+    yield from versions()
+    yield torch_build()
+    for device in devices.available():
+        memory = f", {device.memory_bytes / 2**30:.1f} GiB" if device.memory_bytes else ""
+        yield Check(name=f"device {device.kind}", found=f"{device.name}{memory}")
+        yield matrix_product(device.kind)
+    for place in datasets.survey(data_dir):
+        yield Check(name=f"data {place.name}", found=place.where if place.found else "not here yet")
+    yield _tracking(tracking_uri)
+
+
+def _tracking(uri: str | None) -> Check:
+    from mnistbench.tracking_address import checked, default_uri, shown
+
+    try:
+        return Check(name="tracking", found=shown(checked(uri or default_uri())))
+    except UserError as error:
+        return Check(name="tracking", found=str(error), ok=False)

@@ -1,0 +1,160 @@
+"""`show`, `doctor`, `list`, `data`: look at what a grid can name and at what this machine has."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mnistbench.commands.flags import DataDir, Plugin, TrackingUri
+from mnistbench.errors import UserError
+
+
+class Axis(StrEnum):
+    """What can be listed."""
+
+    architectures = "architectures"
+    optimizers = "optimizers"
+    schedules = "schedules"
+    datasets = "datasets"
+    executions = "executions"
+
+
+def show(
+    network: Annotated[str, typer.Argument(metavar="NETWORK", help="Its name, or module:Name with --plugin.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option: activation=tanh.")
+    ] = None,
+    dataset: Annotated[str, typer.Option(help="The data whose shape it gets.")] = "mnist",
+    plugin: Plugin = None,
+) -> None:
+    """Layers of a network, with output shapes, parameters and FLOPs per example."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from mnistbench import architectures, inspection
+    from mnistbench.cell import Component
+    from mnistbench.datasets import spec_of
+    from mnistbench.grid import component_from_text
+    from mnistbench.plugins import load_plugins
+
+    plugins = load_plugins(plugin or [])
+    component = component_from_text("architecture", network, settings or [], plugins)
+    spec = spec_of(Component(name=dataset))
+    summary = inspection.summarize(architectures.build(component, spec, plugins), spec)
+    table = Table(title=f"{component.label} on {spec.name}", title_justify="left", show_footer=True)
+    table.add_column("layer", "all")
+    table.add_column("what it does")
+    table.add_column("output shape")
+    table.add_column("parameters", f"{summary.parameters:,}", justify="right")
+    table.add_column("FLOPs forward", f"{summary.forward_flops:,}", justify="right")
+    for layer in summary.layers:
+        shape = " × ".join(str(side) for side in layer.output_shape)
+        table.add_row(layer.name, layer.kind, shape, f"{layer.parameters:,}", f"{layer.flops:,}")
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{summary.parameters:,} parameters; training costs {summary.train_flops:,} FLOPs per example"
+        " (forward and backward; a multiply-add counts as two)"
+    )
+
+
+def doctor(data_dir: DataDir = None, tracking_uri: TrackingUri = None) -> int:
+    """Check devices with a small matrix product each, the torch build, data and tracking."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from mnistbench import checkup
+
+    table = Table(show_header=False, box=None)
+    checks = list(checkup.checks(data_dir=data_dir, tracking_uri=tracking_uri))
+    for check in checks:
+        table.add_row("[green]✓[/]" if check.ok else "[red]✗[/]", check.name, check.found)
+    console = Console()
+    console.print(table)
+    return 0 if all(check.ok for check in checks) else 1
+
+
+def list_(
+    axis: Annotated[Axis, typer.Argument(help="Which names.")],
+) -> None:
+    """Names that a grid file may use, with their options and defaults."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from mnistbench import catalogue
+
+    table = Table("name", "options and defaults", "what it is", title_justify="left")
+    for entry in catalogue.entries(axis.value):
+        options = "\n".join(f"{name} = {default}" for name, default in entry.options.items())
+        table.add_row(entry.name, options, entry.summary)
+    Console().print(table)
+
+
+def data(context: typer.Context, data_dir: DataDir = None) -> None:
+    """What data lies where on this machine; `data fetch` downloads, `data show` draws samples."""
+    if context.invoked_subcommand is None:
+        _print_places(data_dir)
+
+
+def data_list(data_dir: DataDir = None) -> None:
+    """What data lies where on this machine."""
+    _print_places(data_dir)
+
+
+def data_fetch(
+    names: Annotated[list[str], typer.Argument(metavar="DATASET…", help="mnist, fashion_mnist, kmnist, …")],
+    data_dir: DataDir = None,
+) -> None:
+    """Download what is not here yet, verify it, and unpack it into the user's cache."""
+    from mnistbench import datasets
+    from mnistbench.cell import Component
+    from mnistbench.commands.screen import download_bar
+
+    for name in names:
+        with download_bar() as progress:
+            prepared = datasets.prepare(Component(name=name), data_dir=data_dir, progress=progress)
+        print(
+            f"{name}: {prepared.spec.train_examples:,} + {prepared.spec.test_examples:,} examples, {prepared.found_in}"
+        )
+
+
+def data_show(
+    name: Annotated[str, typer.Argument(metavar="DATASET", help="Any dataset of images.")] = "mnist",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="PNG to write.", show_default="<DATASET>.png")
+    ] = None,
+    count: Annotated[int, typer.Option("--count", min=1, max=400, help="How many.")] = 40,
+    seed: Annotated[int, typer.Option(help="Draws the choice.")] = 0,
+    data_dir: DataDir = None,
+) -> None:
+    """Draw sample training images with their labels into a PNG file."""
+    from mnistbench.cell import Component
+    from mnistbench.samples import draw_samples
+
+    target = out or Path(f"{name}.png")
+    draw_samples(Component(name=name), target, count=count, seed=seed, data_dir=data_dir)
+    print(f"{count} images of {name}: {target}")
+
+
+def _print_places(data_dir: Path | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from mnistbench import datasets
+
+    table = Table("dataset", "here?", "where", title="Data on this machine", title_justify="left")
+    for place in datasets.survey(data_dir):
+        table.add_row(place.name, "[green]yes[/]" if place.found else "no", place.where)
+    Console().print(table)
+
+
+def unknown(kind: str, name: str, known: Any) -> UserError:
+    """The error for a name that is none, with what was perhaps meant."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, list(known), n=1)
+    hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
+    return UserError(f"unknown {kind} {name!r}{hint}")

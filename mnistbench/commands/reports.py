@@ -1,0 +1,91 @@
+"""`report`, `compare`, `merge`, `results from-mlflow`: pages and tables made of records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mnistbench.commands.flags import RESULTS, Figures, Folder, Folders, TensorBoard, TrackingUri, results_folder
+
+
+def report(
+    folders: Folders,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The page to write.", show_default="DIR/report.html", rich_help_panel=RESULTS
+        ),
+    ] = None,
+    figures: Figures = None,
+    tensorboard: TensorBoard = None,
+) -> None:
+    """Make the report again from the records; several folders become one report."""
+    from mnistbench.commands.outcome import write_outcome
+    from mnistbench.errors import UserError
+
+    places = [results_folder(folder) for folder in folders]
+    if len(places) > 1 and out is None:
+        raise UserError("several folders make a report of their own: say where with --out both.html")
+    print(write_outcome(places, out=out, figures=figures, tensorboard=tensorboard))
+
+
+def compare(
+    before: Folder,
+    after: Folder,
+    fail_on: Annotated[
+        str | None,
+        typer.Option("--fail-on", metavar="WHAT=SHARE", help="End with status 5 if so: slower=5%."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write it, as Markdown.")] = None,
+) -> int:
+    """Compare two sets of results, cell by cell, with intervals and verdicts."""
+    from mnistbench import analysis
+    from mnistbench.atomic import write_whole
+    from mnistbench.results import ResultsFolder
+
+    threshold = analysis.parse_threshold(fail_on) if fail_on else None
+    frames = [
+        analysis.results_frame(ResultsFolder(results_folder(folder)).records(), source=str(folder))
+        for folder in (before, after)
+    ]
+    comparison = analysis.compare(*frames, fail_on=threshold)
+    print(comparison.to_text())
+    if out is not None:
+        write_whole(out, comparison.to_markdown())
+    return comparison.exit_code
+
+
+def merge(
+    folders: Folders,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder to make.")],
+) -> None:
+    """Put the records of several folders into one; the same cell of two machines stays two records."""
+    from mnistbench.results import ResultsFolder, merge_folders
+
+    sources = [ResultsFolder(results_folder(folder)) for folder in folders]
+    count = merge_folders(sources, ResultsFolder(out))
+    print(f"{count} records of {len(sources)} folders: {out}")
+
+
+def results() -> None:
+    """Results folders made from a tracking server."""
+
+
+def from_mlflow(
+    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Its name: that of the grid.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="The folder to make.", show_default="results/EXPERIMENT")
+    ] = None,
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Rebuild a results folder from the record artifacts on a tracking server, and make its report."""
+    from mnistbench import tracking
+    from mnistbench.commands.outcome import write_outcome
+    from mnistbench.results import ResultsFolder
+
+    folder = ResultsFolder(out or Path("results") / experiment)
+    count = tracking.rebuild(experiment, tracking_uri, folder)
+    print(f"{count} records of experiment {experiment}: {folder.path}")
+    print(write_outcome([folder.path]))
