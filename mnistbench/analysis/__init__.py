@@ -13,11 +13,11 @@ from mnistbench.analysis.accuracy import (
     worst_drops,
 )
 from mnistbench.analysis.comparison import Comparison, Threshold, compare, parse_threshold
-from mnistbench.analysis.completeness import Completeness, banners, completeness, environments, failures
 from mnistbench.analysis.exhibit import Exhibit
 from mnistbench.analysis.frames import CSV_COLUMNS, epochs_frame, merge, results_frame, write_csv
-from mnistbench.analysis.leaderboard import leaderboard, time_curves
+from mnistbench.analysis.inventory import Completeness, banners, completeness, environments, failures
 from mnistbench.analysis.levers import lever_effects
+from mnistbench.analysis.ranking import leaderboard, time_curves
 from mnistbench.analysis.speed import crossovers, device_speedups, throughput_by_batch
 from mnistbench.analysis.summary import summary_markdown, verdict_sentences
 from mnistbench.analysis.verdicts import noise, pairwise

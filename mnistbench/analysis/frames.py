@@ -6,14 +6,14 @@ import functools
 import hashlib
 import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from mnistbench.atomic import write_whole
-from mnistbench.cell import Cell, canonical_json
+from mnistbench.cell import Cell, Component, canonical_json
 from mnistbench.errors import UserError
 from mnistbench.records import FAILURES, CellRecord
 
@@ -41,7 +41,8 @@ def results_frame(records: Iterable[Record], *, source: str = "") -> pd.DataFram
 
     Columns (a cell's settings):
         cell_id, record_id, attempt, status, settings (the same for all seeds and twins of the same settings),
-        any_batch, any_device, any_execution, any_optimizer (the same, for all values of that axis too),
+        any_batch, any_device, any_batch_device, any_execution, any_optimizer (the same, for all values of that axis
+        too), fp32_settings (the settings in full precision, for the outcome test of reduced ones),
         dataset, architecture, optimizer, schedule, execution (names), the same with `_label` (options that differ
         from the default), training_label, lr, lr_scaling, batch_size, device, device_kind (cpu, cuda, mps), seed,
         repeat, epochs (asked for), target_accuracy, isolation, tuning ("as given", or "tuned over k trials").
@@ -189,8 +190,10 @@ def _describe(cell: Cell) -> _Settings:
             "settings": settings,
             "any_batch": without("batch_size"),
             "any_device": without("device"),
+            "any_batch_device": without("batch_size", "device"),
             "any_execution": without("execution"),
             "any_optimizer": without("optimizer", "schedule"),
+            "fp32_settings": replace(cell, execution=_in_fp32(cell.execution)).without_seed(),
             **{
                 column: text
                 for axis in ("dataset", "architecture", "optimizer", "schedule", "execution")
@@ -209,6 +212,10 @@ def _describe(cell: Cell) -> _Settings:
             "target_accuracy": cell.training.target_accuracy,
         },
     )
+
+
+def _in_fp32(execution: Component) -> Component:
+    return replace(execution, options={key: value for key, value in execution.options.items() if key != "precision"})
 
 
 @functools.cache
@@ -369,7 +376,8 @@ def _columns(dtype: str, names: str) -> dict[str, str]:
 _DTYPES: dict[str, str] = {
     **_columns("str", "cell_id record_id"),
     **_columns("int64", "attempt"),
-    **_columns("str", "status settings any_batch any_device any_execution any_optimizer dataset dataset_label"),
+    **_columns("str", "status settings any_batch any_device any_batch_device"),
+    **_columns("str", "any_execution any_optimizer fp32_settings dataset dataset_label"),
     **_columns("str", "architecture architecture_label optimizer optimizer_label schedule schedule_label"),
     **_columns("str", "execution execution_label training_label"),
     **_columns("float64", "lr"),

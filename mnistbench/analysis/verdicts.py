@@ -2,32 +2,357 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
-from mnistbench.analysis.exhibit import Exhibit
+from mnistbench.analysis import statistics
+from mnistbench.analysis.exhibit import Exhibit, nothing
+from mnistbench.analysis.labels import labels
+from mnistbench.analysis.statistics import Floats, Spread
 
-Metric = Literal["examples_per_second", "seconds_to_target", "cold_seconds_to_target", "test_accuracy"]
+Metric = Literal["examples_per_second", "cold_seconds", "seconds_to_target", "cold_seconds_to_target", "test_accuracy"]
+
+PASSED = {"passed", "reference", "equivalent up to masks"}
+"""Outcomes of the equivalence gate after which a ratio may be printed."""
+ACCURACY_FLOOR = 0.003
+"""Accuracies within 0.3 points are the same: the margin of the gate's G4."""
+UNTESTED = "outcome untested"
+"""The gate passed as far as it goes, and reduced precision or dropout still wants ten seeds a side (G4)."""
+NEEDED: dict[Metric, int] = {
+    "examples_per_second": 3,
+    "cold_seconds": 3,
+    "seconds_to_target": 5,
+    "cold_seconds_to_target": 5,
+    "test_accuracy": 10,
+}
+"""Rounds from which on a metric gets verdicts (rule 18)."""
+MOST_COMPARED = 60
+"""Only so many settings of a group are compared pair by pair; Bonferroni still counts every pair there could be."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """All rounds of the same settings in one group.
+
+    Attributes:
+        values: by round, on the scale of the test: log of the speed (log of 1 ÷ seconds; −inf where the target was not
+            reached), or the accuracy.
+        obstacle: why its speed gets no verdict; "" when it may.
+        hidden: why not even a ratio may be printed: the equivalence gate did not pass.
+    """
+
+    settings: str
+    label: str
+    device: str
+    values: dict[tuple[Any, ...], float]
+    obstacle: str = ""
+    hidden: str = ""
+
+    @property
+    def median(self) -> float:
+        """Median on the scale of the test."""
+        return float(np.median(list(self.values.values())))
+
+
+@dataclass(frozen=True)
+class Field:
+    """The samples of one group, and what is known of the noise of each device."""
+
+    group: str
+    samples: list[Sample]
+    spreads: dict[str, Spread | None] = field(default_factory=dict)
+    twins: dict[str, list[float]] = field(default_factory=dict)
+
+    def floor(self, devices: set[str], rounds: int) -> float:
+        """Noise floor of a pair: the larger one of its devices."""
+        return max(
+            statistics.noise_floor(
+                spread.sd if (spread := self.spreads.get(device)) else None, self.twins.get(device, []), rounds
+            )
+            for device in devices
+        )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What can be said of two samples. `ratio` is how many times faster a is than b; for accuracies, a less b."""
+
+    a: Sample
+    b: Sample
+    n: int
+    ratio: float
+    low: float
+    high: float
+    floor: float
+    verdict: str
+    reason: str
+    method: str = "t"
 
 
 def pairwise(frame: pd.DataFrame, metric: Metric = "examples_per_second") -> Exhibit:
     """Every pair of settings (`settings`: a cell without its seed) of one group, with a verdict.
 
     Columns: group, device (of both, or `cpu / cuda`), metric, settings_a, settings_b, label_a, label_b, n (rounds both
-    ran), ratio (a over b; for test_accuracy the difference a − b, as a share), low, high (Bonferroni over the pairs of
-    the group), floor (noise floor, as a share: 0.02), verdict (`faster`, `slower`, `same`, `unresolved` for a seen from
-    b; `better`/`worse` for accuracy; "" when there is none), reason (why there is no verdict: "one run", "short",
-    "equivalence not passed", …), method (`t`, `rank`).
+    ran), ratio (how many times faster a is than b; for test_accuracy the difference a − b, as a share), low, high
+    (Bonferroni over the pairs of the group; NaN where there is no interval), floor (noise floor, as a share: 0.02),
+    verdict (`faster`, `slower`, `same`, `unresolved` for a seen from b; `better`/`worse` for accuracy; "" when there
+    is none), reason (why there is no verdict: "one run", "short", "equivalence not checked", …), method (`t`, `rank`).
     """
-    raise NotImplementedError
+    rows, notes = [], []
+    for found in fields(frame, metric):
+        total = len(found.samples)
+        pairs = compare_all(found, metric)
+        rows += [{"group": found.group, "metric": metric, **_columns(pair)} for pair in pairs]
+        if total > MOST_COMPARED:
+            notes.append(f"{found.group}: the {MOST_COMPARED} best of {total} settings are compared.")
+        counts = pd.Series([pair.verdict for pair in pairs if pair.verdict], dtype="str").value_counts()
+        if len(counts):
+            told = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+            notes.append(f"{found.group}: of {counts.sum()} differences with a verdict, {told}.")
+    if not rows:
+        return nothing("Differences need at least two settings that finished on one machine and build.", notes)
+    return Exhibit(pd.DataFrame(rows), notes=tuple(notes))
+
+
+def fields(frame: pd.DataFrame, metric: Metric) -> Iterator[Field]:
+    """The samples of each group (machine, torch build, protocol); twins only tell of the noise."""
+    usable = _measured(settle_outcomes(frame), metric)
+    if usable.empty:
+        return
+    names = labels(frame)
+    for group, part in usable.groupby("group", sort=False):
+        once = part[part["repeat"] == 0]
+        samples = [
+            Sample(
+                settings=str(settings),
+                label=names[str(settings)],
+                device=str(rows["device"].iloc[0]),
+                values=dict(zip(rows["_block"], rows["_value"], strict=True)),
+                obstacle=obstacle(rows),
+                hidden=gate(rows, PASSED | {UNTESTED}),
+            )
+            for settings, rows in once.groupby("settings", sort=False)
+        ]
+        devices = sorted(set(part["device"]))
+        yield Field(
+            group=str(group),
+            samples=samples,
+            spreads={device: _spread([item for item in samples if item.device == device]) for device in devices},
+            twins={device: _twin_differences(part[part["device"] == device]) for device in devices},
+        )
+
+
+def compare_all(found: Field, metric: Metric, *, limit: int = MOST_COMPARED) -> list[Pair]:
+    """All pairs of a group, best first, at most `limit` settings; intervals hold for all pairs at once."""
+    ordered = sorted(found.samples, key=lambda sample: -sample.median)
+    comparisons = math.comb(len(ordered), 2)
+    return [compare_pair(found, a, b, metric, comparisons) for a, b in itertools.combinations(ordered[:limit], 2)]
+
+
+def compare_chosen(frame: pd.DataFrame, metric: Metric, chosen: Sequence[tuple[str, str]]) -> list[tuple[str, Pair]]:
+    """Given pairs of settings, group by group: (group, pair) for each that both ran there, in the order given.
+
+    Bonferroni counts the pairs of the group.
+    """
+    result = []
+    for found in fields(frame, metric):
+        samples = {sample.settings: sample for sample in found.samples}
+        here = [(samples[a], samples[b]) for a, b in chosen if a in samples and b in samples]
+        result += [(found.group, compare_pair(found, a, b, metric, len(here))) for a, b in here]
+    return result
+
+
+def compare_pair(found: Field, a: Sample, b: Sample, metric: Metric, comparisons: int) -> Pair:
+    """The verdict on two samples, or the reason why there is none (rules 14–18)."""
+    common = [block for block in a.values if block in b.values]
+    n = len(common)
+    floor = ACCURACY_FLOOR if metric == "test_accuracy" else found.floor({a.device, b.device}, n)
+    reason = _no_verdict(a, b, n, metric)
+    first, second = (np.array([side.values[block] for block in common]) for side in (a, b))
+    if not n or not np.isfinite([*first, *second]).all():
+        return _ranked(a, b, n, floor=floor, reason=reason, comparisons=comparisons)
+    pooled = None
+    if metric != "test_accuracy":
+        pooled = statistics.pooled_error(found.spreads.get(a.device), found.spreads.get(b.device), n)
+    difference = statistics.paired_difference(first - second, pooled=pooled, comparisons=comparisons)
+    value, low, high = difference.estimate, difference.low, difference.high
+    if n < 3:
+        low = high = math.nan
+    if metric == "test_accuracy":
+        verdict: str = statistics.verdict_within(difference, floor)
+        verdict = {"faster": "better", "slower": "worse"}.get(verdict, verdict)
+    else:
+        verdict = statistics.speed_verdict(difference, floor)
+        value, low, high = _exp(value), _exp(low), _exp(high)
+    return Pair(a, b, n, value, low, high, floor, "" if reason else verdict, reason)
+
+
+def _exp(value: float) -> float:
+    return math.inf if value > 700 else math.exp(value)
+
+
+def _ranked(a: Sample, b: Sample, n: int, *, floor: float, reason: str, comparisons: int) -> Pair:
+    """Seeds that never reached the target: an exact rank test with them tied last (rule 18); it never says `same`."""
+    gap = a.median - b.median if math.isfinite(a.median) or math.isfinite(b.median) else 0.0
+    ratio = _exp(gap) if math.isfinite(gap) else math.nan
+    if n == 0 and not reason:
+        reason = "no common round"
+    verdict = ""
+    if not reason:
+        p = statistics.rank_test([-value for value in a.values.values()], [-value for value in b.values.values()])
+        proven = p * comparisons < 1 - statistics.CONFIDENCE and abs(gap) > math.log1p(floor)
+        verdict = ("faster" if gap > 0 else "slower") if proven else "unresolved"
+    return Pair(a, b, n, ratio, math.nan, math.nan, floor, verdict, reason, "rank")
+
+
+def _no_verdict(a: Sample, b: Sample, n: int, metric: Metric) -> str:
+    if metric != "test_accuracy":
+        for side in (a, b):
+            if side.obstacle:
+                return side.obstacle
+    if n < 3:
+        return ("no common round", "one run", "two runs")[n]
+    needed = NEEDED[metric]
+    return "" if n >= needed else f"needs {needed} seeds, {n} ran"
+
+
+def obstacle(rows: pd.DataFrame) -> str:
+    """Why the speed of these runs may not be ranked, or "" (rules 8 and 14)."""
+    if (rows["isolation"] != "alone").any():
+        return "ran beside other cells"
+    if rows["short"].any():
+        return "short: timed under 1 s or 50 steps"
+    return gate(rows)
+
+
+def gate(rows: pd.DataFrame, accepted: set[str] = PASSED) -> str:
+    """Why the equivalence gate forbids a ratio, or ""."""
+    outcomes = set(rows["equivalence"].fillna("not checked"))
+    failed = sorted(str(outcome) for outcome in outcomes - accepted)
+    return f"equivalence: {failed[0]}" if failed else ""
+
+
+def settle_outcomes(frame: pd.DataFrame) -> pd.DataFrame:
+    """Put the outcome test (G4) in the place of `outcome untested`, where ten seeds a side allow it.
+
+    The 90 % interval of the difference in test accuracy to the same cells in full precision has to lie inside ±0.3
+    points.
+    """
+    untested = frame[(frame["equivalence"] == UNTESTED) & (frame["fp32_settings"] != frame["settings"])]
+    if untested.empty:
+        return frame
+    settled = frame.copy()
+    for (group, settings, full), rows in untested.groupby(["group", "settings", "fp32_settings"]):
+        here = (frame["group"] == group) & (frame["repeat"] == 0) & (frame["status"] == "finished")
+        sides = [frame.loc[here & (frame["settings"] == side), "test_accuracy"].dropna() for side in (settings, full)]
+        if min(map(len, sides)) < NEEDED["test_accuracy"]:
+            continue
+        difference = statistics.unpaired_difference(sides[0].to_numpy(), sides[1].to_numpy(), confidence=0.9)
+        inside = max(-difference.low, difference.high) < ACCURACY_FLOOR
+        settled.loc[rows.index, "equivalence"] = "passed" if inside else "failed: outcome differs by over 0.3 points"
+    return settled
+
+
+def _measured(frame: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """Rows that hold the metric, with its value on the scale of the test and the round that pairs it."""
+    rows = frame[(frame["status"] == "finished") & (frame["group"] != "")]
+    if metric in ("seconds_to_target", "cold_seconds_to_target"):
+        answered = frame["status"].isin(["finished", "diverged", "out_of_memory"])
+        rows = frame[answered & (frame["group"] != "") & frame["reached"].notna()]
+        values = -np.log(rows[metric].fillna(np.inf))
+    elif metric == "examples_per_second":
+        rows = rows[rows[metric] > 0]
+        values = np.log(rows[metric])
+    elif metric == "cold_seconds":
+        rows = rows[rows[metric] > 0]
+        values = -np.log(rows[metric])
+    else:
+        rows = rows[rows[metric].notna()]
+        values = rows[metric]
+    keys = ["group", "settings", "repeat", "source", "round", "seed"]
+    again = rows.groupby(keys).cumcount()
+    blocks = list(zip(rows["source"], rows["round"], rows["seed"], again, strict=True))
+    return rows.assign(_value=values, _block=pd.Series(blocks, index=rows.index, dtype=object))
+
+
+def _spread(samples: list[Sample]) -> Spread | None:
+    """Pooled over the cells of a device, up to 12 of them (rule 15)."""
+    if not 2 <= len(samples) <= statistics.POOLED_CELLS:
+        return None
+    blocks = sorted({block for sample in samples for block in sample.values})
+    table = np.array([[sample.values.get(block, np.nan) for sample in samples] for block in blocks])
+    return statistics.pooled_spread(table)
+
+
+def _twin_differences(rows: pd.DataFrame) -> list[float]:
+    """Differences of A/A pairs: the same cell twice in one round, on the scale of the test."""
+    twins = rows[rows["repeat"] > 0]
+    if twins.empty:
+        return []
+    first = rows[rows["repeat"] == 0][["settings", "_block", "_value"]]
+    both = twins[["settings", "_block", "_value"]].merge(first, on=["settings", "_block"], suffixes=("", "_first"))
+    gaps: Floats = (both["_value"] - both["_value_first"]).to_numpy(dtype=float)
+    return [float(gap) for gap in gaps if math.isfinite(gap)]
+
+
+def _columns(pair: Pair) -> dict[str, Any]:
+    devices = dict.fromkeys((pair.a.device, pair.b.device))
+    return {
+        "device": " / ".join(devices),
+        "settings_a": pair.a.settings,
+        "settings_b": pair.b.settings,
+        "label_a": pair.a.label,
+        "label_b": pair.b.label,
+        "n": pair.n,
+        "ratio": pair.ratio,
+        "low": pair.low,
+        "high": pair.high,
+        "floor": pair.floor,
+        "verdict": pair.verdict,
+        "reason": pair.reason,
+        "method": pair.method,
+    }
 
 
 def noise(frame: pd.DataFrame) -> Exhibit:
     """What the noise was: one row per group and device.
 
     Columns: group, device, runs, quiet (runs without a flag), noisy, short, shared, unknown (noise not observable),
-    pooled_sd, twin_sd (A/A; None without twins), twin_pairs, rounds, floor (rule 16, as a share), flags (text: count by
+    pooled_sd, twin_sd (A/A; NaN without twins), twin_pairs, rounds, floor (rule 16, as a share), flags (text: count by
     flag).
     """
-    raise NotImplementedError
+    rows = []
+    for found in fields(frame, "examples_per_second"):
+        here = frame[(frame["group"] == found.group) & (frame["status"] == "finished")]
+        for kind, part in here.groupby("device"):
+            device = str(kind)
+            spread = found.spreads.get(device)
+            twins = found.twins.get(device, [])
+            counts = [len(sample.values) for sample in found.samples if sample.device == device]
+            rounds = int(np.median(counts)) if counts else 0
+            flags = part["flags"].str.split("; ").explode()
+            rows.append(
+                {
+                    "group": found.group,
+                    "device": device,
+                    "runs": len(part),
+                    "quiet": int((part["flags"] == "").sum()),
+                    "noisy": int(part["noisy"].sum()),
+                    "short": int(part["short"].sum()),
+                    "shared": int((part["isolation"] != "alone").sum()),
+                    "unknown": int((~part["noise_known"]).sum()),
+                    "pooled_sd": spread.sd if spread else math.nan,
+                    "twin_sd": statistics.twin_spread(twins) if twins else math.nan,
+                    "twin_pairs": len(twins),
+                    "rounds": rounds,
+                    "floor": found.floor({device}, rounds),
+                    "flags": ", ".join(f"{flag} {count}" for flag, count in flags[flags != ""].value_counts().items()),
+                }
+            )
+    return Exhibit(pd.DataFrame(rows)) if rows else nothing("No cell finished, so nothing is known of the noise.")

@@ -1,0 +1,186 @@
+"""Which is first at the target, and what time buys (rules 9, 11, 17, 18)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from mnistbench.analysis import statistics
+from mnistbench.analysis.exhibit import Exhibit, nothing
+from mnistbench.analysis.labels import labels
+from mnistbench.analysis.verdicts import MOST_COMPARED, NEEDED, Metric, compare_all, fields, settle_outcomes
+from mnistbench.analysis.wording import accuracy_text, seconds_text
+from mnistbench.records import RESULTS
+
+Clock = Literal["train", "cold"]
+
+
+def leaderboard(frame: pd.DataFrame, *, clock: Clock = "train") -> Exhibit:
+    """Settings of each group by median time to target; without any target, by test accuracy (then throughput).
+
+    Columns: group, rank (1 + number proven better; ties share it; NA where no verdict is possible), rank_reason, order
+    (1, 2, … by median), settings, label, architecture_label, optimizer_label, schedule_label, batch_size, device,
+    execution_label, target_accuracy, seeds (that gave a result), reached (k), reached_low, reached_high
+    (Clopper–Pearson 95 %, shares), seconds_to_target (median; inf when most seeds did not reach it), seconds_low,
+    seconds_high, interval ("one run", "range of 3", "95 % of 5", …), seconds_text (for show: `3.10 s`, `> 4.20 s`,
+    `not reached (best 98.7 %)`), seconds_values (list: one per seed, inf where not reached: the dots),
+    cold_seconds_to_target (median), epochs_to_target (median), test_accuracy (median), best_test_accuracy (best of any
+    seed and epoch), examples_per_second (median), flags, equivalence.
+
+    Args:
+        clock: "train" for the training clock, "cold" for process start to target.
+    """
+    frame = settle_outcomes(frame)
+    rows = frame[frame["status"].isin(RESULTS) & (frame["group"] != "") & (frame["repeat"] == 0)]
+    if rows.empty:
+        return nothing("No cell finished, so there is nothing to rank.")
+    targeted = bool(rows["target_accuracy"].notna().any())
+    metric: Metric = "test_accuracy"
+    if targeted:
+        rows = rows[rows["reached"].notna()]
+        metric = "seconds_to_target" if clock == "train" else "cold_seconds_to_target"
+    ranks = _ranks(frame, metric)
+    names = labels(frame)
+    table = pd.DataFrame(
+        [
+            {**_entry(part, metric), "label": names[str(settings)], **_rank_of(ranks, (str(group), str(settings)))}
+            for (group, settings), part in rows.groupby(["group", "settings"], sort=False)
+        ]
+    )
+    order = ["group", "seconds_to_target", "test_accuracy", "examples_per_second"]
+    table = table.sort_values(order, ascending=[True, True, False, False], kind="stable", na_position="last")
+    table["order"] = table.groupby("group").cumcount() + 1
+    table["rank"] = table["rank"].astype("Int64")
+    notes = [] if targeted else ["The grid names no target accuracy: ordered by test accuracy, then by throughput."]
+    if table["rank"].isna().all():
+        needed = NEEDED[metric]
+        notes.append(f"Ordered by median; a rank needs {needed} seeds of runs alone that passed the equivalence gate.")
+    return Exhibit(table[_LEADERBOARD].reset_index(drop=True), notes=tuple(notes))
+
+
+_LEADERBOARD = [
+    "group", "rank", "rank_reason", "order", "settings", "label", "architecture_label", "optimizer_label",
+    "schedule_label", "batch_size", "device", "execution_label", "target_accuracy", "seeds", "reached", "reached_low",
+    "reached_high", "seconds_to_target", "seconds_low", "seconds_high", "interval", "seconds_text", "seconds_values",
+    "cold_seconds_to_target", "epochs_to_target", "test_accuracy", "best_test_accuracy", "examples_per_second",
+    "flags", "equivalence",
+]  # fmt: skip
+
+
+def _entry(rows: pd.DataFrame, metric: Metric) -> dict[str, Any]:
+    first = rows.iloc[0]
+    target = float(first["target_accuracy"])
+    reached = int(rows["reached"].fillna(False).sum())
+    low, high = statistics.reached_interval(reached, len(rows))
+    clock = metric if metric != "test_accuracy" else "seconds_to_target"
+    values = rows[clock].fillna(math.inf).tolist() if not math.isnan(target) else []
+    shown = statistics.summarize(values)
+    best = float(rows["best_test_accuracy"].max())
+    return {
+        **{name: first[name] for name in _SETTINGS},
+        "seeds": len(rows),
+        "reached": reached if values else None,
+        "reached_low": low if values else math.nan,
+        "reached_high": high if values else math.nan,
+        "seconds_to_target": shown.value,
+        "seconds_low": shown.low,
+        "seconds_high": shown.high,
+        "interval": shown.kind if values else "",
+        "seconds_text": _seconds_text(rows, shown.value, best, clock) if values else "no target",
+        "seconds_values": values,
+        "cold_seconds_to_target": _median_reached(rows["cold_seconds_to_target"]) if values else math.nan,
+        "epochs_to_target": _median_reached(rows["epochs_to_target"]) if values else math.nan,
+        "test_accuracy": rows["test_accuracy"].median(),
+        "best_test_accuracy": best,
+        "examples_per_second": rows["examples_per_second"].median(),
+        "flags": "; ".join(sorted({flag for text in rows["flags"] for flag in str(text).split("; ") if flag})),
+        "equivalence": "; ".join(sorted(set(rows["equivalence"].fillna("not checked").astype(str)))),
+    }
+
+
+_SETTINGS = [
+    "group", "settings", "architecture_label", "optimizer_label", "schedule_label", "batch_size", "device",
+    "execution_label", "target_accuracy",
+]  # fmt: skip
+
+
+def _median_reached(values: pd.Series[float]) -> float:
+    """The median with unreached seeds beyond the last evaluation (rule 11)."""
+    return float(np.median(values.fillna(math.inf).to_numpy(dtype=float)))
+
+
+def _seconds_text(rows: pd.DataFrame, median: float, best: float, clock: str) -> str:
+    if math.isfinite(median):
+        return seconds_text(median)
+    reached = rows["reached"].fillna(False).astype(bool)
+    if reached.any():
+        spent = rows.loc[~reached, "train_seconds" if clock == "seconds_to_target" else "cold_seconds"].min()
+        return f"> {seconds_text(float(spent))}" if math.isfinite(spent) else "not reached by most seeds"
+    return f"not reached (best {accuracy_text(best)})" if math.isfinite(best) else "not reached"
+
+
+def _ranks(frame: pd.DataFrame, metric: Metric) -> dict[tuple[str, str], tuple[int | None, str]]:
+    """Rank by (group, settings), or None with the reason."""
+    ranks: dict[tuple[str, str], tuple[int | None, str]] = {}
+    for found in fields(frame, metric):
+        better = dict.fromkeys((sample.settings for sample in found.samples), 0)
+        compared = set()
+        for pair in compare_all(found, metric):
+            compared |= {pair.a.settings, pair.b.settings}
+            if pair.verdict in ("faster", "better"):
+                better[pair.b.settings] += 1
+            elif pair.verdict in ("slower", "worse"):
+                better[pair.a.settings] += 1
+        for sample in found.samples:
+            reason = sample.obstacle if metric != "test_accuracy" else ""
+            if not reason and len(sample.values) < NEEDED[metric]:
+                reason = f"needs {NEEDED[metric]} seeds, {len(sample.values)} ran"
+            if not reason and sample.settings not in compared and len(found.samples) > 1:
+                reason = f"only the {MOST_COMPARED} best are compared"
+            ranks[found.group, sample.settings] = (None if reason else 1 + better[sample.settings], reason)
+    return ranks
+
+
+def _rank_of(ranks: dict[tuple[str, str], tuple[int | None, str]], key: tuple[str, str]) -> dict[str, Any]:
+    rank, reason = ranks.get(key, (None, "no run finished"))
+    return {"rank": rank, "rank_reason": reason}
+
+
+def time_curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> Exhibit:
+    """Test error over training seconds: one row per settings and epoch, medians over seeds with their range.
+
+    Columns: group, settings, label, architecture_label, optimizer_label, batch_size, device, epoch, n, seconds
+    (median training clock), error (median of 1 − test accuracy), error_low, error_high (range over seeds), pareto
+    (nothing in the group is both faster and better), target_error.
+    """
+    rows = curve_points(frame, epochs)
+    rows = rows[rows["test_accuracy"].notna()]
+    if rows.empty:
+        return nothing("No evaluation was recorded, so there is no curve to draw.")
+    rows = rows.assign(error=1 - rows["test_accuracy"], target_error=1 - rows["target_accuracy"])
+    keys = ["group", "settings", "architecture_label", "optimizer_label", "batch_size", "device", "epoch"]
+    table = rows.groupby(keys, sort=False, as_index=False).agg(
+        n=("error", "size"),
+        seconds=("seconds", "median"),
+        error=("error", "median"),
+        error_low=("error", "min"),
+        error_high=("error", "max"),
+        target_error=("target_error", "first"),
+    )
+    table.insert(2, "label", table["settings"].map(labels(frame)))
+    ordered = table.sort_values(["group", "seconds", "error"])
+    before = ordered.groupby("group")["error"].cummin().groupby(ordered["group"]).shift(fill_value=math.inf)
+    table["pareto"] = ordered["error"] < before
+    return Exhibit(table)
+
+
+def curve_points(frame: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
+    """Epochs of the runs that gave a result, twins apart, with the settings' columns."""
+    kept = frame[frame["status"].isin(RESULTS) & (frame["group"] != "") & (frame["repeat"] == 0)]
+    columns = [
+        "record_id", "group", "architecture_label", "optimizer_label", "batch_size", "device", "target_accuracy",
+    ]  # fmt: skip
+    return epochs.merge(kept[columns], on="record_id")

@@ -1,0 +1,48 @@
+"""Numbers as text, the same everywhere: seconds, shares, ratios, intervals."""
+
+from __future__ import annotations
+
+import math
+
+
+def seconds_text(value: float) -> str:
+    """`3.14 s`, `250 ms`, `12 min`; infinite is `not reached`."""
+    if math.isinf(value):
+        return "not reached"
+    if value < 1:
+        return f"{_digits(value * 1000)} ms"
+    if value < 600:
+        return f"{_digits(value)} s"
+    return f"{_digits(value / 60)} min" if value < 7200 else f"{_digits(value / 3600)} h"
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """0.971 as `97.1 %`."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def accuracy_text(share: float) -> str:
+    """0.9 as `90 %`, 0.985 as `98.5 %`."""
+    return f"{round(100 * share, 2):g} %"
+
+
+def times(ratio: float) -> str:
+    """1.234 as `1.23×`."""
+    return f"{_digits(ratio)}×"
+
+
+def interval_text(low: float, high: float) -> str:
+    """`13.2–15.1`; "" when there is none."""
+    return f"{_digits(low)}–{_digits(high)}" if math.isfinite(low + high) else ""
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 cell`, `2 cells`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _digits(value: float) -> str:
+    """Three significant digits, without exponents."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
