@@ -1,0 +1,177 @@
+"""Where the tracking server is, and how to speak of it: nothing that is printed or stored holds a credential.
+
+Standard library only; `tracking.py` does the talking.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from mnistbench.errors import UserError
+
+DATABASE_NAME = "mlflow.db"
+HIDDEN = "***"
+HTTP = ("http", "https")
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+SECRET_NAME = re.compile(r"PASSWORD|PASSWD|TOKEN|SECRET|CREDENTIAL|API_?KEY|ACCESS_KEY|MLFLOW_TRACKING_USERNAME", re.I)
+SHORTEST_SECRET = 4
+"""Shorter values are hidden where they stand in a URI only: hiding each `a` would garble every message."""
+
+
+def default_uri(cwd: Path | None = None) -> str:
+    """`$MLFLOW_TRACKING_URI`, else the sqlite database that plain `mlflow ui` opens in this folder.
+
+    The path is absolute and explicit: an old `./mlruns` folder would make MLflow choose its file store.
+    """
+    named = os.environ.get("MLFLOW_TRACKING_URI")
+    return named or f"sqlite:///{(cwd or Path.cwd()).resolve() / DATABASE_NAME}"
+
+
+def checked(uri: str) -> str:
+    """The URI as MLflow is to get it; sqlite paths made absolute.
+
+    Raises:
+        UserError: if MLflow could not use it, with the way out. The message holds no credentials.
+    """
+    parts = _split(uri)
+    kind = parts.scheme.partition("+")[0]
+    if kind in HTTP:
+        if not parts.hostname or any(character.isspace() for character in uri):
+            raise UserError(f"tracking URI {shown(uri)!r} names no host; write it like http://127.0.0.1:5000")
+        return uri
+    if kind == "sqlite":
+        path = uri.partition(":///")[2]
+        if not path or "?" in path:
+            raise UserError(f"tracking URI {shown(uri)!r} names no database file; write it like sqlite:///mlflow.db")
+        return f"{parts.scheme}:///{Path(path).absolute()}"
+    if kind in DATABASES:
+        return uri
+    if kind in ("", "file"):
+        raise UserError(
+            f"tracking URI {shown(uri)!r} is a folder, and MLflow's file store is closed for writing; "
+            "write it like sqlite:///mlflow.db, or http://127.0.0.1:5000 for a server"
+        )
+    raise UserError(f"tracking URI {shown(uri)!r}: there are http, https, {', '.join(DATABASES)}")
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The database file of a sqlite URI; None for all others."""
+    return Path(uri.partition(":///")[2]) if uri.partition(":")[0].partition("+")[0] == "sqlite" else None
+
+
+def shown(uri: str) -> str:
+    """The URI for people: without user, password and query, a sqlite file relative to the working folder."""
+    if path := sqlite_path(uri):
+        return f"sqlite:///{_near(path)}"
+    try:
+        parts = _split(uri)
+        where = f"{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+    except (UserError, ValueError):
+        return HIDDEN
+    return f"{parts.scheme}://{where}" if parts.scheme else where
+
+
+def redact(text: str, uri: str = "") -> str:
+    """Hide what a message of MLflow's, of a database driver's or of a proxy's may quote.
+
+    That is: the URI's user, password and query, in the forms in which they may be quoted; the values of environment
+    variables that hold secrets; what stands before an `@` in any URL; the home folder's path.
+    """
+    secrets = _secrets_of(uri)
+    secrets |= {
+        value for name, value in os.environ.items() if SECRET_NAME.search(name) and len(value) >= SHORTEST_SECRET
+    }
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, text)
+    text = re.sub(r"(?<=://)[^\s/'\"]*@", f"{HIDDEN}@", text)
+    home = str(Path.home())
+    return text.replace(home, "~") if len(home) > 1 else text
+
+
+def reason(error: BaseException, uri: str) -> str:
+    """Why the tracking server could not be used, in one short line without credentials."""
+    text, where = f"{type(error).__name__}: {error}", shown(uri)
+    for pattern, meaning in _MEANINGS.items():
+        if re.search(pattern, text):
+            return f"{where} {meaning}"
+    line = " ".join(redact(str(error) or type(error).__name__, uri).split())
+    return f"{where}: {line[:300]}"
+
+
+def ui_command(uri: str, cwd: Path | None = None) -> str:
+    """How to see the runs: the light way to start `mlflow ui` on loopback, or the server's own address."""
+    cwd = (cwd or Path.cwd()).resolve()
+    if uri.startswith(HTTP):
+        return shown(uri)
+    path = sqlite_path(uri)
+    command = ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", _mlflow(cwd), "ui", "--workers 1"]
+    if path is None:
+        command.append('--backend-store-uri "$MLFLOW_TRACKING_URI"')
+    elif path.absolute() != cwd / DATABASE_NAME or _has_old_file_store(cwd) or "MLFLOW_TRACKING_URI" in os.environ:
+        command.append(f"--backend-store-uri 'sqlite:///{_near(path, cwd)}'")
+    return " ".join(command)
+
+
+_MEANINGS = {
+    r"[Cc]onnection refused|Errno 111|Errno 61\b": "refuses the connection: no server listens there",
+    r"Name or service not known|nodename nor servname|name resolution|NameResolutionError": "is not found by its name",
+    r"[Rr]ead timed out|ReadTimeout|TimeoutError|NoAnswer": "gives no answer in time",
+    r"ConnectTimeout|[Cc]onnection.*timed out": "cannot be reached",
+    r"too many 500|error code 500|INTERNAL_ERROR.*500|HTTP status 500": "answers with an internal error (500)",
+    r"too many 50[234]": "is not available (502 to 504)",
+    r"error code 401|UNAUTHENTICATED|error code 403|PERMISSION_DENIED": "refuses the credentials",
+    r"database is locked": "is locked by another process",
+    r"[Oo]ut-of-date database schema": "is of an older MLflow: run `mlflow db upgrade` on it",
+    r"file is not a database|malformed": "is not a database that MLflow can read",
+    r"Connection aborted|RemoteDisconnected|ConnectionResetError": "closed the connection",
+    r"No module named .psycopg2": "needs its driver: pip install 'mnistbench[postgres]'",
+}
+
+
+def _split(uri: str) -> SplitResult:
+    try:
+        parts = urlsplit(uri)
+        _ = parts.port
+    except ValueError as error:
+        raise UserError(f"tracking URI {HIDDEN}: {redact(str(error), uri)}") from None
+    return parts
+
+
+def _secrets_of(uri: str) -> set[str]:
+    authority = uri.partition("://")[2].partition("/")[0]
+    found = re.match(r"[^\s]*@", uri.partition("://")[2]) if "@" in uri else None
+    userinfo = found.group(0)[:-1] if found else ""
+    user, _, password = userinfo.partition(":")
+    query = [value for _, value in parse_qsl(uri.partition("?")[2])]
+    plain = {user, password, userinfo, *query, authority.rpartition("@")[0]}
+    plain |= {unquote(value) for value in plain}
+    if userinfo:
+        plain.add(base64.b64encode(unquote(userinfo).encode()).decode())
+    return {value for value in plain if value}
+
+
+def _near(path: Path, cwd: Path | None = None) -> str:
+    absolute, cwd = path.absolute(), (cwd or Path.cwd()).resolve()
+    if absolute.is_relative_to(cwd):
+        return str(absolute.relative_to(cwd))
+    home = Path.home()
+    return f"~/{absolute.relative_to(home)}" if absolute.is_relative_to(home) and len(home.parts) > 1 else str(absolute)
+
+
+def _mlflow(cwd: Path) -> str:
+    """`mlflow` where the shell finds this environment's own, else the way to it."""
+    beside = Path(sys.executable).parent / "mlflow"
+    found = shutil.which("mlflow")
+    if found and Path(found) == beside:
+        return "mlflow"
+    return _near(beside, cwd)
+
+
+def _has_old_file_store(cwd: Path) -> bool:
+    return any(cwd.glob("mlruns/[0-9]*/meta.yaml"))

@@ -1,0 +1,197 @@
+"""What an MLflow run shows of a record: its name, params, metrics by epoch, and tags. Plain data, no MLflow here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from mnistbench.cell import Cell, Component
+from mnistbench.errors import UserError
+from mnistbench.records import CellRecord, EpochMeasurement
+
+RECORD_ID = "mnistbench.record_id"
+KIND = "mnistbench.kind"
+STATUS = "mnistbench.status"
+RUN_STATUS = {"finished": "FINISHED", "killed": "KILLED"}
+"""All other statuses are shown as FAILED; the tag `mnistbench.status` tells them apart."""
+
+LONGEST_PARAM, LONGEST_TAG, LONGEST_NAME = 6000, 5000, 240
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of a metric; `timestamp` in milliseconds since 1970, `step` is the epoch."""
+
+    key: str
+    value: float
+    timestamp: int
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContent:
+    """All that a run gets besides the record itself. The same record always gives the same content.
+
+    Timestamps come from the record, not from the clock: MLflow keeps a metric once per (key, value, timestamp, step),
+    so that mirroring twice changes nothing.
+    """
+
+    name: str
+    status: str
+    started: int
+    ended: int
+    params: dict[str, str]
+    points: list[Point]
+    tags: dict[str, str]
+
+
+def run_content(record: CellRecord) -> RunContent:
+    """Make a run's content from a record. At most 20 metrics; those that are not finite are left out."""
+    started = milliseconds(record.started_at)
+    ended = milliseconds(record.epochs[-1].ended_at) if record.epochs else started
+    if record.timing:
+        ended = max(ended, started + round(record.timing.wall_seconds * 1000))
+    return RunContent(
+        name=record.cell.label[:LONGEST_NAME],
+        status=RUN_STATUS.get(record.status, "FAILED"),
+        started=started,
+        ended=ended,
+        params={key: value[:LONGEST_PARAM] for key, value in params(record.cell).items()},
+        points=[point for point in _points(record, ended) if math.isfinite(point.value)],
+        tags={key: value[:LONGEST_TAG] for key, value in tags(record).items()},
+    )
+
+
+def params(cell: Cell) -> dict[str, str]:
+    """One key an axis, and one for each option that differs from its default."""
+    shown = {
+        "dataset": cell.dataset.label,
+        "architecture": cell.architecture.label,
+        "optimizer": _without_lr(cell.optimizer).label,
+        "lr": _lr(cell.optimizer),
+        "schedule": cell.schedule.label,
+        "batch_size": str(cell.batch_size),
+        "device": cell.device,
+        "seed": str(cell.seed),
+        "repeat": str(cell.repeat),
+        "epochs": str(cell.training.epochs),
+        "loss": cell.training.loss,
+        "execution": cell.execution.label,
+    }
+    for axis in ("architecture", "optimizer"):
+        for key, value in getattr(cell, axis).options.items():
+            if (axis, key) != ("optimizer", "lr"):
+                shown[f"{axis}.{key}"] = str(value)
+    return shown
+
+
+def tags(record: CellRecord) -> dict[str, str]:
+    """What identifies the run, and how it went; `mlflow.note.content` is the description that the UI shows."""
+    environment = record.environment
+    shown = {
+        KIND: "cell",
+        RECORD_ID: record.record_id,
+        "mnistbench.cell_id": record.cell_id,
+        "mnistbench.attempt": str(record.attempt),
+        STATUS: record.status,
+        "mnistbench.protocol": str(record.protocol),
+        "mlflow.source.name": "mnistbench",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.note.content": description(record),
+    }
+    if record.noise and record.noise.flags:
+        shown["mnistbench.flags"] = ", ".join(record.noise.flags)
+    if record.data and record.data.fallback:
+        shown["mnistbench.fallback_dataset"] = record.cell.dataset.name
+    if record.error:
+        shown["mnistbench.error"] = f"{record.error.type}: {record.error.message}"
+    if environment:
+        shown["mnistbench.machine_id"] = environment.machine_id
+        shown["mnistbench.device_name"] = environment.device_name or environment.cpu
+        shown["mnistbench.torch"] = environment.torch
+        if environment.git_commit:
+            shown["mlflow.source.git.commit"] = environment.git_commit
+    return shown
+
+
+def description(record: CellRecord) -> str:
+    """A sentence or two, in Markdown."""
+    text = f"`{record.cell.label}`: **{record.status}**"
+    last = record.epochs[-1] if record.epochs else None
+    if last and last.test_accuracy is not None:
+        text += f", test accuracy {last.test_accuracy:.2%} after {last.epoch} epochs"
+        text += f" and {sum(epoch.train_seconds for epoch in record.epochs):.1f} s of training"
+    if record.error:
+        text += f"\n\n{record.error.type}: {record.error.message}"
+    return f"{text}.\n\nA mirror of cell `{record.cell_id}`; its record is the artifact `record.json`."
+
+
+def milliseconds(moment: str) -> int:
+    """ISO 8601 to milliseconds since 1970; a moment without a zone is UTC."""
+    read = datetime.fromisoformat(moment)
+    return round((read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def _points(record: CellRecord, ended: int) -> Iterator[Point]:
+    examples, seconds = 0, 0.0
+    for epoch in record.epochs:
+        examples, seconds = examples + epoch.examples, seconds + epoch.train_seconds
+        values = {
+            "train/loss": epoch.train_loss,
+            "train/accuracy": epoch.train_accuracy,
+            "test/loss": epoch.test_loss,
+            "test/accuracy": epoch.test_accuracy,
+            "validation/loss": epoch.validation_loss,
+            "validation/accuracy": epoch.validation_accuracy,
+            # From the first epoch on: the last point is then the protocol's throughput, sum over sum.
+            "speed/examples_per_second": examples / seconds if seconds > 0 else None,
+            "speed/train_seconds": seconds,
+        }
+        at = milliseconds(epoch.ended_at)
+        yield from (Point(key, value, at, epoch.epoch) for key, value in values.items() if value is not None)
+    last = record.epochs[-1].epoch if record.epochs else 0
+    for key, value in _final(record).items():
+        if value is not None:
+            yield Point(key, float(value), ended, last)
+
+
+def _final(record: CellRecord) -> dict[str, float | None]:
+    reached = _first_at_target(record)
+    accuracies = [epoch.test_accuracy for epoch in record.epochs if epoch.test_accuracy is not None]
+    before = [epoch.train_seconds for epoch in record.epochs if reached and epoch.epoch <= reached.epoch]
+    timing, memory = record.timing, record.memory
+    return {
+        "final/test_accuracy": record.epochs[-1].test_accuracy if record.epochs else None,
+        "final/best_test_accuracy": max(accuracies, default=None),
+        "speed/seconds_to_target": sum(before) if reached else None,
+        "speed/cold_seconds_to_target": reached.cold_seconds if reached else None,
+        "speed/eval_seconds": timing.eval_seconds if timing else None,
+        "speed/warmup_seconds": timing.warmup_seconds if timing else None,
+        "speed/wall_seconds": timing.wall_seconds if timing else None,
+        "memory/process_peak_bytes": memory.process_peak_bytes if memory else None,
+        "memory/device_peak_bytes": memory.device_peak_bytes if memory else None,
+        "model/parameters": record.model.parameters if record.model else None,
+    }
+
+
+def _first_at_target(record: CellRecord) -> EpochMeasurement | None:
+    target = record.cell.training.target_accuracy
+    if target is None:
+        return None
+    return next((epoch for epoch in record.epochs if (epoch.test_accuracy or 0.0) >= target), None)
+
+
+def _without_lr(optimizer: Component) -> Component:
+    return Component(name=optimizer.name, options={key: item for key, item in optimizer.options.items() if key != "lr"})
+
+
+def _lr(optimizer: Component) -> str:
+    from mnistbench.optimizers import scaled_lr
+
+    lr_only = {key: value for key, value in optimizer.options.items() if key == "lr"}
+    try:
+        return f"{scaled_lr(Component(name=optimizer.name, options=lr_only), 1):g}"
+    except UserError:  # a plug-in that has no lr of its own
+        return "unknown"

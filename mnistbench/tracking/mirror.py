@@ -1,0 +1,274 @@
+"""Mirror a results folder into MLflow: while a grid runs (`Mirror`), and afterwards (`sync`).
+
+The results folder is the truth and MLflow its mirror: a tracking server that is down, slow or locked costs a bounded
+wait and never a result. Mirroring the same record twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from mnistbench.records import CellRecord
+from mnistbench.tracking.address import checked, default_uri, reason, shown
+from mnistbench.tracking.journal import Journal, done_at
+
+if TYPE_CHECKING:
+    from mnistbench.results import ResultsFolder
+    from mnistbench.tracking.server import Server
+
+WAIT_SECONDS = 25.0
+"""Longest wait that one record may cost; a locked sqlite database answers after 20 s."""
+PATIENCE_SECONDS = 60.0
+"""How long `sync` waits for a server that has answered before and went away."""
+SUMMARY_FILES = ("grid.yaml", "results.csv", "epochs.csv", "summary.md", "report.html")
+
+Answer = TypeVar("Answer")
+
+
+class NoAnswer(Exception):
+    """The server let a call wait for longer than it may cost."""
+
+
+@dataclass(frozen=True)
+class SyncResult:
+    """What mirroring a results folder came to.
+
+    Attributes:
+        mirrored: records that were mirrored by this session.
+        already: records that were there before.
+        failed: records that are not there.
+        reason: why, in one line without credentials; None if all went well.
+    """
+
+    mirrored: int
+    already: int
+    failed: int
+    reason: str | None = None
+
+
+class Mirror:
+    """Writes the records of one results folder to one experiment.
+
+    Its methods never raise because of the server: at the first failure they give up for good, and what is missing is
+    left to `sync`.
+
+    Attributes:
+        address: the server, fit to be shown.
+        reason: why it gave up, fit to be shown; None while all is well.
+    """
+
+    def __init__(
+        self, uri: str | None, results: ResultsFolder, experiment: str, *, wait_seconds: float = WAIT_SECONDS
+    ) -> None:
+        """Nothing is contacted yet.
+
+        Args:
+            uri: tracking URI; None is `default_uri()`.
+            results: the folder whose journal says what is mirrored.
+            experiment: the grid's name.
+            wait_seconds: longest wait for one record.
+
+        Raises:
+            UserError: for a URI that MLflow cannot use.
+        """
+        self._uri = checked(uri or default_uri())
+        self._results = results
+        self._name = experiment
+        self._wait_seconds = wait_seconds
+        self._server: Server | None = None
+        self._journal: Journal | None = None
+        self._mirrored: set[str] = set()
+        self._failure: Exception | None = None
+        self.address = shown(self._uri)
+
+    @property
+    def reason(self) -> str | None:
+        """Why it gave up."""
+        return None if self._failure is None else reason(self._failure, self._uri)
+
+    def open(self) -> bool:
+        """Reach the server, making the sqlite database if there is none; False if it cannot be used.
+
+        Call it before the first cell, so that neither mlflow's import nor a migration falls between two cells.
+        """
+        if self._server is None and self._failure is None:
+            from mnistbench.tracking.server import prepare
+
+            try:
+                prepare(self._uri)
+            except Exception as error:
+                self._failure = error
+            else:
+                self._attempt(self._connect, self._wait_seconds)
+        return self._failure is None
+
+    def write(self, record: CellRecord) -> bool:
+        """Mirror a record that was just made. True if it is on the server, or `skipped`: no run, nothing to show."""
+        return record.status == "skipped" or (self.open() and self._write(record))
+
+    def finish(self) -> SyncResult:
+        """Mirror what the folder holds and the server does not, then the report; call it when that is written."""
+        return self._mirror_all(patience_seconds=0.0)
+
+    def _mirror_all(self, patience_seconds: float) -> SyncResult:
+        records = _all_records(self._results)
+        if self.open() and self._settle(records):
+            for record in records:
+                if not self._write_patiently(record, patience_seconds):
+                    break
+            else:
+                self._attempt(lambda: self._write_summary(records), self._wait_seconds)
+        return self._result(records)
+
+    def _connect(self) -> None:
+        from mnistbench.tracking.server import Server
+
+        server = Server(self._uri, self._name)
+        self._journal = Journal.read(self._results.mirrored_file, server.key, f"{self._name} {self._uri}")
+        self._server = server
+
+    def _settle(self, records: list[CellRecord]) -> bool:
+        """Look up what may be on the server without this folder's journal saying that it is complete."""
+        server, journal = self._reached()
+        ids = {record.record_id for record in records}
+        unknown = [item for item in records if item.record_id not in journal.done]
+
+        def look_up() -> None:
+            server.doubt(record for record in unknown if record.record_id in journal.open)
+            for record_id, run in server.runs_of(unknown).items():
+                if run.whole:
+                    journal.complete(record_id, run.run_id)
+                else:
+                    journal.created[record_id] = run.run_id
+            for orphan in journal.open - ids:
+                journal.complete(orphan, server.close_as_killed(orphan))
+
+        return self._attempt(look_up, self._wait_seconds + len(records) / 100)
+
+    def _write_patiently(self, record: CellRecord, patience_seconds: float) -> bool:
+        until = time.monotonic() + patience_seconds
+        while not self._write(record):
+            # After a call that hung, one more could overtake it and make a second run.
+            if isinstance(self._failure, NoAnswer) or time.monotonic() >= until:
+                return False
+            time.sleep(1.0)
+            self._failure = None
+        return True
+
+    def _write(self, record: CellRecord) -> bool:
+        server, journal = self._reached()
+
+        def mirror() -> None:
+            run_id = journal.created.get(record.record_id)
+            if run_id is None:
+                found = None
+                if record.record_id in journal.open:
+                    found = server.runs_of([record]).get(record.record_id)
+                else:
+                    journal.intend(record.record_id)
+                run_id = found.run_id if found else server.create_or_find_run(record)
+                journal.created[record.record_id] = run_id
+            server.fill_run(run_id, record, self._results.models / record.record_id)
+            journal.complete(record.record_id, run_id)
+            self._mirrored.add(record.record_id)
+
+        return record.record_id in journal.done or self._attempt(mirror, self._wait_seconds)
+
+    def _write_summary(self, records: list[CellRecord]) -> None:
+        server, journal = self._reached()
+        server.settle_doubts(journal.done.values())
+        files = [self._results.path / name for name in SUMMARY_FILES]
+        if files := [file for file in files if file.is_file()]:
+            server.write_summary(records, files)
+
+    def _result(self, records: list[CellRecord]) -> SyncResult:
+        ids = {record.record_id for record in records}
+        place = f"{self._name} {self._uri}"
+        done = self._journal.done.keys() if self._journal else done_at(self._results.mirrored_file, place)
+        there = ids & done
+        return SyncResult(len(there & self._mirrored), len(there - self._mirrored), len(ids) - len(there), self.reason)
+
+    def _reached(self) -> tuple[Server, Journal]:
+        assert self._server is not None and self._journal is not None
+        return self._server, self._journal
+
+    def _attempt(self, work: Callable[[], None], seconds: float) -> bool:
+        """Do it within that time; if it fails or hangs, remember why and say False."""
+        try:
+            _within(seconds, work)
+        except Exception as error:
+            self._failure = error
+            if isinstance(error, NoAnswer) and self._server:
+                self._server.given_up.set()
+        return self._failure is None
+
+
+def sync(
+    results: ResultsFolder,
+    uri: str | None = None,
+    *,
+    experiment: str | None = None,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> SyncResult:
+    """Mirror what a server does not have yet of a results folder, once, and its report.
+
+    Args:
+        results: the folder; it is locked meanwhile.
+        uri: tracking URI; None is `default_uri()`.
+        experiment: where to; by default the name in the folder's `grid.yaml`, else the folder's own.
+        patience_seconds: how long to wait for a server that answered and then went away.
+
+    Raises:
+        UserError: for a URI that MLflow cannot use, and if a runner holds the folder.
+    """
+    mirror = Mirror(uri, results, experiment or grid_name(results))
+    with results.lock():
+        return mirror._mirror_all(patience_seconds)
+
+
+def grid_name(results: ResultsFolder) -> str:
+    """The grid's name as its resolved file says it, else the folder's."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        plain = YAML(typ="safe", pure=True).load(results.grid_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, YAMLError):
+        return results.name
+    name = plain.get("name") if isinstance(plain, dict) else None
+    return name if isinstance(name, str) and name else results.name
+
+
+def _all_records(results: ResultsFolder) -> list[CellRecord]:
+    """Every attempt in the folder, whether it counts or not; `skipped` cells never ran."""
+    found = [item for _, item in results.scan() if isinstance(item, CellRecord)] + results.attempts()
+    return [record for record in found if record.status != "skipped"]
+
+
+def _within(seconds: float, work: Callable[[], Answer]) -> Answer:
+    """Do it in a thread, and stop waiting when the time is up: a server may dribble a byte a second for ever.
+
+    Raises:
+        NoAnswer: if it takes longer.
+    """
+    outcome: list[tuple[Answer | None, BaseException | None]] = []
+
+    def run() -> None:
+        try:
+            outcome.append((work(), None))
+        except BaseException as error:
+            outcome.append((None, error))
+
+    thread = threading.Thread(target=run, daemon=True, name="mirror")
+    thread.start()
+    thread.join(seconds)
+    if not outcome:
+        raise NoAnswer
+    answer, error = outcome[0]
+    if error is not None:
+        raise error
+    return answer  # type: ignore[return-value]

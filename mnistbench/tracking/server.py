@@ -1,0 +1,333 @@
+"""One experiment on an MLflow server: the calls that mirroring and reading back are made of.
+
+The only file that imports mlflow, inside its functions, since that takes a second. Every method may raise whatever
+MLflow, a database driver or the network raises; `mirror.py` bounds and names it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
+
+from filelock import FileLock
+
+from mnistbench.records import CellRecord, dump
+from mnistbench.tracking.address import sqlite_path
+from mnistbench.tracking.content import KIND, RECORD_ID, STATUS, milliseconds, run_content
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment, Run
+
+RECORD_FILE = "record.json"
+MODEL_FOLDER = "model"
+SUMMARY_RUN = "mnistbench.summary_run"
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # MLflow's own 7 hang each call on a dead server for 4 minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+ONE_BY_ONE = 20
+"""More records than this are found by reading all runs of their time span, a page at a time."""
+PAGE = 1000
+PAUSE_SECONDS = 0.5
+
+
+class GivenUp(Exception):
+    """Nobody waits for this call any more."""
+
+
+class FoundRun(NamedTuple):
+    """A run that a record has; `whole` if nothing of the record is missing there."""
+
+    run_id: str
+    whole: bool
+
+
+class Server:
+    """An experiment, found or made.
+
+    Attributes:
+        key: names the experiment for good, whatever address its server is reached at; a database that was deleted and
+            made again has another.
+        given_up: set by whoever stopped waiting, so that a call that hung does not go on behind its back.
+    """
+
+    def __init__(self, uri: str, experiment: str, *, create: bool = True) -> None:
+        """Find or make the experiment, after `prepare`.
+
+        Args:
+            uri: a checked tracking URI.
+            experiment: its name. Names of deleted experiments stay taken: `quick-2` is used in place of a deleted
+                `quick`.
+            create: make the experiment if it is missing.
+
+        Raises:
+            LookupError: if there is no such experiment and `create` is False; its arguments are the names there are.
+        """
+        from mlflow import MlflowClient
+
+        path = sqlite_path(uri)
+        self.given_up = threading.Event()
+        self._client: MlflowClient = MlflowClient(tracking_uri=uri)
+        self._artifacts = None if path is None else path.parent / "mlruns"
+        self._doubtful: list[CellRecord] = []
+        self._experiment = self._find_experiment(experiment, create)
+        self.key = f"{self._experiment.experiment_id}-{self._experiment.creation_time}"
+
+    def create_run(self, record: CellRecord) -> str:
+        """Create the record's run, still empty, and give its id."""
+        content = run_content(record)
+        with _without_retries():
+            run = self._client.create_run(
+                self._experiment.experiment_id, start_time=content.started, tags=content.tags, run_name=content.name
+            )
+        return str(run.info.run_id)
+
+    def create_or_find_run(self, record: CellRecord) -> str:
+        """Create the record's run; if that fails, look whether the server has it all the same, and try once more."""
+        self._go_on()
+        try:
+            return self.create_run(record)
+        except Exception:
+            self.doubt([record])
+            time.sleep(PAUSE_SECONDS)
+            self._go_on()
+            found = self.runs_of([record]).get(record.record_id)
+            self._go_on()
+            return found.run_id if found else self.create_run(record)
+
+    def fill_run(self, run_id: str, record: CellRecord, weights: Path) -> None:
+        """Log all that a run shows, the record and the folder of kept weights as artifacts, and close it.
+
+        It may be repeated: the second time changes nothing.
+        """
+        from mlflow.entities import Metric, Param
+
+        content = run_content(record)
+        self._go_on()
+        self._client.log_batch(
+            run_id,
+            metrics=[Metric(point.key, point.value, point.timestamp, point.step) for point in content.points],
+            params=[Param(key, value) for key, value in content.params.items()],
+        )
+        self._go_on()
+        self._client.log_text(run_id, dump(record), RECORD_FILE)
+        if weights.is_dir():
+            self._go_on()
+            self._client.log_artifacts(run_id, str(weights), MODEL_FOLDER)
+        self._go_on()
+        self._client.set_terminated(run_id, content.status, content.ended)
+
+    def runs_of(self, records: Sequence[CellRecord], done: Iterable[str] = ()) -> dict[str, FoundRun]:
+        """The runs that these records have, by record_id. A record's second run is deleted.
+
+        Args:
+            records: few are looked up by their start, many by their whole time span.
+            done: run_ids to keep where a record has several.
+        """
+        if not records:
+            return {}
+        wanted = {record.record_id for record in records}
+        keep = set(done)
+        if len(records) <= ONE_BY_ONE:
+            spans = sorted({(milliseconds(record.started_at),) * 2 for record in records})
+        else:
+            starts = [milliseconds(record.started_at) for record in records]
+            spans = [(min(starts), max(starts))]
+        found: dict[str, list[FoundRun]] = {}
+        for first, last in spans:
+            for run in self._runs(f"attributes.start_time >= {first} and attributes.start_time <= {last}"):
+                if (record_id := run.data.tags.get(RECORD_ID)) in wanted:
+                    whole = run.info.status != "RUNNING"  # closing it is the last thing that mirroring does
+                    found.setdefault(record_id, []).append(FoundRun(str(run.info.run_id), whole))
+        for runs in found.values():
+            runs.sort(key=lambda run: (run.run_id not in keep, not run.whole, run.run_id))
+            for run in runs[1:]:
+                self._go_on()
+                self._client.delete_run(run.run_id)
+        return {record_id: runs[0] for record_id, runs in found.items()}
+
+    def doubt(self, records: Iterable[CellRecord]) -> None:
+        """Note records that a creation, failed or given up, may still give a run: a server can answer too late."""
+        self._doubtful.extend(records)
+
+    def settle_doubts(self, done: Iterable[str]) -> None:
+        """Look again at the records in doubt, and delete their second runs."""
+        doubtful, self._doubtful = self._doubtful, []
+        self.runs_of(doubtful, done)
+
+    def close_as_killed(self, record_id: str) -> str:
+        """Close the run that was begun for a record which no longer exists; its id, or "" if there is none."""
+        for run in self._runs(f"tags.`{RECORD_ID}` = '{record_id}'") if _is_plain(record_id) else ():
+            if run.info.status == "RUNNING":
+                self._client.set_tag(run.info.run_id, STATUS, "killed")
+                self._client.set_terminated(run.info.run_id, "KILLED")
+            return str(run.info.run_id)
+        return ""
+
+    def write_summary(self, records: Sequence[CellRecord], files: Sequence[Path]) -> None:
+        """Lay the report and its tables on the experiment's one summary run; the last who writes it wins."""
+        run_id = self._summary_run() or self._create_summary_run()
+        counts = Counter(record.status for record in records)
+        for status, number in counts.items():
+            self._client.set_tag(run_id, f"mnistbench.cells.{status}", str(number))
+        for file in files:
+            self._go_on()
+            self._client.log_artifact(run_id, str(file))
+
+    def recorded_runs(self) -> Iterator[tuple[str, str]]:
+        """All runs that mirror a record: run_id and record_id."""
+        for run in self._runs(f"tags.`{KIND}` = 'cell'"):
+            yield str(run.info.run_id), run.data.tags.get(RECORD_ID, "")
+
+    def fetch_if_there(self, run_id: str, name: str, folder: Path) -> Path | None:
+        """Copy an artifact into a folder, and give its path; None if the run has none of that name."""
+        if name not in {item.path for item in self._client.list_artifacts(run_id)}:
+            return None
+        return Path(self._client.download_artifacts(run_id, name, str(folder)))
+
+    def fetch_grid(self, folder: Path) -> Path | None:
+        """The grid file on the summary run, if there is one."""
+        run_id = self._summary_run()
+        return self.fetch_if_there(run_id, "grid.yaml", folder) if run_id else None
+
+    def _go_on(self) -> None:
+        if self.given_up.is_set():
+            raise GivenUp
+
+    def _runs(self, condition: str) -> Iterator[Run]:
+        token = None
+        while True:
+            self._go_on()
+            page = self._client.search_runs(
+                [self._experiment.experiment_id], condition, max_results=PAGE, page_token=token
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _find_experiment(self, name: str, create: bool) -> Experiment:
+        from mlflow.exceptions import MlflowException
+
+        for number in count(1):
+            candidate = name if number == 1 else f"{name}-{number}"
+            found = self._client.get_experiment_by_name(candidate)
+            if found is None and not create:
+                raise LookupError(*(item.name for item in self._client.search_experiments()))
+            if found is None:
+                try:
+                    return self._create_experiment(candidate)
+                except MlflowException as error:
+                    if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                        raise
+                    found = self._client.get_experiment_by_name(candidate)  # another process was faster
+            if found is not None and found.lifecycle_stage == "active":
+                return found
+        raise AssertionError("unreachable")
+
+    def _create_experiment(self, name: str) -> Experiment:
+        location = None if self._artifacts is None else (self._artifacts / quote(name, safe=" ")).as_uri()
+        tags = {"mlflow.note.content": f"The grid `{name}`, by mnistbench: one run per record, and a summary run."}
+        experiment_id = self._client.create_experiment(name, artifact_location=location, tags=tags)
+        self._experiment = self._client.get_experiment(experiment_id)
+        # Only one process can make an experiment: if it makes the summary run too, there is only one of that as well.
+        self._create_summary_run()
+        return self._experiment
+
+    def _summary_run(self) -> str | None:
+        experiment = self._client.get_experiment(self._experiment.experiment_id)
+        run_id = experiment.tags.get(SUMMARY_RUN)
+        if run_id is None:
+            return None
+        return str(run_id) if self._client.get_run(run_id).info.lifecycle_stage == "active" else None
+
+    def _create_summary_run(self) -> str:
+        text = "The report of all cells, as artifacts: `report.html`, `results.csv`, `epochs.csv`, `summary.md`."
+        tags = {KIND: "summary", "mlflow.note.content": text, "mlflow.source.name": "mnistbench"}
+        with _without_retries():
+            run = self._client.create_run(self._experiment.experiment_id, tags=tags, run_name="summary")
+        self._client.set_terminated(run.info.run_id, "FINISHED")
+        self._client.set_experiment_tag(self._experiment.experiment_id, SUMMARY_RUN, run.info.run_id)
+        return str(run.info.run_id)
+
+
+def download_model(uri: str, run_id: str, folder: Path) -> Path:
+    """Copy a run's kept models into a folder.
+
+    Raises:
+        LookupError: if the run has none.
+    """
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    if MODEL_FOLDER not in {item.path for item in client.list_artifacts(run_id)}:
+        raise LookupError(run_id)
+    return Path(client.download_artifacts(run_id, MODEL_FOLDER, str(folder)))
+
+
+def prepare(uri: str, *, create: bool = True) -> None:
+    """Load mlflow, and make a sqlite database that is missing, which takes seconds on this machine's own disk.
+
+    Waits are bounded, telemetry is off and MLflow's loggers are quiet; what the user's environment says goes first.
+    """
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    import mlflow  # noqa: F401  (it sets its loggers up on import)
+
+    for name in ("mlflow", "alembic", "urllib3"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    path = sqlite_path(uri)
+    if path is not None and create:
+        make_database(path)
+
+
+def make_database(path: Path) -> None:
+    """Make MLflow's sqlite database if it is missing: whole or not at all, and by one process only.
+
+    MLflow's own first use migrates through some 70 steps in place; of four processes that do so at once three fail,
+    and one that is killed in between leaves a database that cannot be opened.
+    """
+    if path.exists():
+        return
+    from mlflow import MlflowClient
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f".{path.name}.lock")
+    with FileLock(lock):
+        if path.exists():
+            return
+        for left_by_the_dead in path.parent.glob(f".{path.name}.*.part*"):
+            left_by_the_dead.unlink()
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        MlflowClient(tracking_uri=f"sqlite:///{part}").search_experiments(max_results=1)
+        part.replace(path)
+        lock.unlink()  # who still waits for it finds the database
+
+
+@contextmanager
+def _without_retries() -> Iterator[None]:
+    """Send once: a create that is sent again after its answer was lost makes a second run."""
+    name = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+    before = os.environ[name]
+    os.environ[name] = "0"
+    try:
+        yield
+    finally:
+        os.environ[name] = before
+
+
+def _is_plain(record_id: str) -> bool:
+    return record_id.replace("-", "").isalnum()
