@@ -1,107 +1,227 @@
-"""Pictures as people have them, made into what an MNIST-shaped network was trained on: light strokes on black."""
+"""The files of MNIST, Fashion-MNIST and KMNIST: find them in folders of torchvision's layout, verify, read, download."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
+from mnistbench.arrays import Arrays, image_arrays
+from mnistbench.download import NotFetched, Progress, fetch_files
 from mnistbench.errors import UserError
+from mnistbench.idx import looks_like_html, parse_idx, unpack
 
-if TYPE_CHECKING:
-    import numpy as np
-    from PIL.Image import Image
-
-HANDWRITING = {"mnist", "digits"}
-"""Datasets whose makers scaled each figure to 20 of 28 pixels and centred it by mass; others fill the frame."""
-INK = 40
-"""Grey level, of 255, from which a pixel belongs to the figure."""
+SIDE = 28
+CLASSES = 10
+TRAIN_EXAMPLES, TEST_EXAMPLES = 60_000, 10_000
 
 
-def read_image(path: Path, *, size: int, dataset: str) -> np.ndarray:
-    """Read one image as uint8 [size, size], light on dark.
+class Damaged(UserError):
+    """A file under the right name that is not the right file."""
 
-    An image that already has this size only has its colours mended; any other is cropped to its figure, scaled and
-    centred the way the dataset's makers did it.
 
-    Args:
-        path: any file that Pillow reads: colour, transparent, 16 bits, rotated by EXIF.
-        size: side of the square that the network takes, in pixels.
-        dataset: name of the dataset it was trained on.
+class DataNotFound(UserError):
+    """The dataset is in no folder that was looked in, and could not be downloaded; a grid's `fallback` stands in."""
+
+
+@dataclass(frozen=True)
+class OfficialFile:
+    """One of a dataset's four files.
+
+    Attributes:
+        name: without `.gz`.
+        md5: of the `.gz`, as torchvision lists it; repeated here so that files on disk are read without importing
+            torchvision and torch. A test holds the two against each other.
+        sha256: of the unpacked file; None where it has never been seen: then only the `.gz` is accepted.
+        shape: of its array.
+    """
+
+    name: str
+    md5: str
+    sha256: str | None
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder to look in, and what to call it in front of the user."""
+
+    label: str
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies in a place."""
+
+    place: Place
+    state: Literal["whole", "incomplete", "absent"]
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """A dataset of four IDX files.
+
+    Attributes:
+        folder: torchvision's name for the dataset: its class, and the folder under the data's root.
+    """
+
+    name: str
+    folder: str
+    class_names: tuple[str, ...]
+    files: tuple[OfficialFile, ...]
+
+    def find(self, place: Place) -> Found:
+        """Look for the files, by name alone."""
+        missing = tuple(file.name for file in self.files if not self._candidates(file, place.folder))
+        if len(missing) == len(self.files):
+            return Found(place, "absent", missing)
+        return Found(place, "incomplete" if missing else "whole", missing)
+
+    def read(self, place: Place) -> Arrays:
+        """Read and verify the four files.
+
+        Raises:
+            Damaged: names every file that is not what it should be.
+        """
+        arrays, wrong = [], []
+        for file in self.files:
+            try:
+                arrays.append(self._read_file(file, place.folder))
+            except Damaged as error:
+                wrong.append(str(error))
+        if wrong:
+            raise Damaged("\n".join(wrong))
+        train_images, train_labels, test_images, test_labels = arrays
+        return image_arrays(
+            self.name, (train_images, train_labels), (test_images, test_labels), list(self.class_names)
+        )
+
+    def download(self, root: Path, progress: Progress | None = None) -> str:
+        """Bring the `.gz` files into `root`, in torchvision's layout, from torchvision's mirrors.
+
+        Returns:
+            the host they came from.
+
+        Raises:
+            NotFetched: with a line for each mirror.
+        """
+        try:
+            import torchvision.datasets
+        except Exception as error:  # a torchvision that does not fit its torch fails with RuntimeError
+            raise NotFetched(f"torchvision, which lists the mirrors, cannot be imported: {error}") from None
+        listed = getattr(torchvision.datasets, self.folder)
+        return fetch_files(listed.resources, listed.mirrors, root / self.folder / "raw", progress)
+
+    def _candidates(self, file: OfficialFile, root: Path) -> list[Path]:
+        raw = root / self.folder / "raw"
+        return [path for path in (raw / f"{file.name}.gz", raw / file.name) if path.is_file()]
+
+    def _read_file(self, file: OfficialFile, root: Path) -> npt.NDArray[np.uint8]:
+        wrong = []
+        for path in self._candidates(file, root):
+            try:
+                return read_official(file, path)
+            except (Damaged, OSError) as error:
+                wrong.append(str(error))
+        raise Damaged("\n".join(wrong) or f"{root / self.folder / 'raw' / file.name}: missing")
+
+
+def read_official(file: OfficialFile, path: Path) -> npt.NDArray[np.uint8]:
+    """Read one file, packed or not; no more of it than it may hold.
 
     Raises:
-        UserError: if the file is missing, is not an image, or shows nothing.
+        Damaged: if its checksum, or what is in it, is wrong.
     """
-    grey = _light_on_dark(_grey(path), path)
-    if grey.shape == (size, size):
-        return grey
-    return _framed(grey, size, box=size * 20 // 28 if dataset in HANDWRITING else size, by_mass=dataset in HANDWRITING)
-
-
-def _grey(path: Path) -> np.ndarray:
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
+    header = 4 + 4 * len(file.shape)
+    expected = header + int(np.prod(file.shape))
+    with path.open("rb") as stream:
+        content = stream.read(expected + 1)  # no .gz of these is larger than what it holds
+    packed = path.suffix == ".gz"
+    if looks_like_html(content):
+        raise Damaged(f"{path}: a web page, not the file")
+    if packed:
+        right = hashlib.md5(content, usedforsecurity=False).hexdigest() == file.md5
+    elif file.sha256 is None:
+        raise Damaged(f"{path}: no checksum is known for the unpacked file; put {file.name}.gz beside it")
+    else:
+        right = hashlib.sha256(content).hexdigest() == file.sha256
+    if not right:
+        raise Damaged(f"{path}: the checksum is wrong: damaged, cut short, or another file")
     try:
-        with Image.open(path) as opened:
-            return _flattened(ImageOps.exif_transpose(opened))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: a folder, not an image") from None
-    except UnidentifiedImageError:
-        raise UserError(f"{path}: not an image that Pillow can read (PNG, JPEG, GIF, BMP, WebP, TIFF, …)") from None
-    except Image.DecompressionBombError:
-        raise UserError(f"{path}: the image is too large") from None
-    except (OSError, ValueError, SyntaxError, EOFError) as error:  # what Pillow's readers raise for damaged files
-        raise UserError(f"{path}: the image is damaged ({error})") from None
+        array = parse_idx(unpack(content, expected) if packed else content)
+    except ValueError as error:
+        raise Damaged(f"{path}: {error}") from None
+    if array.shape != file.shape:
+        raise Damaged(f"{path}: holds {list(array.shape)}, expected {list(file.shape)}")
+    if array.ndim == 1 and array.max() >= CLASSES:
+        raise Damaged(f"{path}: holds the label {array.max()}, expected 0 to {CLASSES - 1}")
+    return array
 
 
-def _flattened(image: Image) -> np.ndarray:
-    """Grey levels float32 [height, width] in 0 … 255; what is transparent takes a background unlike the strokes."""
-    import numpy as np
-
-    if image.mode.startswith(("I", "F")):  # 16 and 32 bits: Pillow's own conversion would clip them
-        deep = np.asarray(image, dtype=np.float32)
-        span = float(np.ptp(deep))
-        return (deep - deep.min()) * (255 / span) if span else np.zeros_like(deep)
-    if "A" not in image.getbands() and "transparency" not in image.info:
-        return np.asarray(image.convert("L"), dtype=np.float32)
-    layers: Any = np.asarray(image.convert("LA"), dtype=np.float32)
-    grey, alpha = layers[..., 0], layers[..., 1] / 255
-    seen = grey[alpha > 0.5]
-    background = 0.0 if seen.size and seen.mean() > 127 else 255.0
-    return np.asarray(grey * alpha + background * (1 - alpha), dtype=np.float32)
+def _official(md5s: Sequence[str], sha256s: Sequence[str | None] = (None,) * 4) -> tuple[OfficialFile, ...]:
+    names = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+    shapes = ((TRAIN_EXAMPLES, SIDE, SIDE), (TRAIN_EXAMPLES,), (TEST_EXAMPLES, SIDE, SIDE), (TEST_EXAMPLES,))
+    return tuple(OfficialFile(*parts) for parts in zip(names, md5s, sha256s, shapes, strict=True))
 
 
-def _light_on_dark(grey: np.ndarray, path: Path) -> np.ndarray:
-    """Inverted where the border is light, and stretched so that the darkest is 0 and the lightest 255."""
-    import numpy as np
-
-    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    low, high = float(grey.min()), float(grey.max())
-    if high - low < 8:
-        raise UserError(f"{path}: nothing to see: every pixel has the same colour")
-    if border.mean() > (low + high) / 2:
-        grey = low + high - grey
-    return np.round((grey - low) * (255 / (high - low))).astype(np.uint8)
-
-
-def _framed(grey: np.ndarray, size: int, *, box: int, by_mass: bool) -> np.ndarray:
-    """Crop to the figure, scale its longer side to `box`, and lay it on black [size, size]."""
-    import numpy as np
-    from PIL import Image
-
-    rows, columns = np.flatnonzero((grey > INK).any(axis=1)), np.flatnonzero((grey > INK).any(axis=0))
-    figure = Image.fromarray(grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
-    scale = box / max(figure.size)
-    width, height = (max(1, round(side * scale)) for side in figure.size)
-    small = np.asarray(figure.resize((width, height), Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC))
-    top, left = (size - height) // 2, (size - width) // 2
-    if by_mass:
-        total = float(small.sum()) or 1.0
-        middle = (size - 1) / 2
-        top = round(middle - float(small.sum(axis=1) @ np.arange(height)) / total)
-        left = round(middle - float(small.sum(axis=0) @ np.arange(width)) / total)
-        top, left = min(max(top, 0), size - height), min(max(left, 0), size - width)
-    canvas = np.zeros((size, size), dtype=np.uint8)
-    canvas[top : top + height, left : left + width] = small
-    return canvas
+MNIST = ImageFiles(
+    name="mnist",
+    folder="MNIST",
+    class_names=tuple("0123456789"),
+    files=_official(
+        (
+            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            "d53e105ee54ea40749a09fcbcd1e9432",
+            "9fb629c4189551a2d022fa330f9573f3",
+            "ec29112dd5afa0611ce80d1b7f02629c",
+        ),
+        (
+            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        ),
+    ),
+)
+FASHION_MNIST = ImageFiles(
+    name="fashion_mnist",
+    folder="FashionMNIST",
+    class_names=(
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ),
+    files=_official(
+        (
+            "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            "25c81989df183df01b3e8a0aad5dffbe",
+            "bef4ecab320f06d8554ea6380940ec79",
+            "bb300cfdad3c16e7a12a480ee83cd310",
+        ),
+        (
+            "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        ),
+    ),
+)
+KMNIST = ImageFiles(
+    name="kmnist",
+    folder="KMNIST",
+    class_names=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+    files=_official(
+        (
+            "bdb82020997e1d708af4cf47b453dcf7",
+            "e144d726b3acfaa3e44228e80efcd344",
+            "5c965bf0a639b31b8f53240b1b52f4d7",
+            "7320c461ea6c1c855c0b718fb2a4b134",
+        )
+    ),
+)
