@@ -3,59 +3,56 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from mnistbench import declared
+from mnistbench.declared import REQUIRED, Axis
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """What one option takes, in words, and its default as a grid file writes it (None: it must be given)."""
+
+    name: str
+    expected: str
+    default: str | None
+
+
+NO_OPTION = Option(name="", expected="", default="")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One name.
-
-    Attributes:
-        options: with their defaults, as a grid file writes them.
-        summary: the first sentence of what it is.
-    """
+    """One name of an axis; `summary` is the first paragraph of its documentation."""
 
     name: str
-    options: dict[str, str]
+    options: list[Option]
     summary: str
 
 
-def entries(axis: str) -> list[Entry]:
-    """The names of one axis: architectures, optimizers, schedules, datasets or executions."""
-    return [_entry(name, function) for name, function in _table(axis).items()]
+def entries(axis: Axis) -> list[Entry]:
+    """The names of one axis, in the order of its table."""
+    return [_entry(axis, name) for name in declared.names(axis)]
 
 
-def _table(axis: str) -> Mapping[str, Callable[..., Any]]:
-    from mnistbench import architectures, datasets, execution, optimizers
-
-    tables: dict[str, Mapping[str, Callable[..., Any]]] = {
-        "architectures": architectures.ARCHITECTURES,
-        "optimizers": optimizers.OPTIMIZERS,
-        "schedules": optimizers.SCHEDULES,
-        "datasets": datasets.DATASETS,
-        "executions": execution.PROFILES,
-    }
-    return tables[axis]
-
-
-def _entry(name: str, function: Callable[..., Any]) -> Entry:
-    options = {
-        parameter.name: _written(parameter.default)
-        for parameter in inspect.signature(function).parameters.values()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    }
-    summary = (inspect.getdoc(function) or "").split("\n\n")[0].replace("\n", " ")
+def _entry(axis: Axis, name: str) -> Entry:
+    options = [
+        Option(
+            name=option.name,
+            expected=option.expected,
+            default=None if option.default is REQUIRED else written(option.plain_default),
+        )
+        for option in declared.declaration(axis, name).options.values()
+    ]
+    summary = (inspect.getdoc(declared.function(axis, name)) or "").split("\n\n")[0].replace("\n", " ")
     return Entry(name=name, options=options, summary=summary)
 
 
-def _written(default: Any) -> str:
-    """A default as YAML has it."""
-    if default is inspect.Parameter.empty:
-        return "(required)"
-    if default is None or isinstance(default, bool):
-        return {None: "null", True: "true", False: "false"}[default]
-    if isinstance(default, list | tuple):
-        return "[" + ", ".join(_written(item) for item in default) + "]"
-    return f"{default:g}" if isinstance(default, float) else str(default)
+def written(value: Any) -> str:
+    """A plain value as YAML has it in one line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(written(item) for item in value) + "]"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -17,15 +17,15 @@ def checks(*, data_dir: Path | None = None, tracking_uri: str | None = None) -> 
     yield torch_build()
     for device in devices.available():
         memory = f", {device.memory_bytes / 2**30:.1f} GiB" if device.memory_bytes else ""
-        yield Check(name=f"device {device.kind}", found=f"{device.name}{memory}")
-        yield matrix_product(device.kind)
+        yield Check(name=f"device {device.name}", found=f"{device.model}{memory}")
+        yield matrix_product(device.name)
     for place in datasets.survey(data_dir):
         yield Check(name=f"data {place.name}", found=place.where if place.found else "not here yet")
     yield _tracking(tracking_uri)
 
 
 def _tracking(uri: str | None) -> Check:
-    from mnistbench.tracking_address import checked, default_uri, shown
+    from mnistbench.tracking.address import checked, default_uri, shown
 
     try:
         return Check(name="tracking", found=shown(checked(uri or default_uri())))

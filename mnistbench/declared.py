@@ -128,6 +128,11 @@ def names(axis: Axis) -> list[str]:
     return list(_table(axis))
 
 
+def function(axis: Axis, name: str) -> Callable[..., Any]:
+    """What a name of an axis' own stands for, for whoever wants its documentation."""
+    return _table(axis)[name]
+
+
 def declaration(axis: Axis, name: str, plugins: Plugins | None = None) -> Declaration:
     """What `name` takes.
 

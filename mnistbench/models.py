@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from mnistbench.datasets import DataSpec
+    from mnistbench.arrays import DataSpec
 
 FORMAT_VERSION = 1
 CHUNK = 1024
@@ -42,7 +42,7 @@ def save_model(model: torch.nn.Module, cell: Cell, spec: DataSpec, path: Path) -
     """
     from safetensors.torch import save
 
-    settings = {"format_version": FORMAT_VERSION, "cell": cell.to_json(), "data": asdict(spec)}
+    settings = {"format_version": FORMAT_VERSION, "cell": cell.to_json(), "data": spec.to_json()}
     state = {name.removeprefix("_orig_mod."): value for name, value in model.state_dict().items()}
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ class KeptModel:
         import numpy as np
         import torch
 
-        wanted = tuple(self.spec.input_shape)
+        wanted = self.spec.input_shape
         given = tuple(inputs.shape[1:])
         if given not in (wanted, wanted[1:] if wanted[:1] == (1,) else wanted):
             raise UserError(f"this model takes inputs of shape {list(wanted)}, not {list(given)}")
@@ -124,10 +124,10 @@ class KeptModel:
         """
         import numpy as np
 
-        from mnistbench.images import read_image
+        from mnistbench.pictures import read_image
 
-        shape = tuple(self.spec.input_shape)
-        if len(shape) != 3:
+        shape = self.spec.input_shape
+        if not self.spec.is_image:
             raise UserError(f"this model was trained on rows of {shape[0]} numbers ({self.spec.name}), not on images")
         pixels = np.stack([read_image(Path(image), size=shape[-1], dataset=self.spec.name) for image in images])
         names = self.spec.class_names
@@ -263,14 +263,13 @@ def read_settings(path: Path) -> tuple[Cell, DataSpec]:
     Raises:
         UserError: if the file is missing or is not of this format.
     """
-    from mnistbench.datasets import DataSpec
+    from mnistbench.arrays import DataSpec
 
     try:
         plain: Any = json.loads(path.read_text(encoding="utf-8"))
         if plain["format_version"] != FORMAT_VERSION:
             raise UserError(f"{path}: format {plain['format_version']!r}, this mnistbench reads {FORMAT_VERSION}")
-        data = {**plain["data"], "input_shape": tuple(plain["data"]["input_shape"])}
-        return Cell.from_json(plain["cell"]), DataSpec(**data)
+        return Cell.from_json(plain["cell"]), DataSpec.from_json(plain["data"])
     except OSError as error:
         raise UserError(f"{path}: the settings of the model cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -26,7 +26,7 @@ def draw_samples(
 
     prepared = datasets.prepare(dataset, data_dir=data_dir)
     spec = prepared.spec
-    if len(spec.input_shape) != 3:
+    if not spec.is_image:
         raise UserError(f"{spec.name} is a table of {spec.input_shape[0]} numbers a row: there are no images to draw")
     arrays = datasets.load(prepared.directory)
     chosen = np.random.default_rng(seed).choice(len(arrays.train_labels), size=count, replace=False)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from mnistbench.commands.flags import DataDir, Plugin, TrackingUri
-from mnistbench.errors import UserError
 
 
-class Axis(StrEnum):
-    """What can be listed."""
+class Names(StrEnum):
+    """What can be listed: an axis of a grid, in the plural."""
 
     architectures = "architectures"
     optimizers = "optimizers"
@@ -77,19 +76,23 @@ def doctor(data_dir: DataDir = None, tracking_uri: TrackingUri = None) -> int:
     return 0 if all(check.ok for check in checks) else 1
 
 
-def list_(
-    axis: Annotated[Axis, typer.Argument(help="Which names.")],
-) -> None:
+def list_(names: Annotated[Names, typer.Argument(help="Of which axis.")]) -> None:
     """Names that a grid file may use, with their options and defaults."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from mnistbench import catalogue
 
-    table = Table("name", "options and defaults", "what it is", title_justify="left")
-    for entry in catalogue.entries(axis.value):
-        options = "\n".join(f"{name} = {default}" for name, default in entry.options.items())
-        table.add_row(entry.name, options, entry.summary)
+    table = Table("name", "what it is", "option", "default", "what it takes")
+    for entry in catalogue.entries(names.value[:-1]):  # type: ignore[arg-type]
+        name: tuple[str, str] | None = (entry.name, entry.summary)
+        for option in entry.options or [catalogue.NO_OPTION]:
+            first, summary = name or ("", "")
+            default = "must be given" if option.default is None else option.default
+            table.add_row(*(Text(cell) for cell in (first, summary, option.name, default, option.expected)))
+            name = None
+        table.add_section()
     Console().print(table)
 
 
@@ -149,12 +152,3 @@ def _print_places(data_dir: Path | None) -> None:
     for place in datasets.survey(data_dir):
         table.add_row(place.name, "[green]yes[/]" if place.found else "no", place.where)
     Console().print(table)
-
-
-def unknown(kind: str, name: str, known: Any) -> UserError:
-    """The error for a name that is none, with what was perhaps meant."""
-    from difflib import get_close_matches
-
-    close = get_close_matches(name, list(known), n=1)
-    hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
-    return UserError(f"unknown {kind} {name!r}{hint}")

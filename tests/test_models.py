@@ -1,0 +1,326 @@
+"""Kept models: saved, found again, and right about pictures as people have them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mnistbench import architectures, datasets
+from mnistbench.arrays import Arrays, DataSpec
+from mnistbench.cell import Cell, Component, Training
+from mnistbench.errors import UserError
+from mnistbench.models import KeptModel, load_model, read_model, save_model
+from mnistbench.records import CellRecord, Model
+from mnistbench.results import ResultsFolder
+
+TABLE = DataSpec(
+    name="sum3", input_shape=(3,), classes=3, train_examples=7, test_examples=3, class_names=["a", "b", "c"]
+)
+
+
+@pytest.fixture(scope="session")
+def mnist(data_dir: Path) -> Arrays:
+    """The real images."""
+    return datasets.load(datasets.prepare(Component(name="mnist"), data_dir=data_dir).directory)
+
+
+@pytest.fixture(scope="session")
+def trained(mnist: Arrays, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights file of an MLP that saw 40,000 digits once: about 95 % right."""
+    torch.manual_seed(0)
+    cell = Cell(
+        dataset=Component(name="mnist"),
+        architecture=Component(name="mlp", options={"hidden": [128]}),
+        optimizer=Component(name="adam"),
+        batch_size=100,
+        device="cpu",
+        seed=0,
+        training=Training(epochs=1, save_model="last"),
+    )
+    network = architectures.build(cell.architecture, mnist.spec, None)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    inputs = torch.from_numpy(np.array(mnist.train_inputs[:40_000])).float().div(255).unsqueeze(1)
+    labels = torch.from_numpy(np.array(mnist.train_labels[:40_000]))
+    for start in range(0, len(labels), 100):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network(inputs[start : start + 100]), labels[start : start + 100]).backward()
+        optimizer.step()
+    path = tmp_path_factory.mktemp("models") / "kept.safetensors"
+    save_model(network, cell, mnist.spec, path)
+    return path
+
+
+def draw(mnist: Arrays, folder: Path, change: object, ending: str = "png", count: int = 60) -> list[Path]:
+    """The first test images, each changed and saved as a picture."""
+    folder.mkdir(exist_ok=True)
+    paths = []
+    for number in range(count):
+        path = folder / f"{number:03d}.{ending}"
+        change(Image.fromarray(np.array(mnist.test_inputs[number]))).save(path)  # type: ignore[operator]
+        paths.append(path)
+    return paths
+
+
+def share_right(model: KeptModel, paths: list[Path], mnist: Arrays) -> float:
+    """Accuracy on the first test images as pictures."""
+    said = [found.label for found in model.predict(paths)]
+    return float(np.mean(np.array(said) == mnist.test_labels[: len(paths)]))
+
+
+def coloured(image: Image.Image) -> Image.Image:
+    """Dark red strokes on light yellow, four times as large, on wider paper."""
+    large = np.asarray(image.resize((112, 112), Image.Resampling.BICUBIC), dtype=np.float32)[..., None] / 255
+    drawn = large * np.array([120, 10, 10]) + (1 - large) * np.array([250, 245, 200])
+    paper = Image.new("RGB", (300, 180), (250, 245, 200))
+    paper.paste(Image.fromarray(drawn.astype(np.uint8)), (150, 30))
+    return paper
+
+
+def transparent(image: Image.Image) -> Image.Image:
+    """Black strokes on nothing, as drawing programs save them."""
+    out = Image.new("RGBA", image.size, (0, 0, 0, 0))
+    out.putalpha(image)
+    return out.resize((280, 280), Image.Resampling.BICUBIC)
+
+
+def deep(image: Image.Image) -> Image.Image:
+    """16 bits a pixel, dark on light."""
+    return Image.fromarray((65535 - np.asarray(image, dtype=np.uint16) * 257).astype(np.uint16))
+
+
+def test_a_model_comes_back_with_the_same_predictions(trained: Path, mnist: Arrays) -> None:
+    """Save, load, predict: to the last bit."""
+    model = load_model(trained)
+    again = load_model(str(trained))
+    inputs = np.array(mnist.test_inputs[:500])
+    assert np.array_equal(model.probabilities(inputs), again.probabilities(inputs))
+    assert not model.network.training
+    assert model.cell.architecture.options == {"hidden": [128]}
+    assert model.spec == mnist.spec
+
+
+def test_probabilities_add_up_to_one(trained: Path, mnist: Arrays) -> None:
+    """One row an image."""
+    found = load_model(trained).probabilities(np.array(mnist.test_inputs[:7]))
+    assert found.shape == (7, 10)
+    assert found.sum(axis=1) == pytest.approx(np.ones(7), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "ending", "least"),
+    [
+        (lambda image: image, "png", 0.95),
+        (lambda image: Image.eval(image, lambda level: 255 - level), "png", 0.95),
+        (coloured, "png", 0.85),
+        (coloured, "jpg", 0.85),
+        (transparent, "webp", 0.85),
+        (deep, "png", 0.9),
+        (lambda image: image.resize((280, 280)).convert("P"), "gif", 0.85),
+        (lambda image: image.resize((14, 14)), "bmp", 0.6),
+    ],
+    ids=["as it is", "inverted", "colour", "jpeg", "transparent", "16 bits", "palette", "small"],
+)
+def test_pictures_of_any_kind_are_read(
+    trained: Path, mnist: Arrays, tmp_path: Path, change: object, ending: str, least: float
+) -> None:
+    """Any size, any colour, dark on light or light on dark: the digit is the same digit."""
+    paths = draw(mnist, tmp_path / "pictures", change, ending)
+    assert share_right(load_model(trained), paths, mnist) >= least
+
+
+def test_a_model_trained_on_normalized_pixels_gets_them(trained: Path, mnist: Arrays, tmp_path: Path) -> None:
+    """The dataset's mean and deviation are taken off, as in training."""
+    model = load_model(trained)
+    normalized = replace(model.cell, dataset=Component(name="mnist", options={"normalize": True}))
+    save_model(model.network, normalized, model.spec, tmp_path / "normalized.safetensors")
+    image = np.array(mnist.test_inputs[:1])
+    theirs = load_model(tmp_path / "normalized.safetensors").probabilities(image)
+    inputs = (torch.from_numpy(image).float().div(255).unsqueeze(1) - mnist.spec.mean) / mnist.spec.std
+    assert theirs == pytest.approx(model.network(inputs).softmax(dim=1).detach().numpy(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("words.png", b"these are words", "not an image"),
+        ("empty.png", b"", "not an image"),
+        ("cut.png", None, "damaged"),
+    ],
+)
+def test_what_is_no_image_is_named(
+    trained: Path, mnist: Arrays, tmp_path: Path, name: str, content: bytes | None, said: str
+) -> None:
+    """One line with the file's name, whatever lies in it."""
+    path = tmp_path / name
+    if content is None:
+        (whole,) = draw(mnist, tmp_path / "pictures", lambda image: image, count=1)
+        content = whole.read_bytes()[:-60]
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=said) as caught:
+        load_model(trained).predict([path])
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_image_a_folder_and_an_empty_page_are_named(trained: Path, tmp_path: Path) -> None:
+    """Each with what it is."""
+    Image.new("RGB", (50, 50), "white").save(tmp_path / "page.png")
+    model = load_model(trained)
+    for path, said in [("gone.png", "no such file"), (".", "a folder"), ("page.png", "nothing to see")]:
+        with pytest.raises(UserError, match=said):
+            model.predict([tmp_path / path])
+
+
+def test_evaluate_gives_the_accuracy_and_who_is_taken_for_whom(trained: Path, mnist: Arrays, data_dir: Path) -> None:
+    """On the test split: the trace of the confusion matrix is what is right."""
+    found = load_model(trained).evaluate(data_dir=data_dir)
+    confusion = np.array(found.confusion)
+    assert found.examples == confusion.sum() == 10_000
+    assert found.accuracy == pytest.approx(confusion.trace() / 10_000)
+    assert found.accuracy > 0.93
+    assert list(confusion.sum(axis=1)) == list(np.bincount(mnist.test_labels))
+
+
+def test_evaluate_on_another_dataset_of_the_same_shape(trained: Path, data_dir: Path) -> None:
+    """A digit network knows nothing of clothes."""
+    found = load_model(trained).evaluate("fashion_mnist", data_dir=data_dir)
+    assert found.dataset == "fashion_mnist"
+    assert found.accuracy < 0.4
+
+
+def test_evaluate_refuses_another_shape(trained: Path) -> None:
+    """With both shapes in the line."""
+    with pytest.raises(UserError, match=r"inputs \[3\].*\[1, 28, 28\]"):
+        load_model(trained).evaluate("sum3")
+
+
+def test_a_table_model_predicts_rows_and_says_so_about_images(tmp_path: Path, cell: Cell) -> None:
+    """Rows of numbers go in; pictures are refused."""
+    table_cell = replace(cell, architecture=Component(name="mlp", options={"hidden": [5]}))
+    network = architectures.build(table_cell.architecture, TABLE, None)
+    save_model(network, table_cell, TABLE, tmp_path / "table.safetensors")
+    model = load_model(tmp_path / "table.safetensors")
+    rows = np.random.default_rng(0).random((4, 3), dtype=np.float32)
+    assert model.probabilities(rows) == pytest.approx(network(torch.from_numpy(rows)).softmax(1).detach().numpy())
+    with pytest.raises(UserError, match="rows of 3 numbers"):
+        model.predict(["digit.png"])
+
+
+def test_one_sigmoid_output_becomes_two_columns(tmp_path: Path, cell: Cell) -> None:
+    """A probability is not put through a sigmoid again."""
+    spec = replace(TABLE, classes=1, class_names=["no", "yes"])
+    bce = replace(
+        cell,
+        architecture=Component(name="mlp", options={"hidden": [4], "output": "sigmoid"}),
+        training=Training(epochs=1, loss="bce"),
+    )
+    network = architectures.build(bce.architecture, spec, None)
+    save_model(network, bce, spec, tmp_path / "one.safetensors")
+    rows = np.random.default_rng(0).random((4, 3), dtype=np.float32)
+    found = load_model(tmp_path / "one.safetensors").probabilities(rows)
+    assert found[:, 1] == pytest.approx(network(torch.from_numpy(rows)).detach().numpy()[:, 0])
+    assert found.sum(axis=1) == pytest.approx(np.ones(4))
+
+
+def results_with_a_model(trained: Path, folder: Path) -> CellRecord:
+    """A results folder whose only record kept the trained model."""
+    model = read_model(trained)
+    record = CellRecord(
+        record_id="r1",
+        cell_id=model.cell.cell_id,
+        status="finished",
+        cell=model.cell,
+        started_at="2026-11-20T12:00:00+00:00",
+        model=Model(parameters=1, weights=["models/r1/kept.safetensors"]),
+    )
+    results = ResultsFolder(folder)
+    results.create()
+    results.write(record)
+    save_model(model.network, model.cell, model.spec, folder / "models" / "r1" / "kept.safetensors")
+    return record
+
+
+def test_a_model_is_found_by_the_first_digits_of_its_cell(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the folder that is named, or in any folder in `results/`."""
+    record = results_with_a_model(trained, tmp_path / "results" / "quick")
+    start = record.cell_id[:4]
+    assert load_model(start, results=tmp_path / "results" / "quick").cell == record.cell
+    monkeypatch.chdir(tmp_path)
+    assert load_model(start).cell == record.cell
+    assert load_model(f"results/quick/cells/{record.cell_id}.json").cell == record.cell
+
+
+def test_a_beginning_that_fits_two_cells_is_refused(trained: Path, tmp_path: Path) -> None:
+    """Neither is taken by chance."""
+    record = results_with_a_model(trained, tmp_path)
+    results = ResultsFolder(tmp_path)
+    for seed in range(40):
+        other = replace(record.cell, seed=100 + seed)
+        results.write(record.with_changes(cell=other, cell_id=other.cell_id, record_id=f"o{seed}", model=None))
+    with pytest.raises(UserError, match="give more digits"):
+        load_model("", results=tmp_path) if not record.cell_id else load_model(_shared_digit(results), results=tmp_path)
+
+
+def _shared_digit(results: ResultsFolder) -> str:
+    starts = [path.name[0] for path in results.cells.iterdir()]
+    return max(starts, key=starts.count)
+
+
+def test_a_record_that_names_a_file_elsewhere_is_refused(trained: Path, tmp_path: Path) -> None:
+    """A record written by hand opens no file outside its folder."""
+    record = results_with_a_model(trained, tmp_path / "inside")
+    hostile = record.with_changes(model=Model(parameters=1, weights=["../outside.safetensors"]))
+    ResultsFolder(tmp_path / "inside").write(hostile)
+    (tmp_path / "outside.safetensors").write_bytes(trained.read_bytes())
+    with pytest.raises(UserError, match="outside its results folder"):
+        load_model(record.cell_id, results=tmp_path / "inside")
+
+
+def test_a_cell_without_a_model_says_how_to_keep_one(trained: Path, tmp_path: Path) -> None:
+    """The line to add."""
+    record = results_with_a_model(trained, tmp_path)
+    ResultsFolder(tmp_path).write(record.with_changes(model=Model(parameters=1)))
+    with pytest.raises(UserError, match="save_model: last"):
+        load_model(record.cell_id, results=tmp_path)
+
+
+@pytest.mark.parametrize("source", ["nothing.safetensors", "zzzz", "feedfacefeedface"])
+def test_what_cannot_be_found_is_one_clear_line(source: str, tmp_path: Path) -> None:
+    """No traceback, and what to do."""
+    with pytest.raises(UserError) as caught:
+        load_model(source, results=tmp_path)
+    assert source in str(caught.value)
+
+
+def test_broken_weights_are_named(trained: Path, tmp_path: Path) -> None:
+    """Cut short, or those of another network."""
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(trained.read_bytes()[:500])
+    cut.with_suffix(".json").write_bytes(trained.with_suffix(".json").read_bytes())
+    with pytest.raises(UserError, match="not a weights file"):
+        load_model(cut)
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(trained.read_bytes())
+    settings = json.loads(trained.with_suffix(".json").read_text())
+    settings["cell"]["architecture"] = {"name": "lenet5"}
+    other.with_suffix(".json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match="do not fit lenet5"):
+        load_model(other)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format_version": 99}', '{"format_version": 1, "cell": 3}'])
+def test_broken_settings_are_named(trained: Path, tmp_path: Path, content: str) -> None:
+    """Whatever stands beside the weights."""
+    path = tmp_path / "kept.safetensors"
+    path.write_bytes(trained.read_bytes())
+    path.with_suffix(".json").write_text(content)
+    with pytest.raises(UserError, match=r"kept\.json"):
+        load_model(path)
