@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from mnistbench.analysis.exhibit import Exhibit
-from mnistbench.analysis.frames import Record
+from mnistbench.analysis import statistics
+from mnistbench.analysis.exhibit import Exhibit, nothing
+from mnistbench.analysis.frames import Record, parts
+from mnistbench.analysis.labels import labels
+from mnistbench.analysis.ranking import curve_points
+from mnistbench.analysis.verdicts import NEEDED, compare_chosen
+from mnistbench.analysis.wording import percent
 
 
 def accuracy_by_batch(frame: pd.DataFrame) -> Exhibit:
@@ -16,9 +24,55 @@ def accuracy_by_batch(frame: pd.DataFrame) -> Exhibit:
     Columns: group, settings, label, series (all but the batch size), architecture_label, optimizer_label, device,
     batch_size, lr_scaling (`none`, `linear`, `sqrt`), n, test_accuracy (median of the last epoch), low, high
     (range or interval), interval (text), values (list), drop (median less that of the best batch: ≤ 0, a share),
-    best_batch, diverged (number of seeds that diverged).
+    best_batch, best_accuracy, diverged (number of seeds that diverged).
     """
-    raise NotImplementedError
+    rows = frame[frame["status"].isin(["finished", "diverged"]) & (frame["group"] != "") & (frame["repeat"] == 0)]
+    if rows["test_accuracy"].notna().sum() == 0:
+        return nothing("No evaluation was recorded, so there is no accuracy to show.")
+    names, series = labels(frame), labels(frame, "any_batch", without=("batch",))
+    entries = []
+    for (group, settings), part in rows.groupby(["group", "settings"], sort=False):
+        first = part.iloc[0]
+        entries.append(
+            {
+                "group": group,
+                "settings": settings,
+                "label": names[str(settings)],
+                "series": series[first["any_batch"]],
+                **{name: first[name] for name in ("architecture_label", "optimizer_label", "device")},
+                "batch_size": first["batch_size"],
+                "lr_scaling": first["lr_scaling"],
+                **_shown(part),
+            }
+        )
+    table = pd.DataFrame(entries)
+    table = table[table["n"] > 0].sort_values(["group", "series", "batch_size"], ignore_index=True)
+    best = table.loc[table.groupby(["group", "series"])["test_accuracy"].idxmax()]
+    best = best.rename(columns={"batch_size": "best_batch", "test_accuracy": "best_accuracy"})
+    table = table.merge(best[["group", "series", "best_batch", "best_accuracy"]], on=["group", "series"])
+    table["drop"] = table["test_accuracy"] - table["best_accuracy"]
+    return Exhibit(table, notes=_lr_notes(table))
+
+
+def _shown(rows: pd.DataFrame) -> dict[str, Any]:
+    """A diverged seed counts with the accuracy of its last evaluation."""
+    values = rows["test_accuracy"].dropna().tolist()
+    shown = statistics.summarize(values, logarithmic=False)
+    return {
+        "n": shown.n,
+        "test_accuracy": shown.value,
+        "low": max(0.0, shown.low),
+        "high": min(1.0, shown.high),
+        "interval": shown.kind,
+        "values": values,
+        "diverged": int((rows["status"] == "diverged").sum()),
+    }
+
+
+def _lr_notes(table: pd.DataFrame) -> tuple[str, ...]:
+    rules = sorted(set(table["lr_scaling"]))
+    words = {"none": "kept for all batch sizes", "linear": "scaled with the batch size", "sqrt": "scaled with its root"}
+    return (f"Learning rate: {'; '.join(words.get(rule, rule) for rule in rules)}.",)
 
 
 def worst_drops(frame: pd.DataFrame, *, limit: int = 20) -> Exhibit:
@@ -27,17 +81,81 @@ def worst_drops(frame: pd.DataFrame, *, limit: int = 20) -> Exhibit:
     Columns: group, series, architecture_label, optimizer_label, device, lr_scaling, batch_size, best_batch,
     test_accuracy, best_accuracy, drop (≤ 0, a share), n, diverged.
     """
-    raise NotImplementedError
+    found = accuracy_by_batch(frame)
+    if not found:
+        return found
+    table = found.frame[found.frame["drop"] < 0].nsmallest(limit, "drop")
+    if table.empty:
+        return nothing("Every series has one batch size only, or loses nothing at any.")
+    columns = [
+        "group", "series", "architecture_label", "optimizer_label", "device", "lr_scaling", "batch_size",
+        "best_batch", "test_accuracy", "best_accuracy", "drop", "n", "diverged",
+    ]  # fmt: skip
+    return Exhibit(table[columns].reset_index(drop=True), notes=found.notes)
 
 
 def optimizer_ranking(frame: pd.DataFrame) -> Exhibit:
     """Optimizers by test accuracy within the same architecture, batch size and device.
 
-    Columns: group, architecture_label, batch_size, device, optimizer_label, schedule_label, tuning (`as given` or
-    `tuned over k trials`), rank (1 + number proven better; NA below 10 seeds), order, n, test_accuracy (median), low,
-    high, interval, seconds_to_target (median), reached, diverged.
+    Columns: group, contest (what the optimizers share), architecture_label, batch_size, device, settings,
+    optimizer_label, schedule_label, tuning (`as given` or `tuned over k trials`), rank (1 + number proven better; NA
+    below 10 seeds, or where some are tuned and others are not), order, n, test_accuracy (median), low, high, interval,
+    seconds_to_target (median; inf when most seeds did not reach it), reached, diverged.
     """
-    raise NotImplementedError
+    rows = frame[frame["status"].isin(["finished", "diverged"]) & (frame["group"] != "") & (frame["repeat"] == 0)]
+    rivals = rows.groupby(["group", "any_optimizer"])["settings"].transform("nunique")
+    rows = rows[rivals > 1]
+    if rows.empty:
+        return nothing("No two optimizers ran on the same architecture, batch size and device.")
+    contests = labels(frame, "any_optimizer", without=("optimizer", "schedule"))
+    beaten = _beaten(frame, rows)
+    entries = []
+    for (group, settings), part in rows.groupby(["group", "settings"], sort=False):
+        first = part.iloc[0]
+        entries.append(
+            {
+                "group": group,
+                "contest": contests[first["any_optimizer"]],
+                **{name: first[name] for name in ("architecture_label", "batch_size", "device")},
+                "settings": settings,
+                **{name: first[name] for name in ("optimizer_label", "schedule_label", "tuning")},
+                "rank": beaten.get((str(group), str(settings)), 0) + 1,
+                **_shown(part),
+                "seconds_to_target": float(np.median(part["seconds_to_target"].fillna(math.inf).to_numpy(dtype=float))),
+                "reached": int(part["reached"].fillna(False).sum()),
+            }
+        )
+    table = pd.DataFrame(entries).sort_values(
+        ["group", "contest", "test_accuracy"], ascending=[True, True, False], ignore_index=True
+    )
+    keys = table.groupby(["group", "contest"])
+    table["rank"] = (
+        table["rank"]
+        .astype("Int64")
+        .mask((keys["n"].transform("min") < NEEDED["test_accuracy"]) | (keys["tuning"].transform("nunique") > 1))
+    )
+    table["order"] = keys.cumcount() + 1
+    tuning = sorted(set(table["tuning"]))
+    notes = [f"Settings of the optimizers: {', '.join(tuning)}."]
+    if table["rank"].isna().any():
+        notes.append(f"A rank needs {NEEDED['test_accuracy']} seeds each, and all tuned alike; else ordered by median.")
+    return Exhibit(table.drop(columns="values"), notes=tuple(notes))
+
+
+def _beaten(frame: pd.DataFrame, rows: pd.DataFrame) -> dict[tuple[str, str], int]:
+    """How many rivals are proven more accurate, by (group, settings); Bonferroni over all contests."""
+    counts: dict[tuple[str, str], int] = {}
+    for group, part in rows.groupby("group"):
+        chosen = []
+        for _, contest in part.groupby("any_optimizer"):
+            names = contest["settings"].unique().tolist()
+            chosen += [(a, b) for index, a in enumerate(names) for b in names[index + 1 :]]
+        for _, pair in compare_chosen(frame[frame["group"] == group], "test_accuracy", chosen):
+            loser = {"better": pair.b, "worse": pair.a}.get(pair.verdict)
+            if loser is not None:
+                key = (str(group), loser.settings)
+                counts[key] = counts.get(key, 0) + 1
+    return counts
 
 
 def learning_curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> Exhibit:
@@ -46,7 +164,19 @@ def learning_curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> Exhibit:
     Columns: group, settings, label, architecture_label, optimizer_label, batch_size, device, epoch, n, and for each of
     train_loss, test_loss, train_accuracy, test_accuracy: the median, with `_low` and `_high` (range over seeds).
     """
-    raise NotImplementedError
+    rows = curve_points(frame, epochs)
+    if rows.empty:
+        return nothing("No epoch was recorded, so there is no curve to draw.")
+    keys = ["group", "settings", "architecture_label", "optimizer_label", "batch_size", "device", "epoch"]
+    measures = ["train_loss", "test_loss", "train_accuracy", "test_accuracy"]
+    columns = {"n": ("record_id", "size")} | {
+        f"{name}{ending}": (name, how)
+        for name in measures
+        for ending, how in (("", "median"), ("_low", "min"), ("_high", "max"))
+    }
+    table = rows.groupby(keys, sort=False).agg(**columns).reset_index()
+    table.insert(2, "label", table["settings"].map(labels(frame)))
+    return Exhibit(table)
 
 
 def confusion(records: Iterable[Record], frame: pd.DataFrame) -> Exhibit:
@@ -55,12 +185,55 @@ def confusion(records: Iterable[Record], frame: pd.DataFrame) -> Exhibit:
     Columns: true, predicted (class numbers), count, share (of the true class). `notes[0]` names the cell. Per-class
     errors are `per_class(exhibit.frame)`.
     """
-    raise NotImplementedError
+    done = frame[(frame["status"] == "finished") & frame["test_accuracy"].notna()]
+    ordered = done.sort_values(["test_accuracy", "train_seconds"], ascending=[False, True])
+    order = {record_id: place for place, record_id in enumerate(ordered["record_id"])}
+    best: tuple[int, Any] | None = None
+    for record in records:
+        plain = parts(record)
+        place, matrix = order.get(plain["record_id"]), parts(plain.get("model")).get("confusion")
+        if place is not None and matrix and (best is None or place < best[0]):
+            best = (place, matrix)
+    if best is None:
+        return nothing("No finished cell holds a confusion matrix.")
+    row = ordered.iloc[best[0]]
+    counts = np.asarray(best[1], dtype=int)
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
+        return nothing("The best cell's confusion matrix is not square.")
+    true, predicted = np.indices(counts.shape)
+    totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    table = pd.DataFrame(
+        {
+            "true": true.ravel(),
+            "predicted": predicted.ravel(),
+            "count": counts.ravel(),
+            "share": (counts / totals).ravel(),
+        }
+    )
+    name = labels(frame)[str(row["settings"])]
+    note = f"{name}, seed {row['seed']}: {percent(row['test_accuracy'], 2)} of the test data right."
+    return Exhibit(table, notes=(note,))
 
 
 def per_class(confusions: pd.DataFrame) -> pd.DataFrame:
     """Errors by class from the frame of `confusion`.
 
-    Columns: true, examples, errors, error (share), most_confused_with (class number or None), times.
+    Columns: true, examples, errors, error (share), most_confused_with (class number, NA without errors), times.
     """
-    raise NotImplementedError
+    counts = confusions.pivot_table(index="true", columns="predicted", values="count", aggfunc="sum").to_numpy(
+        dtype=int
+    )
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    examples, errors = counts.sum(axis=1), wrong.sum(axis=1)
+    worst = pd.Series(wrong.argmax(axis=1), dtype="Int64").mask(pd.Series(errors == 0))
+    return pd.DataFrame(
+        {
+            "true": np.arange(len(counts)),
+            "examples": examples,
+            "errors": errors,
+            "error": errors / np.maximum(examples, 1),
+            "most_confused_with": worst,
+            "times": wrong.max(axis=1),
+        }
+    )

@@ -66,7 +66,7 @@ def results_frame(records: Iterable[Record], *, source: str = "") -> pd.DataFram
     """
     columns: dict[str, list[Any]] = {name: [] for name in _DTYPES}
     for record in records:
-        row = _row(_fields(record), source)
+        row = _row(parts(record), source)
         for name, values in columns.items():
             values.append(row[name])
     return _frame(columns, _DTYPES)
@@ -81,12 +81,12 @@ def epochs_frame(records: Iterable[Record]) -> pd.DataFrame:
     """
     columns: dict[str, list[Any]] = {name: [] for name in _EPOCH_DTYPES}
     for record in records:
-        plain = _fields(record)
+        plain = parts(record)
         settings = _settings(plain["cell"]).settings
-        machine_id = _fields(plain["environment"]).get("machine_id")
+        machine_id = parts(plain["environment"]).get("machine_id")
         seconds = 0.0
         for item in plain["epochs"]:
-            epoch = _fields(item)
+            epoch = parts(item)
             seconds += epoch["train_seconds"]
             row = {
                 **epoch,
@@ -123,7 +123,7 @@ def merge(folders: Mapping[str, Iterable[Record]]) -> list[Record]:
     clashes = []
     for name, records in folders.items():
         for record in records:
-            record_id = _fields(record)["record_id"]
+            record_id = parts(record)["record_id"]
             digest = _digest(record.to_json() if isinstance(record, CellRecord) else dict(record))
             if record_id not in found:
                 found[record_id] = (digest, name)
@@ -141,7 +141,7 @@ def _digest(plain: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical_json(plain).encode()).hexdigest()
 
 
-def _fields(value: Any) -> Mapping[str, Any]:
+def parts(value: Any) -> Mapping[str, Any]:
     """A dataclass' or a JSON object's fields, without copying what lies deeper; None has none."""
     if value is None:
         return {}
@@ -230,10 +230,10 @@ def _default_lr(optimizer: str) -> float | None:
 
 
 def _row(plain: Mapping[str, Any], source: str) -> dict[str, Any]:
-    cell = _fields(plain["cell"])
+    cell = parts(plain["cell"])
     settings = _settings(plain["cell"]).columns
     resolved = plain.get("execution_resolved") or {}
-    environment = _fields(plain.get("environment"))
+    environment = parts(plain.get("environment"))
     return {
         "cell_id": plain["cell_id"],
         "record_id": plain["record_id"],
@@ -243,7 +243,7 @@ def _row(plain: Mapping[str, Any], source: str) -> dict[str, Any]:
         "seed": cell["seed"],
         "repeat": cell["repeat"],
         "isolation": resolved.get("isolation", "alone"),
-        "tuning": _fields(plain.get("checks")).get("tuning", "as given"),
+        "tuning": parts(plain.get("checks")).get("tuning", "as given"),
         **_training(plain, settings),
         **_resources(plain, settings["device"], resolved.get("precision", "fp32")),
         **_noise(plain),
@@ -275,8 +275,8 @@ def _group(plain: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
 
 def _training(plain: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Sums over epochs, the first evaluation at the target (rule 9), and the last epoch's losses and accuracies."""
-    epochs = [_fields(epoch) for epoch in plain.get("epochs") or ()]
-    timing, data = _fields(plain.get("timing")), _fields(plain.get("data"))
+    epochs = [parts(epoch) for epoch in plain.get("epochs") or ()]
+    timing, data = parts(plain.get("timing")), parts(plain.get("data"))
     target = settings["target_accuracy"]
     train_seconds = examples = 0.0
     reached: dict[str, Any] = {}
@@ -320,12 +320,12 @@ _LAST_EPOCH = (
 
 
 def _resources(plain: Mapping[str, Any], device: str, precision: str) -> dict[str, Any]:
-    model, memory = _fields(plain.get("model")), _fields(plain.get("memory"))
-    epochs = [_fields(epoch) for epoch in plain.get("epochs") or ()]
+    model, memory = parts(plain.get("model")), parts(plain.get("memory"))
+    epochs = [parts(epoch) for epoch in plain.get("epochs") or ()]
     rate = _ratio(sum(epoch["examples"] for epoch in epochs), sum(epoch["train_seconds"] for epoch in epochs))
     flops = model.get("train_flops_per_example")
     flops_per_second = rate * flops if rate is not None and flops is not None else None
-    peaks = _fields(plain.get("environment")).get("peak_flops") or {}
+    peaks = parts(plain.get("environment")).get("peak_flops") or {}
     peak = peaks.get(f"{device}/{precision}", peaks.get(f"{device.partition(':')[0]}/{precision}"))
     return {
         "parameters": model.get("parameters"),
@@ -338,7 +338,7 @@ def _resources(plain: Mapping[str, Any], device: str, precision: str) -> dict[st
 
 
 def _noise(plain: Mapping[str, Any]) -> dict[str, Any]:
-    noise, data = _fields(plain.get("noise")), _fields(plain.get("data"))
+    noise, data = parts(plain.get("noise")), parts(plain.get("data"))
     flags = noise.get("flags") or []
     causes = ("foreign_cpu", "steal", "throttled", "gpu_slowdown")
     return {
@@ -346,14 +346,14 @@ def _noise(plain: Mapping[str, Any]) -> dict[str, Any]:
         "noisy": any(flag not in NOT_NOISE for flag in flags),
         "short": "short" in flags,
         "noise_known": any(noise.get(cause) is not None for cause in causes),
-        "equivalence": _fields(plain.get("checks")).get("equivalence"),
+        "equivalence": parts(plain.get("checks")).get("equivalence"),
         "fallback": bool(data.get("fallback", False)),
         "data_sha256": data.get("sha256"),
     }
 
 
 def _error(plain: Mapping[str, Any]) -> dict[str, Any]:
-    error = _fields(plain.get("error"))
+    error = parts(plain.get("error"))
     return {
         "error": f"{error['type']}: {error['message']}" if error else None,
         "error_type": error.get("type"),
