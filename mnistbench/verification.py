@@ -87,5 +87,9 @@ def rerun_and_compare(record: CellRecord, *, data_dir: Path | None = None, plugi
         plugins=plugins,
         replay=record.execution_resolved,
     )
-    (again,) = ProcessExecutor().run([job], lambda job, epoch: None)
+    executor = ProcessExecutor()
+    try:
+        (again,) = executor.run([job], lambda job, epoch: None)
+    finally:
+        executor.close()
     return compare(record, again)
