@@ -1,0 +1,260 @@
+"""Charts of accuracy: what a large batch costs, how cells learned, which classes go wrong, what is noise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from mnistbench.report import palette
+from mnistbench.report.charts import (
+    SMALL, WIDTH, Chart, Look, batch_axis, canvas, handle, legend, log_axis, row_labels, spread, style, two_lines,
+)  # fmt: skip
+from mnistbench.report.formatting import clipped, count, listed, percent, plural, points, significant
+from mnistbench.report.palette import BAD, FAINT, MUTED, PAPER, series_colour
+from mnistbench.report.svg import legible
+
+MOST_PAIRS = 14
+
+
+def batch_cost(rows: pd.DataFrame, name: str, title: str, seen: dict[str, Look], lowest: float) -> Chart:
+    """Accuracy lost against the series' best batch, in points, one line an optimizer.
+
+    Args:
+        rows: `accuracy_by_batch` of one network and device.
+        seen: looks of the optimizers, the same in every chart of the exhibit.
+        lowest: bottom of the axis in points, the same in every chart.
+    """
+    import seaborn as sns
+
+    known = rows.dropna(subset=["drop"])
+    with style():
+        figure, axes = canvas(WIDTH, 3.8)
+        batch_axis(axes, rows["batch_size"])
+        for optimizer, own in known.groupby("optimizer_label", sort=False):
+            look = seen[optimizer]
+            sns.lineplot(
+                x=own["batch_size"], y=100 * own["drop"], ax=axes, color=look.colour, marker=look.marker, legend=False,
+                linestyle=(0, look.dashes) if look.dashes else "-", markeredgecolor=PAPER.light, estimator=None,
+            )  # fmt: skip
+        axes.axhline(0, color=MUTED.light, linewidth=0.9, zorder=0)
+        axes.set_ylim(min(1.08 * lowest, -0.1), max(-0.06 * lowest, 0.02))
+        for row in rows[rows["diverged"] > 0].itertuples():
+            axes.plot([row.batch_size], [axes.get_ylim()[0]], marker="x", color=BAD.light, markersize=8,
+                      markeredgewidth=2, linestyle="none", clip_on=False, zorder=5)  # fmt: skip
+        axes.set(ylabel="points below its best batch")
+        here = list(dict.fromkeys(rows["optimizer_label"]))
+        handles, labels = [handle(seen[optimizer]) for optimizer in here], list(here)
+        if (rows["diverged"] > 0).any():
+            handles.append(handle(next(iter(seen.values())), marker="x", color=BAD.light, markeredgecolor=BAD.light,
+                                  markeredgewidth=2, linestyle="none"))  # fmt: skip
+            labels.append("a seed diverged")
+        legend(figure, handles, labels)
+    alt = f"{title}: accuracy by batch size, less each optimizer's best batch."
+    if len(known):
+        worst = known.loc[known["drop"].idxmin()]
+        alt += (
+            f" Worst: {worst.optimizer_label} at batch {worst.batch_size}, {points(worst['drop'])} points"
+            f" from batch {worst.best_batch}."
+        )
+    return Chart(name, title, alt, figure)
+
+
+def learning_curve(rows: pd.DataFrame, name: str, title: str, metric: str, limits: tuple[float, float], epochs: int) -> Chart:
+    """Train (dashed) and test (solid) by epoch, one colour a batch size, its number at the line's end.
+
+    Args:
+        rows: `learning_curves` of one network, optimizer and device.
+        metric: `loss` or `accuracy`.
+        limits: of the y axis, the same in all panels.
+        epochs: the longest run of all panels.
+    """
+    batches = sorted(set(rows["batch_size"]))
+    with style():
+        figure, axes = canvas(SMALL, 2.7)
+        ends = []
+        for place, batch in enumerate(batches):
+            own = rows[rows["batch_size"] == batch].sort_values("epoch")
+            colour = series_colour(place)
+            marker = palette.MARKERS[place % len(palette.MARKERS)] if own["epoch"].nunique() <= 12 else None
+            axes.plot(own["epoch"], own[f"train_{metric}"], color=colour, linestyle=(0, (3, 2)), linewidth=1.1)
+            if own["n"].max() > 1:
+                axes.fill_between(own["epoch"], own[f"test_{metric}_low"], own[f"test_{metric}_high"], color=colour,
+                                  alpha=0.15, linewidth=0)  # fmt: skip
+            axes.plot(own["epoch"], own[f"test_{metric}"], color=colour, marker=marker, markersize=4.5,
+                      markeredgecolor=PAPER.light, markeredgewidth=0.4)  # fmt: skip
+            last = own.dropna(subset=[f"test_{metric}"]).tail(1)
+            if len(last):
+                ends.append((int(batch), float(last["epoch"].iloc[0]), float(last[f"test_{metric}"].iloc[0]), colour))
+        if metric == "loss":
+            log_axis(axes, "y", *limits, lambda value: f"{value:g}", most=5)
+        else:
+            axes.set_ylim(*limits)
+            axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %" if value <= 1.0001 else "")
+        low, high = axes.get_ylim()
+        axes.set_xlim(0.8 if epochs > 1 else 0.5, epochs + max(0.24 * epochs, 0.5))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        heights = [_share(value, low, high, metric == "loss") for _, _, value, _ in ends]
+        for (batch, epoch, _, colour), height in zip(ends, spread(heights, 0.085), strict=True):
+            axes.annotate(f"{batch}", (epoch, height), xycoords=("data", "axes fraction"), xytext=(6, 0),
+                          textcoords="offset points", color=colour, fontsize=9, va="center")  # fmt: skip
+        axes.set(xlabel="epoch")
+    finals = [f"batch {batch} {percent(value) if metric == 'accuracy' else significant(value)}" for batch, _, value, _ in ends]
+    alt = f"{title}: {metric} by epoch. Last test {metric}: {listed(finals, 6)}." if finals else f"{title}: no test {metric}."
+    return Chart(name, title, alt, figure)
+
+
+def confusion_map(rows: pd.DataFrame, name: str, classes: dict[int, str]) -> Chart:
+    """True classes down, predicted across; shade by share of the true class, the diagonal left plain."""
+    import seaborn as sns
+
+    counts = rows.pivot_table(index="true", columns="predicted", values="count", aggfunc="sum")
+    shares = rows.pivot_table(index="true", columns="predicted", values="share", aggfunc="sum").to_numpy()
+    wrong = shares.copy()
+    np.fill_diagonal(wrong, 0.0)
+    top = wrong.max() or 1.0
+    last = len(palette.SEQUENTIAL) - 1
+    steps = np.ceil(np.sqrt(wrong / top) * last)
+    size = len(counts)
+    with style():
+        figure, axes = canvas(WIDTH, 0.9 + 0.4 * max(size, 4))
+        sns.heatmap(
+            steps, ax=axes, cbar=False, cmap=[colour.light for colour in palette.SEQUENTIAL], vmin=-0.5, vmax=last + 0.5,
+            linewidths=1.5, linecolor=PAPER.light, mask=np.eye(size, dtype=bool),
+        )  # fmt: skip
+        for true in range(size):
+            for predicted in range(size):
+                number, step = int(counts.iloc[true, predicted]), steps[true, predicted]
+                if true == predicted:
+                    axes.text(predicted + 0.5, true + 0.5, f"{number}", ha="center", va="center", color=MUTED.light,
+                              fontsize=9)  # fmt: skip
+                elif number:
+                    ink = palette.ON_DEEP if step >= 4 else palette.ON_LIGHT
+                    axes.text(predicted + 0.5, true + 0.5, f"{number}", ha="center", va="center", color=ink.light,
+                              fontsize=9.5, fontweight="bold" if step >= 4 else "normal")  # fmt: skip
+        names = [legible(clipped(classes.get(int(label), str(label)), 12)) for label in counts.index]
+        axes.set_xticks(np.arange(size) + 0.5, names, rotation=0 if max(map(len, names)) < 4 else 45)
+        axes.set_yticks(np.arange(size) + 0.5, names, rotation=0)
+        axes.tick_params(length=0)
+        axes.set(xlabel="predicted", ylabel="true")
+    worst = rows[rows["true"] != rows["predicted"]].sort_values("count", ascending=False).iloc[0]
+    alt = (
+        f"Confusion of {count(rows['count'].sum())} test examples: most often {classes.get(int(worst.true), worst.true)} taken"
+        f" for {classes.get(int(worst.predicted), worst.predicted)}, {count(worst['count'])} times."
+        " The diagonal, correct answers, is left unshaded."
+    )
+    return Chart(name, "Confusion matrix", alt, figure)
+
+
+def class_errors(rows: pd.DataFrame, name: str, classes: dict[int, str]) -> Chart:
+    """Share of each true class that went wrong."""
+    import seaborn as sns
+
+    names = [legible(clipped(classes.get(int(label), str(label)), 14)) for label in rows["true"]]
+    with style():
+        figure, axes = canvas(WIDTH, 0.9 + 0.32 * max(len(rows), 4))
+        sns.barplot(x=100 * rows["error"].to_numpy(), y=names, ax=axes, color=series_colour(0), saturation=1, width=0.62)
+        for place, row in enumerate(rows.itertuples()):
+            axes.annotate(f"{percent(row.error)}  ({count(row.errors)})", (100 * row.error, place), xytext=(5, 0),
+                          textcoords="offset points", va="center", fontsize=9.5)  # fmt: skip
+        axes.set_xlim(0, max(100 * rows["error"].max() * 1.3, 0.1))
+        axes.grid(axis="y", visible=False)
+        axes.set(xlabel="errors, % of the class", ylabel="")
+    worst, best = rows.loc[rows["error"].idxmax()], rows.loc[rows["error"].idxmin()]
+    alt = (
+        f"Errors by class: most for {classes.get(int(worst.true), worst.true)} ({percent(worst.error)}), fewest for"
+        f" {classes.get(int(best.true), best.true)} ({percent(best.error)})."
+    )
+    return Chart(name, "Errors by class", alt, figure)
+
+
+def pair_differences(rows: pd.DataFrame, name: str, title: str) -> Chart:
+    """How far the first lies before others: ratios with intervals against the noise floor, hollow when undecided.
+
+    Args:
+        rows: `against_first` of pairs: label (of the other), ratio, low, high, floor, verdict, reason, sorted.
+    """
+    shown = rows.head(MOST_PAIRS)
+    colours = {"ahead": series_colour(0), "behind": series_colour(1), "same": series_colour(2)}
+    with style():
+        figure, axes = canvas(WIDTH, 0.85 + 0.36 * len(shown))
+        floor = float(shown["floor"].dropna().max()) if shown["floor"].notna().any() else 0.0
+        if floor:
+            axes.axvspan(1 / (1 + floor), 1 + floor, color=palette.RULE.light, alpha=0.6, linewidth=0)
+        axes.axvline(1, color=MUTED.light, linewidth=1)
+        for place, row in enumerate(shown.itertuples()):
+            colour = colours.get(row.verdict, MUTED.light)
+            if pd.notna(row.low) and pd.notna(row.high):
+                axes.hlines(place, row.low, row.high, color=colour, linewidth=2)
+            axes.plot([row.ratio], [place], marker="o", color=colour if row.verdict in colours else PAPER.light,
+                      markeredgecolor=colour, markeredgewidth=1.5, markersize=7)  # fmt: skip
+            axes.annotate(legible(clipped(row.verdict or row.reason or "", 24)), (1, place), xytext=(6, 0), va="center",
+                          xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=9, color=colour)  # fmt: skip
+        ends = pd.concat([shown["ratio"], shown["low"].dropna(), shown["high"].dropna(), pd.Series([1.0])]).astype(float)
+        ends = ends[(ends > 0) & np.isfinite(ends)]
+        log_axis(axes, "x", min(ends.min(), 0.97), max(ends.max(), 1.03), lambda value: f"{value:.3g}×", most=5)
+        row_labels(axes, [two_lines(label) for label in shown["label"]])
+        axes.set(xlabel="times as fast as this setting (log)")
+    verdicts = rows["verdict"].replace("", "without verdict").value_counts()
+    alt = (
+        f"{title}: {listed([f'{verdict} of {number}' for verdict, number in verdicts.items()], 6)}"
+        f" {'other' if len(rows) == 1 else 'others'}."
+        + (f" The nearest {len(shown)} are drawn." if len(shown) < len(rows) else "")
+        + (f" The grey band is the noise floor, ±{percent(floor, 1)}." if floor else "")
+    )
+    return Chart(name, title, alt, figure)
+
+
+def seed_dots(runs: pd.DataFrame, floors: dict[str, float], name: str) -> Chart:
+    """Every run's throughput against the median of its settings, in per cent; flagged runs crossed.
+
+    Args:
+        runs: columns label, device, deviation (a share), noisy.
+        floors: noise floor by device, as a share.
+    """
+    import seaborn as sns
+
+    devices = list(dict.fromkeys(runs["device"]))
+    rng = np.random.default_rng(0)
+    with style():
+        figure, axes = canvas(WIDTH, 1.0 + 0.85 * len(devices))
+        for place, device in enumerate(devices):
+            own = runs[runs["device"] == device]
+            if floor := floors.get(device):
+                axes.fill_betweenx([place - 0.4, place + 0.4], -100 * floor, 100 * floor, color=palette.RULE.light, alpha=0.6,
+                                   linewidth=0)  # fmt: skip
+            heights = place + rng.uniform(-0.3, 0.3, len(own))
+            for noisy, marker, colour in ((False, "o", series_colour(0)), (True, "X", BAD.light)):
+                chosen = (own["noisy"].astype(bool) == noisy).to_numpy()
+                sns.scatterplot(x=100 * own["deviation"].to_numpy()[chosen], y=heights[chosen], ax=axes, marker=marker,
+                                color=colour, s=20 if noisy else 14, alpha=0.8, linewidth=0, legend=False)  # fmt: skip
+        axes.axvline(0, color=FAINT.light, linewidth=1, zorder=0)
+        axes.set_yticks(range(len(devices)), [legible(device) for device in devices])
+        axes.set_ylim(len(devices) - 0.5, -0.5)
+        axes.grid(axis="y", visible=False)
+        axes.set(xlabel="run against the median of its seeds, % of examples/s", ylabel="")
+        if runs["noisy"].astype(bool).any():
+            look = Look(series_colour(0), "o", ())
+            legend(figure, [handle(look, linestyle="none"), handle(look, linestyle="none", marker="X", color=BAD.light)],
+                   ["quiet or unknown", "flagged as noisy"])  # fmt: skip
+    far = runs.loc[runs["deviation"].abs().idxmax()]
+    alt = (
+        f"{plural(len(runs), 'run')} against the median of the same settings: half lie within"
+        f" ±{percent(runs['deviation'].abs().median(), 1)}, the farthest is {far.label} at {points(far.deviation)} %;"
+        f" {int(runs['noisy'].astype(bool).sum())} are flagged as noisy."
+    )
+    return Chart(name, "Every run against its seeds' median", alt, figure)
+
+
+def _share(value: float, low: float, high: float, log: bool) -> float:
+    if log:
+        value, low, high = np.log(max(value, 1e-12)), np.log(low), np.log(high)
+    return float(np.clip((value - low) / (high - low), 0.02, 0.98))
+
+
+def thin(rows: pd.DataFrame, most: int = 100) -> pd.DataFrame:
+    """At most so many epochs of each curve, the first and the last among them."""
+    epochs = sorted(rows["epoch"].unique())
+    if len(epochs) <= most:
+        return rows
+    kept = {epochs[round(place * (len(epochs) - 1) / (most - 1))] for place in range(most)}
+    return rows[rows["epoch"].isin(kept)]

@@ -1,0 +1,228 @@
+"""What all charts share: how they look, how a series keeps its colour, marker and line style, and how text stays text.
+
+Charts are drawn by seaborn on figures of their own (no pyplot state), small enough to be read on a phone; wide
+screens put several side by side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mnistbench.report import svg
+from mnistbench.report.formatting import clipped, significant
+from mnistbench.report.palette import DASHES, FAINT, INK, MARKERS, MUTED, PAPER, RULE, series_colour
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+WIDTH = 5.6
+"""Inches of a full chart: 403 units, so that 11-point text stays above 9 pixels on a phone."""
+SMALL = 3.6
+"""Inches of one panel of small multiples."""
+
+STYLE: dict[str, Any] = {
+    "figure.facecolor": PAPER.light, "axes.facecolor": PAPER.light, "savefig.facecolor": PAPER.light,
+    "text.color": INK.light, "axes.labelcolor": MUTED.light, "xtick.color": RULE.light, "ytick.color": RULE.light,
+    "xtick.labelcolor": MUTED.light, "ytick.labelcolor": MUTED.light, "axes.edgecolor": RULE.light,
+    "grid.color": RULE.light, "grid.linewidth": 0.6, "axes.linewidth": 0.8, "axes.grid": True, "axes.axisbelow": True,
+    "axes.spines.top": False, "axes.spines.right": False, "xtick.bottom": True, "ytick.left": False,
+    "xtick.direction": "out", "xtick.major.size": 3, "font.size": 10.5, "axes.labelsize": 10.5,
+    "xtick.labelsize": 10, "ytick.labelsize": 10, "legend.fontsize": 10, "legend.frameon": False,
+    "lines.linewidth": 1.8, "lines.markersize": 5.5, "lines.solid_capstyle": "round", "hatch.linewidth": 1.0,
+    "hatch.color": FAINT.light, "text.parse_math": False, "axes.unicode_minus": True, "svg.fonttype": "none",
+    "svg.hashsalt": "mnistbench", "path.simplify": True, "figure.constrained_layout.use": True,
+}  # fmt: skip
+
+FONTS = [
+    "DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "PingFang SC", "Hiragino Sans", "Microsoft YaHei",
+    "WenQuanYi Zen Hei", "Noto Sans Arabic", "Noto Sans Hebrew", "Arial Unicode MS",
+]  # fmt: skip
+"""For PNG files: the first that has a glyph draws it. In SVG the reader's own fonts do."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one series is told from another, three ways at once."""
+
+    colour: str
+    marker: str
+    dashes: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One figure of the report.
+
+    Attributes:
+        name: stem of its file names, and prefix of its ids.
+        title: says what is drawn, for the heading above it.
+        alt: a sentence made from the data, for those who do not see it; also its caption.
+        figure: the drawing.
+    """
+
+    name: str
+    title: str
+    alt: str
+    figure: Figure
+
+    def svg(self) -> str:
+        """The figure as an SVG file."""
+        with style():
+            return svg.standalone(self.figure)
+
+    def png(self) -> bytes:
+        """The figure as a PNG file, 150 dots an inch."""
+        buffer = io.BytesIO()
+        with style(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")
+            self.figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+        return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """Draw in the report's style, whatever the user's own matplotlib settings are."""
+    import matplotlib as mpl
+    from matplotlib.style import core  # noqa: F401  (the defaults below need the style library loaded)
+
+    with warnings.catch_warnings(), mpl.rc_context():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        mpl.rcdefaults()
+        mpl.rcParams.update({**STYLE, "font.family": _installed_fonts()})
+        yield
+
+
+@functools.cache
+def _installed_fonts() -> list[str]:
+    from matplotlib import font_manager
+
+    known = set(font_manager.fontManager.get_font_names())
+    return [name for name in FONTS if name in known]
+
+
+def canvas(width: float = WIDTH, height: float = 3.7) -> tuple[Figure, Axes]:
+    """An empty figure with one pair of axes, in inches."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def looks(labels: Iterable[str]) -> dict[str, Look]:
+    """A look for each label, in the order given: the same in every chart that is given the same labels."""
+    unique = list(dict.fromkeys(labels))
+    return {
+        label: Look(series_colour(place), MARKERS[place % len(MARKERS)], DASHES[place % len(DASHES)])
+        for place, label in enumerate(unique)
+    }
+
+
+def legend(figure: Figure, handles: Sequence[Line2D], labels: Sequence[str], *, rows: int | None = None) -> None:
+    """A legend below the plot, as many columns as fit; every label is shown, whatever it starts with."""
+    shown = [svg.legible(clipped(label)) for label in labels]
+    widest = max((len(label) for label in shown), default=1)
+    room = figure.get_figwidth() * 72
+    columns = max(1, min(len(shown), int(room // (34 + 5.6 * widest))))
+    if rows:
+        columns = max(columns, -(-len(shown) // rows))
+    figure.legend(
+        handles, shown, loc="outside lower left", ncols=columns, handlelength=2.6, columnspacing=1.4, borderpad=0.1
+    )
+
+
+def handle(look: Look, **changes: Any) -> Line2D:
+    """A legend entry for a look."""
+    from matplotlib.lines import Line2D
+
+    properties: dict[str, Any] = {
+        "color": look.colour, "marker": look.marker, "markeredgecolor": PAPER.light, "markeredgewidth": 0.6,
+    }  # fmt: skip
+    properties.update(changes)
+    line = Line2D([], [], **properties)
+    if look.dashes and properties.get("linestyle", "-") not in ("none", "None"):
+        line.set_dashes(look.dashes)
+    return line
+
+
+def two_lines(label: str, width: int = 26) -> str:
+    """A settings label on two lines of about equal length, for the side of a row."""
+    parts = str(label).split(" · ")
+    splits = [(" · ".join(parts[:place]), " · ".join(parts[place:])) for place in range(1, len(parts))]
+    if not splits:
+        return svg.legible(clipped(label, width))
+    return "\n".join(svg.legible(clipped(line, width)) for line in min(splits, key=lambda pair: max(map(len, pair))))
+
+
+def row_labels(axes: Axes, labels: Sequence[str]) -> None:
+    """Rows from the top down, each with its label at the side."""
+    axes.set_yticks(range(len(labels)), list(labels), fontsize=9, color=INK.light, linespacing=1.05)
+    axes.set_ylim(len(labels) - 0.45, -0.55)
+    axes.set(ylabel="")
+    axes.tick_params(axis="y", length=0)
+
+
+def batch_axis(axes: Axes, batches: Iterable[int]) -> None:
+    """A log2 axis with the batch sizes that were run as its ticks."""
+    sizes = sorted(set(batches))
+    axes.set_xscale("log", base=2)
+    step = -(-len(sizes) // 8)
+    axes.set_xticks(sizes[::step], [f"{size:,}" if size < 10000 else f"{size / 1000:g}k" for size in sizes[::step]])
+    axes.minorticks_off()
+    axes.set_xlabel("batch size")
+    if len(sizes) == 1:
+        axes.set_xlim(sizes[0] / 2, sizes[0] * 2)
+    else:
+        axes.set_xlim(sizes[0] / 2**0.35, sizes[-1] * 2**0.35)
+
+
+def log_ticks(low: float, high: float, *, most: int = 6) -> list[float]:
+    """Round numbers (1, 2, 5 × 10ⁿ, fewer over many decades) between two positive limits."""
+    import math
+
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    for multiples in ((1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+        ticks = [m * 10.0**e for e in range(first, last + 1) for m in multiples if low <= m * 10.0**e <= high]
+        if len(ticks) <= most:
+            return ticks if len(ticks) > 1 else [float(significant(low, 2).replace(",", "")), *ticks]
+    return ticks[:: -(-len(ticks) // most)]
+
+
+def log_axis(axes: Axes, which: str, low: float, high: float, text: Any, *, most: int = 6) -> None:
+    """A log axis from `low` to `high`, a little widened, with plain numbers as ticks."""
+    room = max((high / low) ** 0.06, 1.04)
+    low, high = low / room, high * room
+    ticks = log_ticks(low, high, most=most)
+    if which == "x":
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, [text(tick) for tick in ticks])
+        axes.set_xlim(low, high)
+    else:
+        axes.set_yscale("log")
+        axes.set_yticks(ticks, [text(tick) for tick in ticks])
+        axes.set_ylim(low, high)
+    axes.minorticks_off()
+
+
+def spread(values: Sequence[float], gap: float) -> list[float]:
+    """Positions near `values`, in the same order, at least `gap` apart: for labels at the ends of lines."""
+    order = sorted(range(len(values)), key=lambda place: values[place])
+    placed = list(values)
+    for _ in range(50):
+        moved = False
+        for below, above in zip(order, order[1:], strict=False):
+            lack = gap - (placed[above] - placed[below])
+            if lack > 1e-9:
+                placed[below] -= lack / 2
+                placed[above] += lack / 2
+                moved = True
+        if not moved:
+            break
+    return placed

@@ -1,0 +1,231 @@
+"""One results folder, or several, to one self-contained HTML file with `summary.md` and the CSV files beside it."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from mnistbench import __version__, analysis
+from mnistbench.analysis import CSV_COLUMNS
+from mnistbench.atomic import write_whole
+from mnistbench.errors import UserError
+from mnistbench.records import CellRecord
+from mnistbench.report import palette, svg
+from mnistbench.report.formatting import count, listed, percent, plural
+from mnistbench.report.questions import QUESTIONS, Section, Study
+from mnistbench.results import ResultsFolder
+
+HERE = Path(__file__).parent
+LARGEST_DOWNLOAD_BYTES = 1_500_000
+"""Browsers refuse to save longer `data:` links."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """A CSV file inside the page: gzip in a `data:` link, so that it can be saved without JavaScript as well."""
+
+    file: str
+    link: str
+    rows: str
+
+
+def render(folders: Iterable[ResultsFolder | Path], out: Path, figures: Path | None = None) -> Path:
+    """Write the report of these folders, and `summary.md`, `results.csv` and `epochs.csv` beside it.
+
+    Args:
+        folders: results folders; several are merged, each machine and build apart.
+        out: the HTML file to write.
+        figures: a folder for each figure as SVG and PNG.
+
+    Returns:
+        `out`.
+
+    Raises:
+        UserError: if a folder does not exist, or two folders hold different contents of the same record.
+    """
+    study = read_study([folder if isinstance(folder, ResultsFolder) else ResultsFolder(folder) for folder in folders])
+    sections = [question(study) for question in QUESTIONS]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(out, page(study, sections))
+    write_whole(out.with_name("summary.md"), analysis.summary_markdown(study.frame, name=study.name, asked=study.asked))
+    analysis.write_csv(study.frame, out.with_name("results.csv"))
+    analysis.write_csv(study.epochs, out.with_name("epochs.csv"))
+    if figures is not None:
+        write_figures(sections, figures)
+    return out
+
+
+def read_study(folders: Sequence[ResultsFolder]) -> Study:
+    """Read everything once.
+
+    Raises:
+        UserError: as `render`.
+    """
+    names = _names(folders)
+    found: dict[str, list[CellRecord]] = {}
+    unread: list[tuple[str, str]] = []
+    grids: dict[str, str] = {}
+    asked: int | None = 0
+    for name, folder in zip(names, folders, strict=True):
+        if not folder.path.is_dir():
+            raise UserError(f"{folder.path} is no results folder: it does not exist")
+        records, aside = folder.read()
+        found[name] = records
+        unread += [(file.name if len(folders) == 1 else f"{name}/{file.name}", reason) for file, reason in aside]
+        cells = folder.cell_ids()
+        asked = None if asked is None or cells is None else asked + len(cells)
+        if folder.grid_file.is_file():
+            grids[name] = folder.grid_file.read_text(encoding="utf-8", errors="replace")
+    records = analysis.merge(found)
+    frame, epochs = analysis.results_frame(records), analysis.epochs_frame(records)
+    return Study(listed(names, 6), records, frame, epochs, grids, unread, asked)
+
+
+def page(study: Study, sections: Sequence[Section]) -> str:
+    """The report as HTML."""
+    styles = svg.StyleSheet()
+    drawn = _drawn(sections, styles)
+    css = _raw(palette.css() + (HERE / "style.css").read_text(encoding="utf-8") + styles.css(), "style")
+    script = _raw(table_library() + (HERE / "script.js").read_text(encoding="utf-8"), "script")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    environment.filters["legible"] = svg.legible
+    return environment.get_template("page.html.j2").render(
+        study=study,
+        sections=sections,
+        drawn=drawn,
+        verdict=_verdict(study),
+        banners=_banners(study),
+        facts=_facts(study),
+        downloads=_downloads(study),
+        version=__version__,
+        css=css,
+        script=script,
+        policy=f"default-src 'none'; style-src {_checksum(css)}; script-src {_checksum(script)}; img-src data:;"
+        " base-uri 'none'; form-action 'none'",
+    )
+
+
+def _drawn(sections: Sequence[Section], styles: svg.StyleSheet) -> dict[str, Markup]:
+    """Every chart's SVG by the chart's name."""
+    drawn: dict[str, Markup] = {}
+    for chart in (chart for section in sections for part in section.parts for chart in part.charts):
+        if chart.name in drawn:
+            raise ValueError(f"two charts are called {chart.name}")
+        drawn[chart.name] = Markup(svg.inline(chart.svg(), name=chart.name, label=chart.alt, styles=styles))
+    return drawn
+
+
+def table_library() -> str:
+    """DataTables as itables ships it, as the head of a script in which it is called `DataTable`."""
+    from itables.utils import read_package_file
+
+    source = read_package_file("html/dt_bundle.js")
+    exported = re.search(r"export\s*\{([^}]*)\}\s*;?", source)
+    name = re.search(r"(\w+)\s+as\s+default", exported.group(1)) if exported else None
+    if exported is None or name is None:
+        raise RuntimeError("itables' bundle exports no default: this mnistbench does not know this itables")
+    return source[: exported.start()] + f"\nconst DataTable = {name.group(1)};\n" + source[exported.end() :] + "\n"
+
+
+def write_figures(sections: Iterable[Section], folder: Path) -> None:
+    """Each figure as SVG and PNG."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for section in sections:
+        for part in section.parts:
+            for chart in part.charts:
+                write_whole(folder / f"{chart.name}.svg", chart.svg())
+                write_whole(folder / f"{chart.name}.png", chart.png())
+
+
+def _names(folders: Sequence[ResultsFolder]) -> list[str]:
+    names: list[str] = []
+    for folder in folders:
+        name, number = folder.name, 2
+        while name in names:
+            name, number = f"{folder.name} ({number})", number + 1
+        names.append(name)
+    return names
+
+
+def _verdict(study: Study) -> list[str]:
+    if study.frame.empty:
+        return ["There is nothing to report yet: no cell has a record."]
+    said = analysis.verdict_sentences(study.frame)
+    return said or ["No cell finished, so there is no answer; what failed is listed below."]
+
+
+def _banners(study: Study) -> list[tuple[str, bool]]:
+    if study.frame.empty:
+        return []
+    loud = bool(study.frame["fallback"].fillna(False).any())
+    said = [(text, loud and "fallback" in text.lower()) for text in analysis.banners(study.frame)]
+    if study.unread:
+        said.append((f"{plural(len(study.unread), 'file')} could not be read as a record and were set aside.", False))
+    return said
+
+
+def _facts(study: Study) -> list[tuple[str, str, str]]:
+    """Term, value, and a smaller line under it."""
+    frame = study.frame
+    if frame.empty:
+        return []
+    done = analysis.completeness(frame, study.asked)
+    statuses = ", ".join(f"{number:,} {status.replace('_', ' ')}" for status, number in done.by_status.items())
+    machines = [str(name) for name in dict.fromkeys(frame["machine"].dropna())]
+    devices = dict.fromkeys(
+        f"{row.device}: {row.device_name}" if isinstance(row.device_name, str) else f"{row.device}: {row.cpu}"
+        for row in frame[["device", "device_name", "cpu"]].drop_duplicates().itertuples()
+    )
+    targets = sorted(set(frame["target_accuracy"].dropna()))
+    days = sorted(str(day)[:10] for day in frame["started_at"].dropna())
+    when = days[0] if days and days[0] == days[-1] else f"{days[0]} to {days[-1]}" if days else ""
+    builds = [f"torch {build}" for build in dict.fromkeys(frame["torch"].dropna())]
+    facts = [
+        ("cells answered", f"{done.answered:,} of {done.asked:,}", statuses),
+        ("target", listed([percent(target, 1) for target in targets]) if targets else "none", "test accuracy"),
+        ("data", listed(list(dict.fromkeys(frame["dataset_label"]))), ""),
+        ("seeds", count(frame["seed"].nunique()), f"{plural(frame['settings'].nunique(), 'setting')} without the seed"),
+        (plural(max(len(machines), 1), "machine").split()[1], listed(machines), listed(list(devices), 3)),
+        ("run", when, listed(builds, 3)),
+    ]
+    return [fact for fact in facts if fact[1]]
+
+
+def _downloads(study: Study) -> list[Download]:
+    if study.frame.empty:
+        return []
+    files = {"results.csv": study.frame[CSV_COLUMNS], "epochs.csv": study.epochs}
+    found = []
+    for file, frame in files.items():
+        packed = gzip.compress(_csv(frame).encode(), compresslevel=9, mtime=0)
+        coded = base64.b64encode(packed).decode()
+        link = f"data:application/gzip;base64,{coded}" if len(coded) <= LARGEST_DOWNLOAD_BYTES else ""
+        found.append(Download(file, link, plural(len(frame), "row")))
+    return found
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    return frame.to_csv(index=False, lineterminator="\n")
+
+
+def _checksum(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _raw(text: str, tag: str) -> Markup:
+    """Text that stands in this raw element as it is, with line ends as the browser will read and check them."""
+    if f"</{tag}" in text.lower():
+        raise ValueError(f"the page's {tag} holds its own end")
+    return Markup(text.replace("\r\n", "\n").replace("\r", "\n"))

@@ -1,0 +1,202 @@
+"""Questions about accuracy: large batches, optimizers, how cells learned, which classes go wrong."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from mnistbench import analysis
+from mnistbench.report import accuracy_charts
+from mnistbench.report.charts import looks
+from mnistbench.report.formatting import plural
+from mnistbench.report.questions.section import MOST_PANELS, Part, Section, Study, groups, slug, unanswered
+from mnistbench.report.questions.speed import SETTINGS
+from mnistbench.report.tables import Column, table
+
+RULES = {
+    "none": "the learning rate stays as given at every batch size",
+    "linear": "the learning rate grows in proportion to the batch",
+    "sqrt": "the learning rate grows with the square root of the batch",
+}
+
+
+def large_batches(study: Study) -> Section:
+    """What does a large batch cost, and which optimizer is robust to it?"""
+    words = {
+        "id": "large-batches",
+        "question": "What does a large batch cost? Which optimizer is robust to it?",
+        "short": "Cost of a large batch",
+    }
+    exhibit = analysis.accuracy_by_batch(study.frame)
+    if not exhibit:
+        return unanswered(exhibit, **words)
+    drops, ranking = analysis.worst_drops(study.frame), analysis.optimizer_ranking(study.frame)
+    seen = looks(exhibit.frame["optimizer_label"])
+    lowest = 100 * float(exhibit.frame["drop"].min()) if exhibit.frame["drop"].notna().any() else -1.0
+    parts, panels = [], 0
+    for heading, suffix, rows in groups(exhibit.frame):
+        charts = []
+        for (architecture, device), own in rows.groupby(["architecture_label", "device"], sort=False):
+            panels += 1
+            if own["batch_size"].nunique() > 1 and panels <= MOST_PANELS:
+                stem = slug("batch-cost", architecture, device) + suffix
+                charts.append(accuracy_charts.batch_cost(own, stem, f"{architecture} on {device}", seen, lowest))
+        columns = [
+            *SETTINGS,
+            Column("lr_scaling", "learning-rate rule"),
+            Column("test_accuracy", "test accuracy", "percent"),
+            Column("low", "low", "percent"),
+            Column("high", "high", "percent"),
+            Column("interval", "interval"),
+            Column("drop", "points below best batch", "points"),
+            Column("best_batch", "best batch", "count"),
+            Column("diverged", "diverged seeds", "count"),
+        ]
+        shown = table(rows, columns, name=f"accuracy-by-batch{suffix}", caption="Test accuracy by batch size")
+        parts.append(Part(heading, charts=charts, table=shown, disclosed=bool(charts)))
+    if drops:
+        parts.append(Part("Worst drops", table=_drops(drops.frame), disclosed=False))
+    if ranking:
+        parts.append(Part("Optimizers side by side", sentences=ranking.notes, table=_ranking(ranking.frame)))
+    rules = [f"{rule}: {RULES[rule]}" for rule in dict.fromkeys(exhibit.frame["lr_scaling"].dropna()) if rule in RULES]
+    lead = (
+        "Test accuracy after the last epoch, in points below the best batch size of the same network and optimizer."
+        + (f" Learning-rate rule {'; '.join(rules)}." if rules else "")
+    )
+    notice = f"{MOST_PANELS} of {panels} panels are drawn; the table holds all." if panels > MOST_PANELS else ""
+    return Section(**words, lead=lead, parts=parts, notes=[*exhibit.notes, *drops.notes], notice=notice)
+
+
+def learning(study: Study) -> Section:
+    """How did it learn?"""
+    words = {"id": "learning", "question": "How did it learn?", "short": "Learning curves"}
+    exhibit = analysis.learning_curves(study.frame, study.epochs)
+    if not exhibit:
+        return unanswered(exhibit, **words)
+    rows = exhibit.frame
+    limits = {metric: _limits(rows, metric) for metric in ("accuracy", "loss")}
+    epochs = int(rows["epoch"].max())
+    parts, panels = [], 0
+    for heading, suffix, own_group in groups(rows):
+        charts = []
+        for (architecture, optimizer, device), own in own_group.groupby(
+            ["architecture_label", "optimizer_label", "device"], sort=False
+        ):
+            panels += 1
+            if panels > MOST_PANELS:
+                continue
+            title = f"{architecture} · {optimizer} · {device}"
+            for metric, both in limits.items():
+                if both:
+                    stem = slug("learning", metric, architecture, optimizer, device) + suffix
+                    thinned = accuracy_charts.thin(own)
+                    charts.append(accuracy_charts.learning_curve(thinned, stem, title, metric, both, epochs))
+        columns = [
+            *SETTINGS,
+            Column("epoch", "epoch", "count"),
+            Column("train_loss", "train loss", "number"),
+            Column("test_loss", "test loss", "number"),
+            Column("train_accuracy", "train accuracy", "percent"),
+            Column("test_accuracy", "test accuracy", "percent"),
+            Column("n", "seeds", "count"),
+        ]
+        shown = table(own_group, columns, name=f"curves{suffix}", caption="Loss and accuracy by epoch, medians", most=600)
+        parts.append(Part(heading, charts=charts, layout="small", table=shown, disclosed=bool(charts)))
+    lead = (
+        "Medians over seeds: test solid with the range of the seeds as a band, train dashed; the number at a line's end is its"
+        " batch size. All panels share their axes."
+    )
+    notice = (
+        f"{MOST_PANELS} of {plural(panels, 'combination')} of network, optimizer and device are drawn; epochs.csv holds every"
+        " curve."
+        if panels > MOST_PANELS
+        else ""
+    )
+    return Section(**words, lead=lead, parts=parts, notes=exhibit.notes, notice=notice)
+
+
+def classes(study: Study) -> Section:
+    """Which digits go wrong?"""
+    digits = bool(len(study.frame)) and set(study.frame["dataset"]) <= {"mnist", "digits"}
+    words = {
+        "id": "classes",
+        "question": "Which digits go wrong?" if digits else "Which classes go wrong?",
+        "short": "Errors by digit" if digits else "Errors by class",
+    }
+    exhibit = analysis.confusion(study.records, study.frame)
+    if not exhibit:
+        return unanswered(exhibit, **words)
+    by_class = analysis.per_class(exhibit.frame)
+    names = {int(label): str(int(label)) for label in exhibit.frame["true"].unique()}
+    charts = [
+        accuracy_charts.confusion_map(exhibit.frame, "confusion", names),
+        accuracy_charts.class_errors(by_class, "class-errors", names),
+    ]
+    shown = table(
+        by_class,
+        [
+            Column("true", "class", "count"),
+            Column("examples", "examples", "count"),
+            Column("errors", "errors", "count"),
+            Column("error", "error", "percent"),
+            Column("most_confused_with", "most often taken for", "count"),
+            Column("times", "times", "count"),
+        ],
+        name="classes-table",
+        caption="Errors by class",
+    )
+    return Section(**words, lead=" ".join(exhibit.notes[:1]), parts=[Part(charts=charts, table=shown)], notes=exhibit.notes[1:])
+
+
+def _drops(frame: pd.DataFrame) -> object:
+    return table(
+        frame,
+        [
+            *SETTINGS,
+            Column("drop", "points lost", "points"),
+            Column("test_accuracy", "test accuracy", "percent"),
+            Column("best_accuracy", "at its best batch", "percent"),
+            Column("best_batch", "best batch", "count"),
+            Column("lr_scaling", "learning-rate rule"),
+            Column("n", "seeds", "count"),
+            Column("diverged", "diverged", "count"),
+        ],
+        name="worst-drops",
+        caption="Largest losses of accuracy against the best batch of the same series",
+    )
+
+
+def _ranking(frame: pd.DataFrame) -> object:
+    return table(
+        frame,
+        [
+            Column("architecture_label", "architecture", "name", filtered=True),
+            Column("batch_size", "batch", "count", filtered=True),
+            Column("device", "device", filtered=True),
+            Column("rank", "rank", "count"),
+            Column("optimizer_label", "optimizer", "name", filtered=True),
+            Column("schedule_label", "schedule", "name"),
+            Column("tuning", "tuning", filtered=True),
+            Column("test_accuracy", "test accuracy", "percent"),
+            Column("low", "low", "percent"),
+            Column("high", "high", "percent"),
+            Column("interval", "interval"),
+            Column("n", "seeds", "count"),
+            Column("diverged", "diverged", "count"),
+        ],
+        name="optimizers",
+        caption="Optimizers by test accuracy, within the same network, batch and device",
+    )
+
+
+def _limits(rows: pd.DataFrame, metric: str) -> tuple[float, float] | None:
+    """Axis limits that hold every curve: accuracy from a round number to 1, loss over all positive values."""
+    values = pd.concat([rows[f"train_{metric}"], rows[f"test_{metric}"]]).dropna()
+    values = values[values > 0]
+    if values.empty:
+        return None
+    if metric == "accuracy":
+        low = max(0.0, math.floor(20 * float(values.quantile(0.02))) / 20)
+        return (low, 1.0 + 0.03 * (1.0 - low))
+    return (float(values.min()), float(max(values.max(), 1.01 * values.min())))

@@ -1,0 +1,242 @@
+"""Questions about time: who is first, what time buys, which device, which batch, which lever."""
+
+from __future__ import annotations
+
+from mnistbench import analysis
+from mnistbench.report import speed_charts
+from mnistbench.report.formatting import missing, seconds_range
+from mnistbench.report.questions.section import MOST_PANELS, Part, Section, Study, groups, slug, unanswered
+from mnistbench.report.tables import Column, table
+
+SETTINGS = [
+    Column("architecture_label", "architecture", "name", filtered=True),
+    Column("optimizer_label", "optimizer", "name", filtered=True),
+    Column("batch_size", "batch", "count", filtered=True),
+    Column("device", "device", filtered=True),
+]
+
+BOARD = [
+    Column("order", "#", "count"),
+    Column("rank", "rank", "count"),
+    *SETTINGS[:2],
+    Column("schedule_label", "schedule", "name", filtered=True, hidden=True),
+    *SETTINGS[2:],
+    Column("execution_label", "execution", filtered=True, hidden=True),
+    Column("seconds_text", "time to target", order="seconds_to_target", below="interval_text"),
+    Column("reached_text", "reached", order="reached"),
+    Column("epochs_to_target", "epochs", "number"),
+    Column("cold_seconds_to_target", "from cold", "seconds"),
+    Column("test_accuracy", "test accuracy", "percent"),
+    Column("best_test_accuracy", "best of any seed", "percent", hidden=True),
+    Column("examples_per_second", "examples/s", "rate"),
+    Column("equivalence", "equivalence", "tag", hidden=True),
+    Column("flags", "flags", "text"),
+]
+
+
+def first(study: Study) -> Section:
+    """Which is first at the target?"""
+    words = {"id": "first", "question": "Which is first at the target?", "short": "First at the target"}
+    exhibit = analysis.leaderboard(study.frame)
+    if not exhibit:
+        return unanswered(exhibit, **words)
+    parts = []
+    for heading, suffix, rows in groups(exhibit.frame):
+        board = rows.sort_values("order").assign(
+            interval_text=[_interval(row) for row in rows.sort_values("order").itertuples()],
+            reached_text=[_reached(row) for row in rows.sort_values("order").itertuples()],
+        )
+        chart = speed_charts.first_at_target(board, f"time-to-target{suffix}")
+        name = f"leaderboard{suffix}"
+        caption = "Settings by median time to target" if chart else "Settings by test accuracy"
+        parts.append(Part(heading, table=table(board, BOARD, name=name, caption=caption), disclosed=False))
+        if chart:
+            parts.append(Part(charts=[chart]))
+    lead = (
+        "Median training seconds at the first evaluation that passes the target; evaluation is off the clock. A rank is one"
+        " more than the number of settings proven better, so ties share it."
+    )
+    return Section(**words, lead=lead, parts=parts, notes=exhibit.notes)
+
+
+def time(study: Study) -> Section:
+    """What does time buy?"""
+    words = {"id": "time", "question": "What does time buy?", "short": "Error over time"}
+    exhibit = analysis.time_curves(study.frame, study.epochs)
+    if not exhibit:
+        return unanswered(exhibit, **words)
+    parts = []
+    for heading, suffix, rows in groups(exhibit.frame):
+        front = rows[rows["pareto"].astype(bool)].sort_values("seconds")
+        shown = table(
+            front,
+            [
+                *SETTINGS,
+                Column("epoch", "epoch", "count"),
+                Column("seconds", "training time", "seconds"),
+                Column("error", "test error", "percent"),
+                Column("error_low", "lowest seed", "percent"),
+                Column("error_high", "highest seed", "percent"),
+                Column("n", "seeds", "count"),
+            ],
+            name=f"pareto{suffix}",
+            caption="The Pareto front: nothing is both faster and better",
+        )
+        drawable = rows[(rows["seconds"] > 0) & (rows["error"] > 0)]
+        charts = [speed_charts.time_buys(rows, f"error-over-time{suffix}")] if len(drawable) else []
+        parts.append(Part(heading, charts=charts, table=shown, disclosed=bool(charts)))
+    lead = (
+        "Each line is one setting, its median over seeds; the black steps are the Pareto front, where nothing else was both"
+        " faster and better. Bands are the range of the seeds."
+    )
+    return Section(**words, lead=lead, parts=parts, notes=exhibit.notes)
+
+
+def devices(study: Study) -> Section:
+    """GPU or CPU?"""
+    words = {"id": "devices", "question": "GPU or CPU?", "short": "GPU or CPU"}
+    exhibit = analysis.device_speedups(study.frame)
+    if not exhibit:
+        return unanswered(exhibit, **words)
+    crossings = analysis.crossovers(study.frame)
+    parts = []
+    for heading, suffix, rows in groups(exhibit.frame):
+        charts = [
+            speed_charts.speedup_map(own, slug("speed-up", device, clock) + suffix, str(clock))
+            for (device, clock), own in rows.groupby(["device", "clock"], sort=False)
+            if own["ratio"].notna().any()
+        ]
+        sentences = []
+        if crossings:
+            same = crossings.frame[crossings.frame["group"] == rows["group"].iloc[0]]
+            sentences = list(dict.fromkeys(same["sentence"]))
+        shown = table(
+            rows,
+            [
+                Column("clock", "clock", filtered=True),
+                Column("device", "device", filtered=True),
+                Column("baseline", "over"),
+                *SETTINGS[:2],
+                Column("batch_size", "batch", "count", filtered=True),
+                Column("ratio", "speed-up", "ratio"),
+                Column("low", "low", "ratio"),
+                Column("high", "high", "ratio"),
+                Column("n", "rounds", "count"),
+                Column("floor", "noise floor", "share", hidden=True),
+                Column("verdict", "verdict", "tag", filtered=True),
+                Column("reason", "why no verdict", "long"),
+            ],
+            name=f"speed-ups{suffix}",
+            caption="Speed-up of the device over the baseline",
+        )
+        parts.append(Part(heading, sentences=sentences[:12], charts=charts, table=shown, disclosed=bool(charts)))
+    lead = (
+        "How many times faster the device trains the same cell than the baseline: steady (training seconds alone) and from"
+        " cold (process start to the last evaluation). Hatched cells are unresolved; a dash has its reason in the table."
+    )
+    return Section(**words, lead=lead, parts=parts, notes=[*exhibit.notes, *crossings.notes])
+
+
+def throughput(study: Study) -> Section:
+    """How does throughput scale?"""
+    words = {"id": "throughput", "question": "How does throughput scale with the batch?", "short": "Throughput"}
+    exhibit = analysis.throughput_by_batch(study.frame)
+    if not exhibit:
+        return unanswered(exhibit, **words)
+    parts = []
+    for heading, suffix, rows in groups(exhibit.frame):
+        for execution, own in rows.groupby("execution_label", sort=False):
+            several = rows["execution_label"].nunique() > 1
+            stem = (slug("throughput", execution) if several else "throughput") + suffix
+            found = [
+                speed_charts.throughput(own, stem),
+                speed_charts.throughput(own, f"{stem}-evaluation", evaluation=True),
+            ]
+            title = " · ".join(part for part in (heading, str(execution) if several else "") if part)
+            parts.append(Part(title, charts=[chart for chart in found if chart]))
+        columns = [
+            *SETTINGS,
+            Column("execution_label", "execution", filtered=True),
+            Column("examples_per_second", "training examples/s", "rate"),
+            Column("low", "low", "rate"),
+            Column("high", "high", "rate"),
+            Column("interval", "interval"),
+            Column("eval_examples_per_second", "evaluation examples/s", "rate"),
+            Column("peak_share", "share of peak", "share"),
+            Column("status", "status", "tag"),
+            Column("flags", "flags"),
+        ]
+        parts = _with_executions_limited(parts)
+        shown = table(rows, columns, name=f"throughput-table{suffix}", caption="Examples per second by batch size")
+        parts.append(Part(table=shown))
+    lead = (
+        "Σ examples ÷ Σ training seconds. Lines are medians over optimizers and seeds, the bands their whole range; the dotted"
+        " line is what a device would do if twice the batch took no longer."
+    )
+    return Section(**words, lead=lead, parts=parts, notes=exhibit.notes)
+
+
+def levers(study: Study) -> Section:
+    """What does each lever buy?"""
+    words = {"id": "levers", "question": "What does each lever buy?", "short": "Speed levers"}
+    exhibit = analysis.lever_effects(study.frame)
+    if not exhibit:
+        return unanswered(exhibit, **words)
+    titles = {
+        "add-one": "one lever added to",
+        "leave-one-out": "one lever left out of",
+        "profile": "the whole profile over",
+        "several": "several levers on",
+    }
+    parts = []
+    for heading, suffix, rows in groups(exhibit.frame):
+        charts = []
+        for (device, profile, kind), own in rows.groupby(["device", "profile", "kind"], sort=False):
+            if own["ratio"].notna().any():
+                title = f"{str(device)}: {titles.get(str(kind), str(kind))} {profile}"
+                charts.append(speed_charts.levers(own, slug("levers", device, profile, kind) + suffix, title))
+        shown = table(
+            rows,
+            [
+                Column("device", "device", filtered=True),
+                Column("profile", "profile", filtered=True),
+                Column("kind", "kind", filtered=True),
+                Column("lever", "lever", "name", filtered=True),
+                *SETTINGS[:2],
+                Column("batch_size", "batch", "count", filtered=True),
+                Column("ratio", "throughput ratio", "ratio"),
+                Column("low", "low", "ratio"),
+                Column("high", "high", "ratio"),
+                Column("n", "rounds", "count"),
+                Column("peak_share", "share of peak", "share"),
+                Column("break_even_examples", "pays after, examples", "count"),
+                Column("verdict", "verdict", "tag", filtered=True),
+                Column("reason", "why no verdict", "long"),
+            ],
+            name=f"levers{suffix}",
+            caption="Throughput with the lever over the bare profile",
+        )
+        parts.append(Part(heading, charts=charts[:MOST_PANELS], table=shown, disclosed=bool(charts)))
+    lead = (
+        "Throughput with the lever set over the bare profile. Levers interact, so both ways are shown: added alone to plain,"
+        " and left out of fast, where a value below 1× says what it was worth."
+    )
+    return Section(**words, lead=lead, parts=parts, notes=exhibit.notes)
+
+
+def _interval(row: object) -> str:
+    low, high, kind = (getattr(row, key) for key in ("seconds_low", "seconds_high", "interval"))
+    if missing(low) or missing(high):
+        return "" if missing(kind) else str(kind)
+    return f"{seconds_range(low, high)}, {kind}" if low != high else str(kind)
+
+
+def _reached(row: object) -> str:
+    reached, seeds = getattr(row, "reached"), getattr(row, "seeds")  # noqa: B009
+    return "" if missing(reached) or missing(getattr(row, "target_accuracy")) else f"{int(reached)} of {int(seeds)}"  # noqa: B009
+
+
+def _with_executions_limited(parts: list[Part]) -> list[Part]:
+    """Profiles with many levers would make dozens of throughput charts; the table holds them all."""
+    charted = [part for part in parts if part.charts]
+    return parts if len(charted) <= MOST_PANELS // 2 else charted[: MOST_PANELS // 2]

@@ -1,0 +1,145 @@
+"""Frames to tables of the page: every cell a text that reads well, with the number behind it for sorting and copying."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from mnistbench.report import formatting as f
+
+UNREACHED = 1.7e308
+"""Sorts behind every time that was reached; larger numbers are not finite to JavaScript."""
+
+_TEXTS: dict[str, Callable[[Any], str]] = {
+    "seconds": f.seconds,
+    "percent": f.percent,
+    "share": lambda value: f.percent(value, 1),
+    "points": f.points,
+    "count": f.count,
+    "rate": f.rate,
+    "ratio": f.ratio,
+    "bytes": f.byte_count,
+    "number": lambda value: f.MISSING if f.missing(value) else f.significant(float(value), 4),
+}
+_MISSING_LAST = {"seconds", "count"}
+_GOOD, _BAD = {"faster", "better", "finished", "passed"}, {"slower", "worse", "failed", "timed_out", "killed", "diverged"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """How one column of a frame is shown.
+
+    Attributes:
+        key: column of the frame.
+        title: its heading, with the unit where the cells carry none.
+        kind: `text`, `name` (may wrap), `long`, `code`, `tag`, or one of the number kinds.
+        order: another column that it sorts by.
+        below: another column whose text stands smaller underneath.
+        hidden: shown only when asked for.
+        filtered: gets a menu of its values.
+    """
+
+    key: str
+    title: str
+    kind: str = "text"
+    order: str | None = None
+    below: str | None = None
+    hidden: bool = False
+    filtered: bool = False
+
+    @property
+    def numeric(self) -> bool:
+        """Whether it stands on the right."""
+        return self.kind in _TEXTS or self.order is not None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: its text, the number it sorts by, its classes, the kind of its tag, and what stands underneath."""
+
+    text: str
+    order: str | None = None
+    css: str = ""
+    tag: str = ""
+    below: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the page.
+
+    Attributes:
+        name: id, and name of the file that its CSV button writes.
+        caption: what it holds.
+        notice: said above it when rows were left out.
+    """
+
+    name: str
+    caption: str
+    columns: Sequence[Column]
+    rows: list[list[Cell]]
+    notice: str = ""
+
+
+def table(frame: pd.DataFrame, columns: Sequence[Column], *, name: str, caption: str, most: int = 1000) -> Table:
+    """A table of these columns of a frame; columns that hold nothing at all are left out.
+
+    Args:
+        frame: at least one row.
+        columns: in the order shown; unknown ones are an error of ours.
+        name: unique on the page.
+        caption: what it holds.
+        most: rows that are shown; a notice says how many are not.
+    """
+    kept = [column for column in columns if _holds_something(frame[column.key])]
+    head = frame.head(most)
+    cells = [_column_cells(head, column) for column in kept]
+    notice = ""
+    if len(frame) > most:
+        notice = f"The first {most:,} of {len(frame):,} rows are shown; the CSV files below hold every cell."
+    return Table(name, caption, kept, [list(row) for row in zip(*cells, strict=True)], notice)
+
+
+def _holds_something(values: pd.Series) -> bool:
+    return bool((values.notna() & (values.astype(str) != "")).any())
+
+
+def _column_cells(frame: pd.DataFrame, column: Column) -> list[Cell]:
+    orders = frame[column.order] if column.order else frame[column.key]
+    below = frame[column.below] if column.below else [""] * len(frame)
+    return [
+        _cell(value, order, str("" if f.missing(under) else under), column)
+        for value, order, under in zip(frame[column.key], orders, below, strict=True)
+    ]
+
+
+def _cell(value: Any, order: Any, below: str, column: Column) -> Cell:
+    text = _TEXTS[column.kind](value) if column.kind in _TEXTS else _plain(value)
+    if text == f.MISSING:
+        return Cell(text, _order(order, column) if column.numeric else None, "number missing" if column.numeric else "missing")
+    if column.kind == "tag":
+        return Cell(text.replace("_", " "), tag="good" if text in _GOOD else "bad" if text in _BAD else "open", below=below)
+    if column.numeric:
+        return Cell(text, _order(order, column), "number", below=below)
+    return Cell(text, css="" if column.kind == "text" else column.kind, below=below)
+
+
+def _plain(value: Any) -> str:
+    if f.missing(value) or value == "":
+        return f.MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f.significant(value, 4)
+    return str(value)
+
+
+def _order(value: Any, column: Column) -> str:
+    if f.missing(value):
+        return repr(UNREACHED) if column.kind in _MISSING_LAST or column.order else ""
+    number = float(value)
+    return repr(UNREACHED) if number == math.inf else f"{number:.10g}"
