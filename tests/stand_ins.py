@@ -1,0 +1,146 @@
+"""Cells that misbehave on purpose: functions in place of `train_cell`, named to an executor as `stand_ins:hang`."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from mnistbench.records import CellRecord, EpochMeasurement, Model
+from mnistbench.worker import Job, utc_now
+
+OnEpoch = Callable[[EpochMeasurement], None]
+
+
+def measurement(epoch: int) -> EpochMeasurement:
+    return EpochMeasurement(
+        epoch=epoch, examples=100, steps=2, train_seconds=0.01, eval_seconds=0.01, train_loss=1.0 / epoch,
+        train_accuracy=0.5, test_loss=1.0 / epoch, test_accuracy=0.5, cold_seconds=0.1, ended_at=utc_now(),
+    )  # fmt: skip
+
+
+def quick(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
+    """Trains nothing, and says so for each epoch."""
+    started_at = utc_now()
+    epochs = []
+    for epoch in range(1, job.cell.training.epochs + 1):
+        epochs.append(measurement(epoch))
+        on_epoch(epochs[-1])
+    if job.weights_directory is not None:
+        (Path(job.weights_directory) / "last.safetensors").write_bytes(b"weights")
+    model = Model(parameters=1, weights_sha256="0", weights=["last.safetensors"] if job.weights_directory else [])
+    return job.record("finished", started_at, epochs=epochs, model=model)
+
+
+def chatty(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
+    """Prints 2 MB, then fails."""
+    for number in range(20_000):
+        print(f"line {number} " + "x" * 90)
+    raise ValueError("after much talk in /home/someone/secret/place/model.py")
+
+
+def one_epoch_then(job: Job, on_epoch: OnEpoch) -> None:
+    on_epoch(measurement(1))
+    print("last words", flush=True)
+
+
+def sleep(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
+    one_epoch_then(job, on_epoch)
+    time.sleep(600)
+    raise AssertionError
+
+
+def stubborn(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
+    """Hangs, ignores TERM, and has a child of its own that hangs too."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    child = os.fork()
+    if child == 0:
+        time.sleep(600)
+    Path(os.environ["STUBBORN_PIDS"]).write_text(f"{os.getpid()} {child}")
+    one_epoch_then(job, on_epoch)
+    while True:
+        time.sleep(600)
+
+
+def stopped(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
+    """Stops in the middle of everything, as under a debugger: only KILL reaches it."""
+    one_epoch_then(job, on_epoch)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    raise AssertionError
+
+
+def killed(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
+    one_epoch_then(job, on_epoch)
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def segfault(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
+    one_epoch_then(job, on_epoch)
+    ctypes.string_at(0)
+    raise AssertionError
+
+
+def leaves(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
+    one_epoch_then(job, on_epoch)
+    sys.exit(7)
+
+
+def leaves_at_once(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
+    one_epoch_then(job, on_epoch)
+    os._exit(0)
+
+
+def out_of_memory(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
+    """Asks the host for more than it may have."""
+    import resource
+
+    one_epoch_then(job, on_epoch)
+    resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+    filled = bytearray(1 << 40)
+    raise AssertionError(len(filled))
+
+
+def out_of_torch_memory(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
+    """The same through torch's allocator, which says it in other words."""
+    import torch
+
+    one_epoch_then(job, on_epoch)
+    filled = torch.empty(1 << 45)
+    raise AssertionError(len(filled))
+
+
+def out_of_device_memory(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
+    """As a GPU says it; no GPU is needed to say it."""
+    import torch
+
+    one_epoch_then(job, on_epoch)
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def forks(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
+    """A child comes back into our code and would send everything twice."""
+    os.fork()
+    return quick(job, on_epoch=on_epoch, process_started=process_started)
+
+
+def by_seed(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
+    """What the seed says: 1 fails, 2 is killed, 3 hangs, any other finishes."""
+    chosen = {1: chatty, 2: killed, 3: sleep}.get(job.cell.seed, quick)
+    return chosen(job, on_epoch=on_epoch, process_started=process_started)
+
+
+def waits(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
+    """Waits until as many as `WAIT_FOR` are there at once; the record's position of time shows that they were."""
+    folder = Path(os.environ["MEETING"])
+    (folder / job.record_id).touch()
+    deadline = time.monotonic() + 20
+    while len(list(folder.iterdir())) < int(os.environ["WAIT_FOR"]):
+        if time.monotonic() > deadline:
+            raise TimeoutError("the others did not come")
+        time.sleep(0.01)
+    return quick(job, on_epoch=on_epoch, process_started=process_started)
