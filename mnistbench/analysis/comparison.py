@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal, cast
 
+import numpy as np
 import pandas as pd
 
-from mnistbench.analysis.exhibit import Exhibit
+from mnistbench.analysis import markdown, statistics
+from mnistbench.analysis.exhibit import Exhibit, nothing
+from mnistbench.analysis.labels import labels
+from mnistbench.analysis.statistics import Difference
+from mnistbench.analysis.verdicts import ACCURACY_FLOOR, NEEDED, Field, Metric, fields, measured, obstacle
+from mnistbench.analysis.wording import accuracy_text, interval_text, percent, plural, seconds_text, times
+from mnistbench.errors import UserError
+
+METRICS: tuple[Metric, ...] = ("examples_per_second", "seconds_to_target", "test_accuracy")
+ENOUGH_SESSIONS = 3
+"""Sessions a side, alternated, below which a difference may as well be the session's."""
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """What counts as a regression: `slower=5%`, or `worse=0.3%` (points of test accuracy)."""
+    """What counts as a regression: throughput lower by a share, or test accuracy by points (0.003 for `worse=0.3%`)."""
 
-    kind: str
+    kind: Literal["slower", "worse"]
     share: float
+
+
+def parse_threshold(text: str) -> Threshold:
+    """Read `slower=5%` or `worse=0.3%`.
+
+    Raises:
+        UserError: if it is neither.
+    """
+    found = re.fullmatch(r"(slower|worse)=(\d+(?:\.\d+)?)\s*%", text.strip())
+    if found is None or not 0 <= float(found[2]) < 100:
+        raise UserError(f"--fail-on {text}: expected `slower=5%` (throughput) or `worse=0.3%` (points of accuracy)")
+    return Threshold(cast(Literal["slower", "worse"], found[1]), float(found[2]) / 100)
 
 
 @dataclass(frozen=True)
@@ -23,8 +50,9 @@ class Comparison:
 
     Attributes:
         table: columns settings, label, device, machine, metric (examples_per_second, seconds_to_target,
-            test_accuracy), a, b (medians), n_a, n_b, ratio (b over a; for accuracy b − a), low, high, floor, verdict
-            (of B), confounded (bool), reason, regression (bool), torch_a, torch_b.
+            test_accuracy), a, b (medians), n_a, n_b, sessions_a, sessions_b, ratio (how many times faster b is than a;
+            for accuracy b − a), low, high, floor, verdict (of b), confounded (bool), reason, regression (bool),
+            torch_a, torch_b, protocol.
         only_a, only_b: labels of settings that only one side has.
         notes: what the reader must know: confounded sessions, versions that differ, protocols that were not compared.
         regressions: number of rows whose whole interval lies beyond the threshold.
@@ -43,22 +71,227 @@ class Comparison:
 
     def to_text(self) -> str:
         """The comparison as plain text for a terminal."""
-        raise NotImplementedError
+        head = "\n".join(self.notes)
+        if not self.table:
+            return f"{self.table.reason}\n{head}".strip()
+        rows = pd.DataFrame(self._rows(), columns=_HEADERS)
+        return f"{rows.to_string(index=False)}\n\n{head}".rstrip()
 
     def to_markdown(self) -> str:
         """The comparison as Markdown for a file or an issue."""
-        raise NotImplementedError
+        body = markdown.table(_HEADERS, self._rows()) if self.table else markdown.escape(self.table.reason)
+        return "\n\n".join(["# B compared with A", body, *(f"- {markdown.escape(note)}" for note in self.notes)]) + "\n"
+
+    def _rows(self) -> list[list[str]]:
+        return [_shown(row) for row in self.table.frame.to_dict("records")]
 
 
-def parse_threshold(text: str) -> Threshold:
-    """Read `slower=5%` or `worse=0.3%`.
+_HEADERS = ["cell", "machine", "metric", "A", "B", "n", "B over A", "interval", "verdict"]
+_WORDS = {
+    "examples_per_second": "examples/s (training clock)",
+    "seconds_to_target": "time to target (training clock)",
+    "test_accuracy": "test accuracy",
+}
 
-    Raises:
-        UserError: if it is neither.
-    """
-    raise NotImplementedError
+
+def _shown(row: dict[Any, Any]) -> list[str]:
+    text: Callable[[float], str] = {
+        "examples_per_second": lambda value: f"{value:,.0f}",
+        "seconds_to_target": seconds_text,
+        "test_accuracy": accuracy_text,
+    }[row["metric"]]
+    if row["metric"] == "test_accuracy":
+        ratio, proof = f"{100 * row['ratio']:+.2f} points", ""
+        if math.isfinite(row["low"]):
+            proof = f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f}"
+    else:
+        ratio = f"{times(row['ratio'])} as fast" if math.isfinite(row["ratio"]) else ""
+        proof = interval_text(row["low"], row["high"])
+    verdict = row["verdict"] or f"none ({row['reason']})"
+    marks = ["confounded"] * row["confounded"] + ["REGRESSION"] * row["regression"]
+    machine = f"{row['machine']}, protocol {row['protocol']}"
+    n = f"{row['n_a']} / {row['n_b']}"
+    return [
+        markdown.one_line(row["label"]), markdown.one_line(machine), _WORDS[row["metric"]], text(row["a"]), text(row["b"]), n, ratio, proof,
+        ", ".join([verdict, *marks]),
+    ]  # fmt: skip
 
 
 def compare(a: pd.DataFrame, b: pd.DataFrame, *, fail_on: Threshold | None = None) -> Comparison:
-    """Compare two frames of `results_frame`, settings by settings, on the same machine and device."""
-    raise NotImplementedError
+    """Compare two frames of `results_frame`, settings by settings, on the same machine, device and protocol.
+
+    A session of a side is a stretch of time in which no record of the other side was started on that machine. With
+    at least three sessions a side the sessions' means are compared, else the runs, and the verdict is confounded.
+    """
+    names = labels(pd.concat([a, b], ignore_index=True)) if len(a) or len(b) else {}
+    only_a, only_b = (
+        tuple(names[settings] for settings in dict.fromkeys(side["settings"]) if settings not in set(other["settings"]))
+        for side, other in ((a, b), (b, a))
+    )
+    rows: list[dict[str, Any]] = []
+    for metric in METRICS:
+        rows += _compare_metric(a, b, metric, names)
+    table = pd.DataFrame(rows)
+    if rows:
+        table["regression"] = [_is_regression(row, fail_on) for row in rows]
+    notes = [*_notes(a, b, table, fail_on)]
+    for side, only in (("A", only_a), ("B", only_b)):
+        if only:
+            notes.append(f"Only in {side}: {', '.join(only[:10])}{' …' if len(only) > 10 else ''}.")
+    exhibit = Exhibit(table) if rows else nothing("The two sets have no finished cell in common.")
+    return Comparison(exhibit, only_a, only_b, tuple(notes), int(table["regression"].sum()) if rows else 0)
+
+
+def _compare_metric(a: pd.DataFrame, b: pd.DataFrame, metric: Metric, names: dict[str, str]) -> list[dict[str, Any]]:
+    sides = [measured(side[side["repeat"] == 0], metric) for side in (a, b)]
+    if any(side.empty for side in sides):
+        return []
+    sides = _with_sessions(*sides)
+    noise = [{found.group: found for found in fields(side, metric)} for side in (a, b)]
+    pairs = list(_matched(*sides))
+    rows = []
+    for first, second in pairs:
+        floors = [noise[index].get(str(part["group"].iloc[0])) for index, part in enumerate((first, second))]
+        rows.append(
+            {"label": names[str(first["settings"].iloc[0])], **_compare_rows(first, second, metric, floors, len(pairs))}
+        )
+    return rows
+
+
+def _matched(a: pd.DataFrame, b: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    """The same settings of both sides by machine and build; across machines only where they have none in common."""
+    by_settings = dict(iter(b.groupby("settings", sort=False)))
+    for settings, first in a.groupby("settings", sort=False):
+        second = by_settings.get(settings)
+        if second is None:
+            continue
+        common = set(first["machine_id"]) & set(second["machine_id"])
+        for _, left in first.groupby("group", sort=False):
+            for _, right in second.groupby("group", sort=False):
+                same_machine = left["machine_id"].iloc[0] == right["machine_id"].iloc[0]
+                if left["protocol"].iloc[0] == right["protocol"].iloc[0] and (same_machine or not common):
+                    yield left, right
+
+
+def _with_sessions(a: pd.DataFrame, b: pd.DataFrame) -> list[pd.DataFrame]:
+    """Number the stretches of time, machine by machine, in which one side alone was started."""
+    both = pd.concat([a.assign(_side="a"), b.assign(_side="b")], ignore_index=True)
+    both["_when"] = pd.to_datetime(both["started_at"], utc=True, format="ISO8601", errors="coerce")
+    both = both.sort_values(["machine_id", "_when", "_side"], kind="stable")
+    turned = (both["_side"] != both["_side"].shift()) | (both["machine_id"] != both["machine_id"].shift())
+    both["_session"] = turned.cumsum()
+    return [both[both["_side"] == side] for side in ("a", "b")]
+
+
+def _compare_rows(
+    a: pd.DataFrame, b: pd.DataFrame, metric: Metric, noise: Sequence[Field | None], comparisons: int
+) -> dict[str, Any]:
+    n = min(len(a), len(b))
+    sessions = [int(side["_session"].nunique()) for side in (a, b)]
+    confounded = min(sessions) < ENOUGH_SESSIONS
+    same_machine = a["machine_id"].iloc[0] == b["machine_id"].iloc[0]
+    device = str(a["device"].iloc[0])
+    floor = ACCURACY_FLOOR
+    if metric != "test_accuracy":
+        floor = max((found.floor({device}, n) for found in noise if found), default=statistics.SMALLEST_FLOOR)
+    reason = _no_verdict(a, b, metric) if same_machine else "different machines: speeds are not ranked"
+    if not same_machine and metric == "test_accuracy":
+        reason = _no_verdict(a, b, metric)
+    difference = _difference(a, b, sessions_as_units=not confounded, comparisons=comparisons)
+    verdict: str = ""
+    if difference is None:
+        reason = reason or "a side has seeds that did not reach the target"
+        value = low = high = math.nan
+    else:
+        if not reason:
+            band = floor if metric == "test_accuracy" else math.log1p(floor)
+            verdict = statistics.verdict_within(difference, band)
+            if metric == "test_accuracy":
+                verdict = {"faster": "better", "slower": "worse"}.get(verdict, verdict)
+        value, low, high = difference.estimate, difference.low, difference.high
+        if metric != "test_accuracy":
+            value, low, high = (math.exp(min(end, 700.0)) for end in (value, low, high))
+        if n < 3:
+            low = high = math.nan
+    return {
+        "settings": a["settings"].iloc[0],
+        "device": device,
+        "machine": a["machine"].iloc[0] if same_machine else f"{a['machine'].iloc[0]} → {b['machine'].iloc[0]}",
+        "metric": metric,
+        "a": float(np.median(a[metric].fillna(math.inf).to_numpy(dtype=float))),
+        "b": float(np.median(b[metric].fillna(math.inf).to_numpy(dtype=float))),
+        "n_a": len(a),
+        "n_b": len(b),
+        "sessions_a": sessions[0],
+        "sessions_b": sessions[1],
+        "ratio": value,
+        "low": low,
+        "high": high,
+        "floor": floor,
+        "verdict": verdict,
+        "confounded": confounded,
+        "reason": reason,
+        "torch_a": a["torch"].iloc[0],
+        "torch_b": b["torch"].iloc[0],
+        "protocol": int(a["protocol"].iloc[0]),
+    }
+
+
+def _no_verdict(a: pd.DataFrame, b: pd.DataFrame, metric: Metric) -> str:
+    if metric != "test_accuracy" and (hindered := obstacle(a) or obstacle(b)):
+        return hindered
+    n = min(len(a), len(b))
+    if n < 3:
+        return ("one run", "two runs")[n - 1]
+    return "" if n >= NEEDED[metric] else f"needs {NEEDED[metric]} seeds a side, {n} ran"
+
+
+def _difference(a: pd.DataFrame, b: pd.DataFrame, *, sessions_as_units: bool, comparisons: int) -> Difference | None:
+    """b less a on the scale of the test; sessions' means where there are enough, since a session moves all its runs."""
+    if not np.isfinite([*a["_value"], *b["_value"]]).all():
+        return None
+    if sessions_as_units:
+        values = [side.groupby("_session")["_value"].mean().to_numpy() for side in (b, a)]
+    else:
+        values = [side["_value"].to_numpy() for side in (b, a)]
+    if min(map(len, values)) < 2:
+        return Difference(float(values[0].mean() - values[1].mean()), math.nan, math.nan, 1.0)
+    return statistics.unpaired_difference(values[0], values[1], comparisons=comparisons)
+
+
+def _is_regression(row: dict[str, Any], fail_on: Threshold | None) -> bool:
+    """The whole interval lies beyond the threshold, and a verdict was possible at all."""
+    if fail_on is None or row["reason"] or not math.isfinite(row["high"]):
+        return False
+    if fail_on.kind == "slower":
+        return bool(row["metric"] == "examples_per_second" and row["high"] < 1 - fail_on.share)
+    return bool(row["metric"] == "test_accuracy" and row["high"] < -fail_on.share)
+
+
+def _notes(a: pd.DataFrame, b: pd.DataFrame, table: pd.DataFrame, fail_on: Threshold | None) -> Iterator[str]:
+    for column, what in (("torch", "torch"), ("mnistbench", "mnistbench"), ("git_commit", "commit")):
+        sides = [", ".join(sorted(set(side[column].dropna()))) for side in (a, b)]
+        if sides[0] != sides[1]:
+            yield f"{what}: A has {sides[0] or 'unknown'}, B has {sides[1] or 'unknown'}."
+    protocols = [sorted(set(side["protocol"])) for side in (a, b)]
+    if protocols[0] != protocols[1]:
+        yield f"Protocol versions: A has {protocols[0]}, B has {protocols[1]}; different ones are not compared."
+    if table.empty:
+        return
+    confounded = int(table["confounded"].sum())
+    if confounded:
+        yield (
+            f"{confounded} of {plural(len(table), 'difference')} confounded: versions and sessions changed together. "
+            f"Run at least {ENOUGH_SESSIONS} sessions a side, in turns, to tell them apart."
+        )
+    judged = table[table["verdict"] != ""]
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in judged["verdict"].value_counts().items())
+    yield f"{len(judged)} of {plural(len(table), 'difference')} judged{': ' + counts if counts else ''}."
+    if fail_on is not None:
+        metric = "examples_per_second" if fail_on.kind == "slower" else "test_accuracy"
+        metric_rows = table[table["metric"] == metric]
+        beyond = f"{fail_on.kind} by over {percent(fail_on.share)}"
+        if (metric_rows["reason"] != "").all():
+            yield f"Nothing could be judged against the threshold ({beyond}): this is no proof that all is well."
+        else:
+            yield f"{plural(int(table['regression'].sum()), 'regression')}: the whole interval is {beyond}."

@@ -119,8 +119,8 @@ def _break_even(pair: Pair, kind: str, lever: str, sides: tuple[dict[str, Any], 
     if kind == "several" or not any(name in lever for name in START_UP_LEVERS):
         return math.nan
     having, lacking = sides if kind == "add-one" else sides[::-1]
-    start_up = [side["setup_seconds"] + side["warmup_seconds"] for side in (having, lacking)]
-    seconds_gained = 1 / lacking["examples_per_second"] - 1 / having["examples_per_second"]
+    start_up = [float(side["setup_seconds"] + side["warmup_seconds"]) for side in (having, lacking)]
+    seconds_gained = 1 / float(lacking["examples_per_second"]) - 1 / float(having["examples_per_second"])
     if seconds_gained <= 0:
         return math.inf
-    return max(0.0, float(start_up[0] - start_up[1])) / seconds_gained
+    return max(0.0, start_up[0] - start_up[1]) / seconds_gained

@@ -2,19 +2,171 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import pandas as pd
+
+from mnistbench.analysis import markdown
+from mnistbench.analysis.accuracy import worst_drops
+from mnistbench.analysis.inventory import banners, completeness, environments, failures
+from mnistbench.analysis.ranking import leaderboard
+from mnistbench.analysis.speed import crossovers
+from mnistbench.analysis.verdicts import pairwise
+from mnistbench.analysis.wording import accuracy_text, interval_text, percent, plural
+
+MOST_SENTENCES = 3
+"""Of one kind, for each group; the tables have the rest."""
 
 
 def verdict_sentences(frame: pd.DataFrame) -> list[str]:
     """What the data say, the most wanted first: who is first at the target, device speed-ups with their crossover
-    batch, what is unresolved. One sentence each; every ratio names its clock, n and interval (rule 22).
+    batch, what a large batch costs, what is unresolved. Every ratio names its clock, n and interval; the last sentence
+    names machine, build, protocol and execution (rule 22).
     """
-    raise NotImplementedError
+    groups = [group for group in dict.fromkeys(frame["group"]) if group]
+    if not groups:
+        return ["No cell has run, so there is nothing to say yet."]
+    sentences = []
+    for group in groups:
+        part = frame[frame["group"] == group]
+        said = [*_first(part), *_devices(part), *_batches(part), *_unresolved(part)]
+        if not said:
+            continue
+        levers = ", ".join(sorted(set(part["execution_label"])))
+        sentences += [*said, f"Measured on {group}; execution {levers}."]
+    return sentences or ["No cell finished, so there is nothing to say yet."]
+
+
+def _first(frame: pd.DataFrame) -> Iterator[str]:
+    board = leaderboard(frame)
+    if not board:
+        return
+    for target, rows in board.frame.groupby("target_accuracy", dropna=False, sort=False):
+        first = rows.iloc[0]
+        seeds = int(first["seeds"])
+        if isinstance(target, float) and math.isnan(target):
+            best = rows.sort_values("test_accuracy", ascending=False).iloc[0]
+            reached = percent(best["test_accuracy"], 2)
+            yield f"{best['label']} is most accurate: {reached} (median of {plural(int(best['seeds']), 'seed')})."
+            continue
+        goal = accuracy_text(float(str(target)))
+        if math.isinf(first["seconds_to_target"]):
+            best = rows.sort_values("best_test_accuracy", ascending=False).iloc[0]
+            reached = int(rows["reached"].sum())
+            start = f"Only {plural(reached, 'run')} reached {goal}" if reached else f"No cell reached {goal}"
+            yield f"{start}; the best came to {accuracy_text(best['best_test_accuracy'])} ({best['label']})."
+            continue
+        proof = _proof(first["seconds_low"], first["seconds_high"], str(first["interval"]))
+        detail = f"{first['seconds_text']}, {proof} (training clock, {first['reached']} of {seeds} seeds reached it)"
+        tied = int((rows["rank"] == 1).sum()) - 1 if first["rank"] == 1 else 0
+        if pd.isna(first["rank"]):
+            why = first["rank_reason"]
+            yield f"{first['label']} has the shortest median time to {goal}: {detail}; not ranked: {why}."
+        elif tied > 0:
+            yield f"{first['label']} is first to {goal} by median, {plural(tied, 'other')} not proven slower: {detail}."
+        else:
+            yield f"{first['label']} is first to {goal}: {detail}."
+
+
+def _proof(low: float, high: float, kind: str) -> str:
+    ends = interval_text(low, high)
+    if kind == "one run" or not ends:
+        return kind
+    return f"{kind.replace('95 % of', '95 % interval of')}: {ends} s"
+
+
+def _devices(frame: pd.DataFrame) -> Iterator[str]:
+    found = crossovers(frame)
+    if not found:
+        return
+    for _, rows in found.frame.groupby("clock", sort=False):
+        ordered = rows.sort_values("largest_ratio", ascending=False)
+        yield from ordered["sentence"].head(MOST_SENTENCES)
+        if len(rows) > MOST_SENTENCES:
+            yield f"{plural(len(rows) - MOST_SENTENCES, 'more device pair')} in the table."
+
+
+def _batches(frame: pd.DataFrame) -> Iterator[str]:
+    drops = worst_drops(frame, limit=1)
+    for row in drops.frame.to_dict("records"):
+        yield (
+            f"The largest loss to a batch size: {row['series']} at batch {row['batch_size']} is "
+            f"{-100 * row['drop']:.1f} points below batch {row['best_batch']} (medians of n = {row['n']})."
+        )
+
+
+def _unresolved(frame: pd.DataFrame) -> Iterator[str]:
+    speeds = pairwise(frame, "examples_per_second")
+    judged = speeds.frame[speeds.frame["verdict"] != ""] if speeds else speeds.frame
+    if len(judged):
+        unresolved = int((judged["verdict"] == "unresolved").sum())
+        yield f"{unresolved} of {plural(len(judged), 'difference')} in throughput unresolved."
 
 
 def summary_markdown(frame: pd.DataFrame, *, name: str, asked: int | None = None) -> str:
-    """The text of `summary.md`: sentences, completeness, banners, leaderboard, speed-ups, failures, environment.
+    """The text of `summary.md`: sentences, completeness, banners, leaderboard, failures, environment.
 
     Names from records are escaped for Markdown.
     """
-    raise NotImplementedError
+    parts = [
+        f"# {markdown.escape(name)}",
+        "\n".join(f"- {markdown.escape(text)}" for text in verdict_sentences(frame)),
+        markdown.escape(completeness(frame, asked).sentence) + ".",
+        "\n".join(f"> **{markdown.escape(text)}**" for text in banners(frame)),
+        *_leaderboard_text(frame),
+        *_failures_text(frame),
+        *_environments_text(frame),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _leaderboard_text(frame: pd.DataFrame, limit: int = 10) -> Iterator[str]:
+    board = leaderboard(frame)
+    if not board:
+        return
+    yield "## First at the target"
+    for group, rows in board.frame.groupby("group", sort=False):
+        yield markdown.escape(group)
+        yield markdown.table(
+            ["rank", "cell", "time to target", "interval", "reached", "test accuracy", "examples/s"],
+            [
+                [
+                    "–" if pd.isna(row["rank"]) else row["rank"],
+                    row["label"],
+                    row["seconds_text"],
+                    _proof(row["seconds_low"], row["seconds_high"], row["interval"]),
+                    "" if pd.isna(row["reached"]) else f"{row['reached']:.0f}/{row['seeds']}",
+                    "" if pd.isna(row["test_accuracy"]) else percent(row["test_accuracy"], 2),
+                    "" if pd.isna(row["examples_per_second"]) else f"{row['examples_per_second']:,.0f}",
+                ]
+                for row in rows.head(limit).to_dict("records")
+            ],
+        )
+        if len(rows) > limit:
+            yield f"{len(rows) - limit} more in results.csv."
+    yield from (markdown.escape(note) for note in board.notes)
+
+
+def _failures_text(frame: pd.DataFrame, limit: int = 10) -> Iterator[str]:
+    failed = failures(frame)
+    if not failed:
+        return
+    yield "## What did not finish"
+    rows = failed.frame.head(limit).to_dict("records")
+    yield markdown.table(
+        ["cell", "seed", "status", "reason"],
+        [[row["label"], row["seed"], row["status"], row["reason"]] for row in rows],
+    )
+    if len(failed.frame) > limit:
+        yield f"{len(failed.frame) - limit} more in results.csv."
+
+
+def _environments_text(frame: pd.DataFrame) -> Iterator[str]:
+    found = environments(frame)
+    if not found:
+        return
+    yield "## Where it ran"
+    columns = ["machine", "device", "device_name", "torch", "python", "mnistbench", "git_commit", "dataset", "cells"]
+    shown = found.frame[columns].astype(object).where(found.frame[columns].notna(), "")
+    yield markdown.table(columns, shown.to_numpy().tolist())

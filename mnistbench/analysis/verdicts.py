@@ -122,7 +122,7 @@ def pairwise(frame: pd.DataFrame, metric: Metric = "examples_per_second") -> Exh
 
 def fields(frame: pd.DataFrame, metric: Metric) -> Iterator[Field]:
     """The samples of each group (machine, torch build, protocol); twins only tell of the noise."""
-    usable = _measured(settle_outcomes(frame), metric)
+    usable = measured(settle_outcomes(frame), metric)
     if usable.empty:
         return
     names = labels(frame)
@@ -259,7 +259,7 @@ def settle_outcomes(frame: pd.DataFrame) -> pd.DataFrame:
     return settled
 
 
-def _measured(frame: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+def measured(frame: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """Rows that hold the metric, with its value on the scale of the test and the round that pairs it."""
     rows = frame[(frame["status"] == "finished") & (frame["group"] != "")]
     if metric in ("seconds_to_target", "cold_seconds_to_target"):

@@ -1,0 +1,26 @@
+"""Tables as Markdown that an issue renders, whatever names the records hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+_SPECIAL = re.compile(r"([\\`*_\[\]#|$~@])")
+
+
+def one_line(text: object) -> str:
+    """Text without line breaks and control characters, for a terminal or a table."""
+    return " ".join("".join(char if char.isprintable() else " " for char in str(text)).split())
+
+
+def escape(text: object) -> str:
+    """Text that Markdown shows as it is: no mark-up, no HTML, no mention, one line."""
+    plain = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _SPECIAL.sub(r"\\\1", plain)
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A pipe table; every cell is escaped."""
+    lines = [headers, ["---"] * len(headers)]
+    body = ["| " + " | ".join(map(str, line)) + " |" for line in lines]
+    return "\n".join([*body, *("| " + " | ".join(escape(item) for item in row) + " |" for row in rows)])
