@@ -63,6 +63,7 @@ class Arrays:
     Attributes:
         train_inputs, test_inputs: uint8 [n, 28, 28] for images, float32 [n, features] for tables.
         train_labels, test_labels: int64 [n], from 0 up to the number of classes.
+        notes: what looked unintended when it was made, for the user; `load` leaves them out.
     """
 
     train_inputs: npt.NDArray[Any]
@@ -70,6 +71,7 @@ class Arrays:
     test_inputs: npt.NDArray[Any]
     test_labels: npt.NDArray[np.int64]
     spec: DataSpec
+    notes: tuple[str, ...] = ()
 
     def items(self) -> Iterator[tuple[str, npt.NDArray[Any]]]:
         """The four arrays with their names, in the order in which they are stored and hashed."""

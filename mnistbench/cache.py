@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,13 @@ class Entry:
     Attributes:
         directory: holds four `.npy` files and their description.
         sha256: checksum of the arrays (`arrays.checksum`).
+        notes: those of the arrays, said again each time the entry is used.
     """
 
     directory: Path
     spec: DataSpec
     sha256: str
+    notes: tuple[str, ...] = ()
 
 
 def cache_folder() -> Path:
@@ -59,7 +61,12 @@ def read_entry(directory: Path) -> Entry | None:
         note = json.loads((directory / DESCRIPTION).read_text(encoding="utf-8"))
         if note["version"] != ENTRY_VERSION:
             return None
-        entry = Entry(directory=directory, spec=DataSpec.from_json(note["spec"]), sha256=str(note["sha256"]))
+        entry = Entry(
+            directory=directory,
+            spec=DataSpec.from_json(note["spec"]),
+            sha256=str(note["sha256"]),
+            notes=tuple(map(str, note["notes"])),
+        )
         stamps = _stamps(directory)
         if {name: stamp[0] for name, stamp in stamps.items()} != {n: s[0] for n, s in note["stamps"].items()}:
             return None
@@ -69,7 +76,7 @@ def read_entry(directory: Path) -> Entry | None:
             if checksum(arrays) != entry.sha256:
                 return None
             with contextlib.suppress(OSError):
-                _write_note(directory, entry.spec, entry.sha256)
+                _write_note(entry)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError):
         return None
     return entry
@@ -155,8 +162,8 @@ def write_entry(directory: Path, arrays: Arrays) -> Entry:
                     np.save(file, array, allow_pickle=False)
                     file.flush()
                     os.fsync(file.fileno())
-            digest = checksum(arrays)
-            _write_note(temporary, arrays.spec, digest)
+            entry = Entry(directory=temporary, spec=arrays.spec, sha256=checksum(arrays), notes=arrays.notes)
+            _write_note(entry)
             if directory.exists():  # damaged: set it aside first, since a folder is not replaced in one step
                 old = Path(tempfile.mkdtemp(prefix=f"{directory.name}.old-", dir=directory.parent))
                 directory.rename(old / directory.name)
@@ -164,7 +171,7 @@ def write_entry(directory: Path, arrays: Arrays) -> Entry:
             temporary.rename(directory)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    return Entry(directory=directory, spec=arrays.spec, sha256=digest)
+    return replace(entry, directory=directory)
 
 
 @contextlib.contextmanager
@@ -173,10 +180,7 @@ def writing_to(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            reason = "the disk is full"
-        else:
-            reason = error.strerror or str(error)
+        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
         raise UserError(
             f"the cache folder {folder} cannot be written: {reason}\n"
             "set MNISTBENCH_CACHE to a folder with room for 100 MB"
@@ -199,13 +203,14 @@ def _stamps(directory: Path) -> dict[str, list[int]]:
     return stamps
 
 
-def _write_note(directory: Path, spec: DataSpec, digest: str) -> None:
+def _write_note(entry: Entry) -> None:
     note: dict[str, Any] = {
         "version": ENTRY_VERSION,
-        "spec": spec.to_json(),
-        "sha256": digest,
-        "stamps": _stamps(directory),
+        "spec": entry.spec.to_json(),
+        "sha256": entry.sha256,
+        "notes": list(entry.notes),
+        "stamps": _stamps(entry.directory),
     }
-    temporary = directory / f"{DESCRIPTION}.{os.getpid()}"
+    temporary = entry.directory / f"{DESCRIPTION}.{os.getpid()}"
     temporary.write_text(json.dumps(note, indent=1), encoding="utf-8")
-    temporary.replace(directory / DESCRIPTION)
+    temporary.replace(entry.directory / DESCRIPTION)

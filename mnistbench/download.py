@@ -1,4 +1,4 @@
-"""Fetch a file from the first mirror that gives it whole, within bounded time, and keep it only if its checksum fits."""
+"""Fetch files from the first mirror that gives them whole, in bounded time; kept only if the checksum fits."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def _chunks(url: str) -> Iterator[tuple[bytes, int | None]]:
     """Pieces of the answer's body and its announced length.
 
     A thread talks to the network: a socket's own timeout bounds neither the lookup of the name nor a host with many
-    addresses. A mirror that is given up keeps its thread until the system's timeout; it is a daemon and touches nothing.
+    addresses. A mirror that is given up keeps its thread until the system's timeout; a daemon, it touches nothing.
     """
     messages: queue.Queue[Message] = queue.Queue(maxsize=64)
     given_up = threading.Event()

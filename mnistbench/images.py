@@ -1,12 +1,13 @@
-"""The files of MNIST, Fashion-MNIST and KMNIST: find them in folders of torchvision's layout, verify, read, download."""
+"""The files of MNIST, Fashion-MNIST and KMNIST: find them in torchvision's layout, verify, read, download."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,8 @@ from mnistbench.arrays import Arrays, image_arrays
 from mnistbench.download import NotFetched, Progress, fetch_files
 from mnistbench.errors import UserError
 from mnistbench.idx import looks_like_html, parse_idx, unpack
+
+T = TypeVar("T")
 
 SIDE = 28
 CLASSES = 10
@@ -45,6 +48,11 @@ class OfficialFile:
     md5: str
     sha256: str | None
     shape: tuple[int, ...]
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """Header and data; nothing is read or unpacked beyond it."""
+        return 4 + 4 * len(self.shape) + math.prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -84,24 +92,22 @@ class ImageFiles:
             return Found(place, "absent", missing)
         return Found(place, "incomplete" if missing else "whole", missing)
 
-    def read(self, place: Place) -> Arrays:
-        """Read and verify the four files.
+    def verify(self, place: Place) -> None:
+        """Compare the checksums of the four files, without unpacking them.
 
         Raises:
             Damaged: names every file that is not what it should be.
         """
-        arrays, wrong = [], []
-        for file in self.files:
-            try:
-                arrays.append(self._read_file(file, place.folder))
-            except Damaged as error:
-                wrong.append(str(error))
-        if wrong:
-            raise Damaged("\n".join(wrong))
-        train_images, train_labels, test_images, test_labels = arrays
-        return image_arrays(
-            self.name, (train_images, train_labels), (test_images, test_labels), list(self.class_names)
-        )
+        self._each(verified_content, place)
+
+    def read(self, place: Place) -> Arrays:
+        """Verify and read the four files.
+
+        Raises:
+            Damaged: names every file that is not what it should be.
+        """
+        train_images, train_labels, test_images, test_labels = self._each(read_official, place)
+        return image_arrays(self.name, (train_images, train_labels), (test_images, test_labels), list(self.class_names))
 
     def download(self, root: Path, progress: Progress | None = None) -> str:
         """Bring the `.gz` files into `root`, in torchvision's layout, from torchvision's mirrors.
@@ -123,30 +129,38 @@ class ImageFiles:
         raw = root / self.folder / "raw"
         return [path for path in (raw / f"{file.name}.gz", raw / file.name) if path.is_file()]
 
-    def _read_file(self, file: OfficialFile, root: Path) -> npt.NDArray[np.uint8]:
-        wrong = []
-        for path in self._candidates(file, root):
-            try:
-                return read_official(file, path)
-            except (Damaged, OSError) as error:
-                wrong.append(str(error))
-        raise Damaged("\n".join(wrong) or f"{root / self.folder / 'raw' / file.name}: missing")
+    def _each(self, read: Callable[[OfficialFile, Path], T], place: Place) -> list[T]:
+        """What `read` makes of each file; where the packed one is damaged, the unpacked one beside it will do."""
+        made, wrong = [], []
+        for file in self.files:
+            failures = []
+            for path in self._candidates(file, place.folder):
+                try:
+                    made.append(read(file, path))
+                    break
+                except Damaged as error:
+                    failures.append(str(error))
+            else:
+                wrong += failures or [f"{place.folder / self.folder / 'raw' / file.name}: is gone"]
+        if wrong:
+            raise Damaged("\n".join(wrong))
+        return made
 
 
-def read_official(file: OfficialFile, path: Path) -> npt.NDArray[np.uint8]:
-    """Read one file, packed or not; no more of it than it may hold.
+def verified_content(file: OfficialFile, path: Path) -> bytes:
+    """The bytes of one file, packed or not.
 
     Raises:
-        Damaged: if its checksum, or what is in it, is wrong.
+        Damaged: if it cannot be read, or its checksum is wrong.
     """
-    header = 4 + 4 * len(file.shape)
-    expected = header + int(np.prod(file.shape))
-    with path.open("rb") as stream:
-        content = stream.read(expected + 1)  # no .gz of these is larger than what it holds
-    packed = path.suffix == ".gz"
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(file.unpacked_bytes + 1)  # no .gz of these is larger than what it holds
+    except OSError as error:
+        raise Damaged(f"{path}: cannot be read: {error.strerror or error}") from None
     if looks_like_html(content):
         raise Damaged(f"{path}: a web page, not the file")
-    if packed:
+    if path.suffix == ".gz":
         right = hashlib.md5(content, usedforsecurity=False).hexdigest() == file.md5
     elif file.sha256 is None:
         raise Damaged(f"{path}: no checksum is known for the unpacked file; put {file.name}.gz beside it")
@@ -154,8 +168,18 @@ def read_official(file: OfficialFile, path: Path) -> npt.NDArray[np.uint8]:
         right = hashlib.sha256(content).hexdigest() == file.sha256
     if not right:
         raise Damaged(f"{path}: the checksum is wrong: damaged, cut short, or another file")
+    return content
+
+
+def read_official(file: OfficialFile, path: Path) -> npt.NDArray[np.uint8]:
+    """The array in one file, packed or not.
+
+    Raises:
+        Damaged: if its checksum, or what is in it, is wrong.
+    """
+    content = verified_content(file, path)
     try:
-        array = parse_idx(unpack(content, expected) if packed else content)
+        array = parse_idx(unpack(content, file.unpacked_bytes) if path.suffix == ".gz" else content)
     except ValueError as error:
         raise Damaged(f"{path}: {error}") from None
     if array.shape != file.shape:
