@@ -177,6 +177,7 @@ class CellRecord:
         execution_resolved: the levers as they were really used, with what stepped aside under `stepped_aside`.
         round, position: place in the session's shuffled order.
         checks: `{"equivalence": "passed" | "failed: …" | "equivalent up to masks" | "outcome untested" | "reference"}`.
+        noisy_rerun: made because noise was seen in its round; that is done once (rule 12).
         protocol: version of the measurement protocol; different ones are never compared.
     """
 
@@ -198,6 +199,7 @@ class CellRecord:
     data: Data | None = None
     environment: Environment | None = None
     error: Error | None = None
+    noisy_rerun: bool = False
     protocol: int = 1
     schema_version: int = SCHEMA_VERSION
 

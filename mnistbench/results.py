@@ -186,11 +186,7 @@ class ResultsFolder:
     def scan(self) -> Iterator[tuple[Path, CellRecord | str]]:
         """Each file in `cells/`, one in memory at a time: its record, or why it is none."""
         for path in _json_files(self.cells):
-            found = read_record(path)
-            if isinstance(found, CellRecord) and path.stem.partition("@")[0] != found.cell_id:
-                yield path, f"it holds the record of another cell, {found.cell_id}"
-            else:
-                yield path, found
+            yield path, read_counting(path)
 
     def record(self, cell_id: str) -> CellRecord | None:
         """The record of one cell, or None."""
@@ -270,18 +266,16 @@ class ResultsFolder:
         weights = [f"models/{record.record_id}/{Path(name).name}" for name in record.model.weights or names]
         return record.with_changes(model=replace(record.model, weights=weights))
 
-    def clean(self) -> None:
-        """Clear what a killed runner left: half-written files, and weights whose record was never written."""
+    def clean(self, record_ids: Iterable[str]) -> None:
+        """Clear what a killed runner left: half-written files, and weights of none of these records or any attempt."""
         for folder in (self.path, self.cells, self.attempts_folder):
             remove_parts(folder)
         shutil.rmtree(self.unfinished, ignore_errors=True)
-        if not self.models.is_dir():
-            return
-        known = {record.record_id for _, record in self.scan() if isinstance(record, CellRecord)}
-        known |= {path.stem.rpartition(".")[2] for path in _json_files(self.attempts_folder)}
-        for directory in self.models.iterdir():
-            if directory.name not in known:
-                shutil.rmtree(directory, ignore_errors=True)
+        if self.models.is_dir():
+            known = {*record_ids, *(path.stem.rpartition(".")[2] for path in _json_files(self.attempts_folder))}
+            for directory in self.models.iterdir():
+                if directory.name not in known:
+                    shutil.rmtree(directory, ignore_errors=True)
 
     def _attempt_file(self, record: CellRecord) -> Path:
         return self.attempts_folder / f"{record.cell_id}.{record.attempt}.{record.record_id}.json"
@@ -314,6 +308,14 @@ def read_record(path: Path) -> CellRecord | str:
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         reason = f"it is not a record: {error}"
     return reason
+
+
+def read_counting(path: Path) -> CellRecord | str:
+    """As `read_record`, for a file in `cells/`, whose name must be its cell's: `<cell_id>[@<machine>].json`."""
+    found = read_record(path)
+    if isinstance(found, CellRecord) and path.stem.partition("@")[0] != found.cell_id:
+        return f"it holds the record of another cell, {found.cell_id}"
+    return found
 
 
 def _no_constant(name: str) -> Any:
