@@ -18,7 +18,7 @@ from typing import Any, Literal
 from mnistbench.annotations import choices, in_words, list_depth, wants
 from mnistbench.errors import UserError
 from mnistbench.plugins import Plugins
-from mnistbench.problems import Place, nearest, shown
+from mnistbench.problems import Place, did_you_mean, nearest, shown
 from mnistbench.yaml_places import Fields, Items, Node, Value, looks_like_number, plain
 
 Axis = Literal["dataset", "architecture", "optimizer", "schedule", "execution"]
@@ -81,10 +81,10 @@ class Declared:
     def _hint(self, node: Node) -> str:
         if not isinstance(node, Value):
             return ""
-        if known := choices(self.annotation):
-            return nearest(node.text, known) if len(known) > 1 and isinstance(node.plain, str) else ""
         if node.quoted and looks_like_number(node.text):
             return "; take the quotes off" if wants(self.annotation, (int, float)) else ""
+        if isinstance(node.plain, str):
+            return did_you_mean(node.text, choices(self.annotation))
         if isinstance(node.plain, int | float) and wants(self.annotation, (str,)):
             return "; put quotes around it if it is meant as text"
         return ""

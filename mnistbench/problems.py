@@ -28,10 +28,16 @@ class Problems:
 
     def __init__(self) -> None:
         self._found: dict[tuple[Place, str], None] = {}
+        self._added = 0
 
     def add(self, place: Place, message: str) -> None:
         """Note what is wrong at a place."""
         self._found[place, message] = None
+        self._added += 1
+
+    def __len__(self) -> int:
+        """How often something was noted; a value that an alias repeats counts each time."""
+        return self._added
 
     def __bool__(self) -> bool:
         return bool(self._found)
@@ -54,9 +60,13 @@ def shown(text: str, longest: int = 60) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in cut)
 
 
-def nearest(word: str, known: Sequence[str]) -> str:
-    """`; did you mean …?`, or the list of what is known, or nothing: the end of a message about an unknown name."""
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """The end of a message about a wrong word: `; did you mean …?` where one is close, else nothing."""
     lowered = {name.lower(): name for name in reversed(known)}
-    if close := difflib.get_close_matches(word.lower()[:100], list(lowered), n=1, cutoff=0.6):
-        return f"; did you mean `{lowered[close[0]]}`?"
-    return f"; there are {', '.join(known)}" if known else ""
+    close = difflib.get_close_matches(word.lower()[:100], list(lowered), n=1, cutoff=0.6)
+    return f"; did you mean `{lowered[close[0]]}`?" if close else ""
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """The end of a message about an unknown name: `; did you mean …?`, or else what there is."""
+    return did_you_mean(word, known) or (f"; there are {', '.join(known)}" if known else "")
