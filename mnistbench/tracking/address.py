@@ -1,6 +1,6 @@
 """Where the tracking server is, and how to speak of it: nothing that is printed or stored holds a credential.
 
-Standard library only; `tracking.py` does the talking.
+No mlflow here; `server.py` does the talking.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from mnistbench.errors import UserError
+from mnistbench.redaction import without_credentials
 
 DATABASE_NAME = "mlflow.db"
 HIDDEN = "***"
@@ -77,6 +78,11 @@ def shown(uri: str) -> str:
     return f"{parts.scheme}://{where}" if parts.scheme else where
 
 
+def place(uri: str, experiment: str) -> str:
+    """Names an experiment at an address, whatever the credentials used there."""
+    return f"{experiment} {uri if sqlite_path(uri) else shown(uri)}"
+
+
 def redact(text: str, uri: str = "") -> str:
     """Hide what a message of MLflow's, of a database driver's or of a proxy's may quote.
 
@@ -89,7 +95,7 @@ def redact(text: str, uri: str = "") -> str:
     }
     for secret in sorted(secrets, key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, text)
-    text = re.sub(r"(?<=://)[^\s/'\"]*@", f"{HIDDEN}@", text)
+    text = without_credentials(re.sub(r"(?<=://)[^\s/'\"]*@", f"{HIDDEN}@", text))
     home = str(Path.home())
     return text.replace(home, "~") if len(home) > 1 else text
 
@@ -130,7 +136,7 @@ _MEANINGS = {
     r"[Oo]ut-of-date database schema": "is of an older MLflow: run `mlflow db upgrade` on it",
     r"file is not a database|malformed": "is not a database that MLflow can read",
     r"Connection aborted|RemoteDisconnected|ConnectionResetError": "closed the connection",
-    r"No module named .psycopg2": "needs its driver: pip install 'mnistbench[postgres]'",
+    r"No module named .psycopg": "needs its driver: pip install 'mnistbench[postgres]', and postgresql+psycopg2://…",
 }
 
 

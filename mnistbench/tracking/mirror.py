@@ -10,10 +10,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from mnistbench.errors import UserError
 from mnistbench.records import CellRecord
-from mnistbench.tracking.address import checked, default_uri, reason, shown
+from mnistbench.tracking.address import checked, default_uri, place, reason, shown
 from mnistbench.tracking.journal import Journal, done_at
 
 if TYPE_CHECKING:
@@ -84,6 +86,7 @@ class Mirror:
         self._mirrored: set[str] = set()
         self._failure: Exception | None = None
         self.address = shown(self._uri)
+        self._place = place(self._uri, experiment)
 
     @property
     def reason(self) -> str | None:
@@ -114,21 +117,37 @@ class Mirror:
         """Mirror what the folder holds and the server does not, then the report; call it when that is written."""
         return self._mirror_all(patience_seconds=0.0)
 
+    def has_all(self, record_ids: set[str]) -> bool:
+        """Whether the journal says that all of these records are mirrored; no server is asked."""
+        return record_ids <= done_at(self._results.mirrored_file, self._place)
+
     def _mirror_all(self, patience_seconds: float) -> SyncResult:
         records = _all_records(self._results)
-        if self.open() and self._settle(records):
-            for record in records:
-                if not self._write_patiently(record, patience_seconds):
-                    break
-            else:
-                self._attempt(lambda: self._write_summary(records), self._wait_seconds)
+        patiently = partial(self._patiently, patience_seconds)
+        if (
+            self.open()
+            and patiently(lambda: self._settle(records))
+            and all(patiently(partial(self._write, record)) for record in records)
+        ):
+            patiently(lambda: self._write_summary(records))
         return self._result(records)
+
+    def _patiently(self, patience_seconds: float, step: Callable[[], bool]) -> bool:
+        """Repeat a step until it succeeds or the server has been away for so long."""
+        until = time.monotonic() + patience_seconds
+        while not step():
+            # After a call that hung, one more could overtake it and make a second run.
+            if isinstance(self._failure, NoAnswer) or time.monotonic() >= until:
+                return False
+            time.sleep(1.0)
+            self._failure = None
+        return True
 
     def _connect(self) -> None:
         from mnistbench.tracking.server import Server
 
         server = Server(self._uri, self._name)
-        self._journal = Journal.read(self._results.mirrored_file, server.key, f"{self._name} {self._uri}")
+        self._journal = Journal.read(self._results.mirrored_file, server.key, self._place)
         self._server = server
 
     def _settle(self, records: list[CellRecord]) -> bool:
@@ -149,16 +168,6 @@ class Mirror:
 
         return self._attempt(look_up, self._wait_seconds + len(records) / 100)
 
-    def _write_patiently(self, record: CellRecord, patience_seconds: float) -> bool:
-        until = time.monotonic() + patience_seconds
-        while not self._write(record):
-            # After a call that hung, one more could overtake it and make a second run.
-            if isinstance(self._failure, NoAnswer) or time.monotonic() >= until:
-                return False
-            time.sleep(1.0)
-            self._failure = None
-        return True
-
     def _write(self, record: CellRecord) -> bool:
         server, journal = self._reached()
 
@@ -178,17 +187,20 @@ class Mirror:
 
         return record.record_id in journal.done or self._attempt(mirror, self._wait_seconds)
 
-    def _write_summary(self, records: list[CellRecord]) -> None:
+    def _write_summary(self, records: list[CellRecord]) -> bool:
         server, journal = self._reached()
-        server.settle_doubts(journal.done.values())
         files = [self._results.path / name for name in SUMMARY_FILES]
-        if files := [file for file in files if file.is_file()]:
-            server.write_summary(records, files)
+
+        def write() -> None:
+            server.settle_doubts(journal.done.values())
+            if there := [file for file in files if file.is_file()]:
+                server.write_summary(records, there)
+
+        return self._attempt(write, self._wait_seconds)
 
     def _result(self, records: list[CellRecord]) -> SyncResult:
         ids = {record.record_id for record in records}
-        place = f"{self._name} {self._uri}"
-        done = self._journal.done.keys() if self._journal else done_at(self._results.mirrored_file, place)
+        done = self._journal.done.keys() if self._journal else done_at(self._results.mirrored_file, self._place)
         there = ids & done
         return SyncResult(len(there & self._mirrored), len(there - self._mirrored), len(ids) - len(there), self.reason)
 
@@ -232,15 +244,13 @@ def sync(
 
 def grid_name(results: ResultsFolder) -> str:
     """The grid's name as its resolved file says it, else the folder's."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
+    from mnistbench.yaml_places import plain, read_document
 
     try:
-        plain = YAML(typ="safe", pure=True).load(results.grid_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, YAMLError):
+        grid = plain(read_document(results.grid_file.read_text(encoding="utf-8"), "grid.yaml"))
+        return str(grid["name"])
+    except (OSError, UnicodeDecodeError, UserError, KeyError, TypeError):
         return results.name
-    name = plain.get("name") if isinstance(plain, dict) else None
-    return name if isinstance(name, str) and name else results.name
 
 
 def _all_records(results: ResultsFolder) -> list[CellRecord]:
@@ -265,7 +275,11 @@ def _within(seconds: float, work: Callable[[], Answer]) -> Answer:
 
     thread = threading.Thread(target=run, daemon=True, name="mirror")
     thread.start()
-    thread.join(seconds)
+    try:
+        thread.join(seconds)
+    except BaseException:
+        thread.join(1.0)  # Ctrl-C: let the run be closed, if the server is well
+        raise
     if not outcome:
         raise NoAnswer
     answer, error = outcome[0]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mnistbench.errors import UserError
 from mnistbench.records import CellRecord
 from mnistbench.results import read_record
-from mnistbench.tracking.address import checked, default_uri, reason, shown, sqlite_path
+from mnistbench.tracking.address import checked, default_uri, place, reason, shown, sqlite_path
 from mnistbench.tracking.journal import Journal
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def rebuild(experiment: str, uri: str | None, results: ResultsFolder) -> Rebuilt
             raise UserError(reason(error, uri)) from None
         results.create()
         with results.lock():
-            journal = Journal.read(results.mirrored_file, server.key, f"{experiment} {uri}")
+            journal = Journal.read(results.mirrored_file, server.key, place(uri, experiment))
             had = {record.record_id: record for record in _in_folder(results)}
             new = [(run_id, record) for run_id, record in found if record.record_id not in had]
             for run_id, record in found:

@@ -153,10 +153,10 @@ class Server:
                     whole = run.info.status != "RUNNING"  # closing it is the last thing that mirroring does
                     found.setdefault(record_id, []).append(FoundRun(str(run.info.run_id), whole))
         for runs in found.values():
-            runs.sort(key=lambda run: (run.run_id not in keep, not run.whole, run.run_id))
-            for run in runs[1:]:
+            runs.sort(key=lambda it: (it.run_id not in keep, not it.whole, it.run_id))
+            for double in runs[1:]:
                 self._go_on()
-                self._client.delete_run(run.run_id)
+                self._client.delete_run(double.run_id)
         return {record_id: runs[0] for record_id, runs in found.items()}
 
     def doubt(self, records: Iterable[CellRecord]) -> None:
@@ -307,14 +307,13 @@ def make_database(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(f".{path.name}.lock")
     with FileLock(lock):
-        if path.exists():
-            return
-        for left_by_the_dead in path.parent.glob(f".{path.name}.*.part*"):
-            left_by_the_dead.unlink()
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        MlflowClient(tracking_uri=f"sqlite:///{part}").search_experiments(max_results=1)
-        part.replace(path)
-        lock.unlink()  # who still waits for it finds the database
+        if not path.exists():
+            for left_by_the_dead in path.parent.glob(f".{path.name}.*.part*"):
+                left_by_the_dead.unlink()
+            part = path.with_name(f".{path.name}.{os.getpid()}.part")
+            MlflowClient(tracking_uri=f"sqlite:///{part}").search_experiments(max_results=1)
+            part.replace(path)
+        lock.unlink(missing_ok=True)  # from now on nobody needs it: the database is there
 
 
 @contextmanager

@@ -1,0 +1,618 @@
+"""Mirroring into sqlite, and all that needs no server: addresses, journal, what a run shows, reading back."""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from synthetic import START, make_cell, make_environment, make_record
+
+from mnistbench.cell import Component, Training
+from mnistbench.errors import UserError
+from mnistbench.records import CellRecord
+from mnistbench.results import ResultsFolder
+from mnistbench.tracking import Mirror, address, download_weights, rebuild, sync
+from mnistbench.tracking.content import RECORD_ID, milliseconds, run_content
+from mnistbench.tracking.journal import Journal, done_at
+from mnistbench.tracking.server import Server, make_database, prepare
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh database, made once: its migrations take seconds."""
+    path = tmp_path_factory.mktemp("database") / "mlflow.db"
+    prepare(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def uri(empty_database: Path, tmp_path: Path) -> str:
+    """An address of a database of this test's own."""
+    return f"sqlite:///{shutil.copy(empty_database, tmp_path / 'mlflow.db')}"
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> ResultsFolder:
+    """An empty results folder of a grid called quick."""
+    folder = ResultsFolder(tmp_path / "results" / "quick")
+    folder.create()
+    return folder
+
+
+def filled(results: ResultsFolder, count: int = 3, **changes: object) -> list[CellRecord]:
+    """Write records of as many seeds."""
+    records = [
+        make_record(make_cell(seed=seed), started_at=START + timedelta(seconds=seed), **changes)  # type: ignore[arg-type]
+        for seed in range(count)
+    ]
+    for record in records:
+        results.write(record)
+    return records
+
+
+def runs(uri: str, experiment: str = "quick", kind: str = "cell") -> list[object]:
+    """All runs of that kind, as MLflow's own client gives them."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    return list(client.search_runs([found.experiment_id], f"tags.`mnistbench.kind` = '{kind}'", max_results=5000))
+
+
+# Addresses
+
+
+def test_the_default_is_the_database_that_plain_mlflow_ui_opens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert address.default_uri(tmp_path) == f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking.example:5000")
+    assert address.default_uri(tmp_path) == "http://tracking.example:5000"
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("mlruns", "sqlite:///mlflow.db"),
+        ("file:///tmp/mlruns", "sqlite:///mlflow.db"),
+        ("sqlite://", "names no database file"),
+        ("sqlite:///a.db?mode=ro", "names no database file"),
+        ("http://", "names no host"),
+        ("http://a b", "names no host"),
+        ("http://[::1", "Invalid IPv6"),
+        ("http://host:99999999", "Port out of range"),
+        ("gopher://bob:hunter22@host", "there are http, https"),
+    ],
+)
+def test_an_address_that_mlflow_cannot_use_is_refused_with_the_way_out(uri: str, says: str) -> None:
+    with pytest.raises(UserError, match="tracking URI") as caught:
+        address.checked(uri)
+    assert says in str(caught.value)
+    assert "hunter22" not in str(caught.value)
+
+
+SECRETS = ["http://bob:hunter22@host:5000/x", "postgresql://bob:p%40ss%2Fword@host/db", "http://u:p@ss/w@host/x"]
+
+
+@pytest.mark.parametrize("uri", SECRETS)
+def test_what_a_message_quotes_of_an_address_is_hidden(uri: str) -> None:
+    message = f'could not reach {uri}: password authentication failed for user "bob" with hunter22 and p@ss/word'
+    hidden = address.redact(message, uri) if "p@ss/w@" not in uri else address.redact(f"could not reach {uri}", uri)
+    own = {"http://bob:hunter22@host:5000/x": ["bob", "hunter22"], SECRETS[1]: ["bob", "p%40ss", "p@ss/word"]}
+    for secret in own.get(uri, ["u:p", "p@ss", "ss/w"]):
+        assert secret not in hidden
+    assert "could not reach" in hidden
+    assert "***" in hidden
+
+
+def test_secrets_of_the_environment_and_the_home_folder_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "correct horse")
+    monkeypatch.setenv("HOME", "/home/alice")
+    hidden = address.redact("sent correct horse from /home/alice/x.db", "http://host")
+    assert hidden == "sent *** from ~/x.db"
+
+
+def test_an_address_is_shown_without_user_password_and_query() -> None:
+    assert address.shown("postgresql://bob:hunter22@db.example:5432/mlflow?sslkey=x") == (
+        "postgresql://db.example:5432/mlflow"
+    )
+    assert address.shown("http://bob:hunter22@[::1") == "***"
+
+
+def test_the_command_shown_for_the_ui_is_the_light_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    command = address.ui_command(address.default_uri(tmp_path), tmp_path)
+    assert command.startswith("MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false ")
+    assert command.endswith("mlflow ui --workers 1")
+    assert address.ui_command("http://bob:hunter22@host:5000", tmp_path) == "http://host:5000"
+    assert "hunter22" not in address.ui_command("postgresql://bob:hunter22@host/db", tmp_path)
+
+
+def test_an_old_mlruns_folder_makes_the_ui_command_name_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow would open its closed file store there instead."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "mlruns" / "0").mkdir(parents=True)
+    (tmp_path / "mlruns" / "0" / "meta.yaml").touch()
+    uri = address.default_uri(tmp_path)
+    assert uri.startswith("sqlite:")
+    assert address.ui_command(uri, tmp_path).endswith("--backend-store-uri 'sqlite:///mlflow.db'")
+
+
+def test_tracking_is_imported_without_mlflow() -> None:
+    code = "import sys, mnistbench.tracking; sys.exit('mlflow' in sys.modules or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# The journal
+
+
+def test_the_journal_tells_what_is_done_from_what_is_open(tmp_path: Path) -> None:
+    journal = Journal.read(tmp_path / "mirrored.jsonl", "1-99", "quick http://host")
+    journal.intend("a")
+    journal.intend("b")
+    journal.complete("a", "run-a")
+    again = Journal.read(tmp_path / "mirrored.jsonl", "1-99")
+    assert again.done == {"a": "run-a"}
+    assert again.open == {"b"}
+    assert Journal.read(tmp_path / "mirrored.jsonl", "2-99").done == {}, "another experiment knows nothing of it"
+    assert done_at(tmp_path / "mirrored.jsonl", "quick http://host") == {"a"}
+
+
+def test_a_journal_cut_off_at_any_byte_loses_its_last_line_only(tmp_path: Path) -> None:
+    path = tmp_path / "mirrored.jsonl"
+    journal = Journal.read(path, "1-99")
+    for record_id in ("a", "b"):
+        journal.complete(record_id, f"run-{record_id}")
+    whole = path.read_bytes()
+    first_line = whole.index(b"\n") + 1
+    for length in range(first_line, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        cut = Journal.read(path, "1-99")
+        assert cut.done == {"a": "run-a"}
+        cut.complete("c", "run-c")
+        assert Journal.read(path, "1-99").done == {"a": "run-a", "c": "run-c"}
+
+
+# What a run shows
+
+
+def test_a_run_has_at_most_20_metrics_and_one_param_for_each_axis() -> None:
+    cell = make_cell(optimizer=Component(name="sgd", options={"lr": 0.1, "momentum": 0.9}))
+    record = make_record(cell, accuracies=(0.95, 0.98), flags=["short"])
+    full = [replace(epoch, validation_loss=0.1, validation_accuracy=0.9) for epoch in record.epochs]
+    memory = replace(record.memory, device_peak_bytes=1)  # type: ignore[type-var]
+    content = run_content(record.with_changes(epochs=full, memory=memory))
+    keys = {point.key for point in content.points}
+    assert len(keys) <= 20
+    assert {"train/loss", "test/accuracy", "speed/seconds_to_target", "final/test_accuracy"} <= keys
+    assert content.params["optimizer"] == "sgd(momentum=0.9)"
+    assert content.params["lr"] == "0.1"
+    assert content.params["optimizer.momentum"] == "0.9"
+    assert content.tags["mnistbench.flags"] == "short"
+
+
+def test_the_last_throughput_of_a_run_is_sum_over_sum() -> None:
+    record = make_record(examples_per_second=30_000)
+    slow_second = replace(record.epochs[1], train_seconds=8.0)
+    content = run_content(record.with_changes(epochs=[record.epochs[0], slow_second]))
+    last = [point for point in content.points if point.key == "speed/examples_per_second"][-1]
+    seconds = record.epochs[0].train_seconds + 8.0
+    assert last.value == pytest.approx(sum(epoch.examples for epoch in record.epochs) / seconds)
+
+
+def test_the_default_lr_is_shown_where_the_cell_does_not_say_one() -> None:
+    assert run_content(make_record(make_cell(optimizer="adam"))).params["lr"] == "0.001"
+    assert run_content(make_record(make_cell(optimizer="my:Own"))).params["lr"] == "unknown"
+
+
+def test_time_to_target_is_left_out_where_the_target_was_not_reached() -> None:
+    content = run_content(make_record(accuracies=(0.5, 0.6)))
+    assert "speed/seconds_to_target" not in {point.key for point in content.points}
+
+
+def test_values_that_are_not_finite_are_left_out() -> None:
+    """NaN breaks the run page of MLflow's UI."""
+    record = make_record(status="diverged")
+    broken = [replace(epoch, train_loss=math.nan, test_loss=math.inf) for epoch in make_record().epochs]
+    content = run_content(record.with_changes(epochs=broken))
+    assert all(math.isfinite(point.value) for point in content.points)
+    assert content.status == "FAILED"
+    assert content.tags["mnistbench.status"] == "diverged"
+
+
+def test_the_same_record_always_gives_the_same_content() -> None:
+    record = make_record()
+    assert run_content(record) == run_content(CellRecord.from_json(json.loads(json.dumps(record.to_json()))))
+
+
+# Mirroring
+
+
+def test_a_mirrored_record_is_a_run_with_curves_params_tags_and_the_record(uri: str, results: ResultsFolder) -> None:
+    from mlflow import MlflowClient
+    from mlflow.artifacts import load_dict
+
+    (record,) = filled(results, 1)
+    mirror = Mirror(uri, results, "quick")
+    assert mirror.open(), mirror.reason
+    assert mirror.write(record), mirror.reason
+    (run,) = runs(uri)
+    assert run.info.status == "FINISHED"
+    assert run.info.start_time == milliseconds(record.started_at)
+    assert run.data.params["architecture"] == "mlp"
+    assert run.data.tags[RECORD_ID] == record.record_id
+    assert run.data.tags["mlflow.source.git.commit"] == "0123abc"
+    client = MlflowClient(tracking_uri=uri)
+    curve = client.get_metric_history(run.info.run_id, "test/accuracy")
+    assert [(point.step, point.value) for point in curve] == [(1, 0.96), (2, 0.975)]
+    assert load_dict(f"{run.info.artifact_uri}/record.json") == record.to_json()
+
+
+def test_mirroring_twice_changes_nothing(uri: str, results: ResultsFolder) -> None:
+    filled(results)
+    assert sync(results, uri).mirrored == 3
+    before = [run.to_dictionary() for run in runs(uri)]
+    again = sync(results, uri)
+    assert (again.mirrored, again.already, again.failed, again.reason) == (0, 3, 0, None)
+    assert [run.to_dictionary() for run in runs(uri)] == before
+
+
+def test_replaying_a_run_leaves_each_metric_once(uri: str, results: ResultsFolder) -> None:
+    from mlflow import MlflowClient
+
+    (record,) = filled(results, 1)
+    prepare(uri)
+    server = Server(uri, "quick")
+    run_id = server.create_run(record)
+    for _ in range(3):
+        server.fill_run(run_id, record, results.models)
+    history = MlflowClient(tracking_uri=uri).get_metric_history(run_id, "train/loss")
+    assert len(history) == len(record.epochs)
+
+
+def test_a_lost_journal_makes_no_doubles(uri: str, results: ResultsFolder) -> None:
+    filled(results, 25)
+    sync(results, uri)
+    results.mirrored_file.unlink()
+    again = sync(results, uri)
+    assert (again.mirrored, again.already) == (0, 25)
+    assert len(runs(uri)) == 25
+
+
+def test_a_second_run_of_a_record_is_deleted(uri: str, results: ResultsFolder) -> None:
+    """A server can answer so late that its run is made a second time."""
+    (record,) = filled(results, 1)
+    prepare(uri)
+    server = Server(uri, "quick")
+    server.create_run(record)
+    server.create_run(record)
+    assert sync(results, uri).mirrored == 1
+    (run,) = runs(uri)
+    assert run.info.status == "FINISHED"
+
+
+def test_the_same_folder_can_be_mirrored_to_a_second_server(
+    uri: str, empty_database: Path, results: ResultsFolder, tmp_path: Path
+) -> None:
+    filled(results)
+    sync(results, uri)
+    other = f"sqlite:///{shutil.copy(empty_database, tmp_path / 'other.db')}"
+    assert sync(results, other).mirrored == 3
+    assert sync(results, uri).already == 3
+
+
+def test_a_database_made_anew_gets_everything_again(
+    uri: str, empty_database: Path, results: ResultsFolder, tmp_path: Path
+) -> None:
+    filled(results)
+    sync(results, uri)
+    database = tmp_path / "mlflow.db"
+    moved = database.rename(tmp_path / "old.db")
+    new = f"sqlite:///{shutil.copy(empty_database, tmp_path / 'new.db')}"
+    assert sync(results, new).mirrored == 3
+    assert sync(results, f"sqlite:///{moved}").already == 3, "it is known again under its new path"
+
+
+def test_failed_and_killed_attempts_are_runs_too_and_skipped_cells_are_not(uri: str, results: ResultsFolder) -> None:
+    cell = make_cell()
+    for attempt, status in enumerate(["killed", "failed", "finished"], start=1):
+        results.write(make_record(cell, status=status, attempt=attempt, started_at=START + timedelta(hours=attempt)))  # type: ignore[arg-type]
+    results.write(make_record(make_cell(device="cuda"), status="skipped"))
+    result = sync(results, uri)
+    assert (result.mirrored, result.failed) == (3, 0)
+    assert sorted(run.info.status for run in runs(uri)) == ["FAILED", "FINISHED", "KILLED"]
+
+
+def test_the_report_lies_on_the_one_summary_run(uri: str, results: ResultsFolder) -> None:
+    from mlflow import MlflowClient
+
+    filled(results)
+    mirror = Mirror(uri, results, "quick")
+    assert mirror.open()
+    for text in ("first", "second"):
+        results.report_file.write_text(text)
+        assert mirror.finish().reason is None
+    (summary,) = runs(uri, kind="summary")
+    client = MlflowClient(tracking_uri=uri)
+    assert Path(client.download_artifacts(summary.info.run_id, "report.html")).read_text() == "second"
+    assert summary.data.tags["mnistbench.cells.finished"] == "3"
+
+
+def test_a_deleted_experiment_gives_way_to_a_new_one(uri: str, results: ResultsFolder) -> None:
+    """Names of deleted experiments stay taken."""
+    from mlflow import MlflowClient
+
+    filled(results, 1)
+    sync(results, uri)
+    client = MlflowClient(tracking_uri=uri)
+    client.delete_experiment(client.get_experiment_by_name("quick").experiment_id)
+    assert sync(results, uri).mirrored == 1
+    assert len(runs(uri, "quick-2")) == 1
+
+
+def test_the_experiment_has_the_name_in_the_grid_file(uri: str, tmp_path: Path) -> None:
+    folder = ResultsFolder(tmp_path / "elsewhere")
+    folder.create()
+    filled(folder, 1)
+    folder.grid_file.write_text("name: other grid\n")
+    sync(folder, uri)
+    assert len(runs(uri, "other grid")) == 1
+
+
+def test_hostile_names_are_mirrored_as_they_are(empty_database: Path, tmp_path: Path) -> None:
+    place = tmp_path / "a b#c%d 漢"
+    place.mkdir()
+    uri = f"sqlite:///{shutil.copy(empty_database, place / 'mlflow.db')}"
+    folder = ResultsFolder(place / "x'y")
+    folder.create()
+    name = "$x$ <script> 'quoted' 漢字 " + "long" * 100
+    record = make_record(make_cell(architecture=Component(name="my:Net", options={"kind": name})))
+    folder.write(record)
+    assert sync(folder, uri, experiment='it\'s #1 % "grid"').mirrored == 1
+    folder.mirrored_file.unlink()
+    assert sync(folder, uri, experiment='it\'s #1 % "grid"').already == 1
+    back = ResultsFolder(place / "back")
+    rebuild('it\'s #1 % "grid"', uri, back)
+    assert back.records() == [record]
+
+
+def test_a_folder_in_use_is_not_mirrored_beside_its_runner(uri: str, results: ResultsFolder) -> None:
+    with results.lock(), pytest.raises(UserError, match="in use"):
+        sync(results, uri)
+
+
+# Faults
+
+
+BOUNDARIES = ["create_run", "log_batch", "log_text", "set_terminated"]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("call", BOUNDARIES)
+def test_killed_at_any_call_a_restart_leaves_one_whole_run(
+    call: str, when: str, uri: str, results: ResultsFolder
+) -> None:
+    filled(results)
+    child = os.fork()
+    if child == 0:
+        _die_at(call, when, uri, results)
+    os.waitpid(child, 0)
+    open_before = [run for run in runs(uri) if run.info.status == "RUNNING"]
+    assert len(open_before) == (0 if (call, when) in [("create_run", "before"), ("set_terminated", "after")] else 1)
+    assert sync(results, uri).failed == 0
+    found = runs(uri)
+    assert len(found) == 3
+    assert {run.info.status for run in found} == {"FINISHED"}
+
+
+def _die_at(call: str, when: str, uri: str, results: ResultsFolder) -> None:
+    """Mirror, and kill this process at the second cell's call. Its database was not opened before the fork."""
+    from mlflow import MlflowClient
+
+    real = getattr(MlflowClient, call)
+    seen: list[str] = []
+
+    def dying(self: object, *args: object, **kwargs: object) -> object:
+        seen.append(call)
+        last = len(seen) == (3 if call in ("create_run", "set_terminated") else 2)  # the summary run is the first
+        if last and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        answer = real(self, *args, **kwargs)
+        if last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer
+
+    setattr(MlflowClient, call, dying)
+    try:
+        mirror = Mirror(uri, results, "quick")
+        for record in results.records():
+            mirror.write(record)
+    finally:
+        os._exit(1)
+
+
+def test_a_run_whose_record_is_gone_is_closed_as_killed(uri: str, results: ResultsFolder) -> None:
+    record = make_record()
+    prepare(uri)
+    server = Server(uri, "quick")
+    server.create_run(record)
+    Journal.read(results.mirrored_file, server.key).intend(record.record_id)
+    sync(results, uri)
+    (run,) = runs(uri)
+    assert run.info.status == "KILLED"
+    assert run.data.tags["mnistbench.status"] == "killed"
+
+
+def test_a_locked_database_costs_a_bounded_wait_and_no_record(uri: str, results: ResultsFolder) -> None:
+    records = filled(results)
+    mirror = Mirror(uri, results, "quick", wait_seconds=1.0)
+    assert mirror.open()
+    holder = sqlite3.connect(uri.removeprefix("sqlite:///"), isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    began = time.monotonic()
+    assert [mirror.write(record) for record in records] == [False, False, False]
+    assert time.monotonic() - began < 15, "one wait of a second, not one for each record"
+    result = mirror.finish()
+    assert result.failed == 3
+    assert result.reason is not None and "gives no answer in time" in result.reason
+    holder.execute("ROLLBACK")
+    holder.close()
+    assert sync(results, uri).failed == 0
+    time.sleep(0.5)
+    assert sync(results, uri).already == 3
+    assert len(runs(uri)) == 3
+
+
+@pytest.mark.parametrize("content", [b"not a database at all" * 100, b"SQLite format 3\0" + b"\0" * 2000])
+def test_a_database_that_is_none_is_named_and_left_alone(
+    content: bytes, results: ResultsFolder, tmp_path: Path
+) -> None:
+    path = tmp_path / "broken.db"
+    path.write_bytes(content)
+    filled(results)
+    result = sync(results, f"sqlite:///{path}")
+    assert result.failed == 3
+    assert result.reason is not None and "broken.db" in result.reason
+    assert path.read_bytes() == content
+
+
+def test_four_processes_open_a_missing_database_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        keys = pool.map(_mirror_own_folder, [(str(path), str(tmp_path / f"worker{i}"), i) for i in range(4)])
+    assert keys == [(1, 0, None)] * 4
+    uri = f"sqlite:///{path}"
+    assert len(runs(uri)) == 4
+    assert len(runs(uri, kind="summary")) == 1
+    assert sorted(item.name for item in tmp_path.iterdir() if "mlflow" in item.name) == ["mlflow.db"]
+
+
+def _mirror_own_folder(job: tuple[str, str, int]) -> tuple[int, int, str | None]:
+    database, folder, seed = job
+    results = ResultsFolder(folder)
+    results.create()
+    results.write(make_record(make_cell(seed=seed)))
+    results.report_file.write_text("report")
+    result = sync(results, f"sqlite:///{database}", experiment="quick")
+    return result.mirrored, result.failed, result.reason
+
+
+def test_killed_while_it_makes_the_database_leaves_none(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    maker = multiprocessing.get_context("spawn").Process(target=_make_forever, args=(str(path),))
+    maker.start()
+    while not list(tmp_path.glob(".mlflow.db.*.part")):
+        assert maker.is_alive()
+        time.sleep(0.01)
+    maker.kill()
+    maker.join()
+    assert not path.exists()
+    make_database(path)
+    assert path.exists()
+    assert [item.name for item in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def _make_forever(path: str) -> None:
+    Path.replace = lambda self, target: time.sleep(60)  # type: ignore[method-assign,assignment]
+    prepare(f"sqlite:///{path}")
+
+
+# Reading back
+
+
+def test_a_results_folder_is_rebuilt_from_the_runs_alone(uri: str, results: ResultsFolder, tmp_path: Path) -> None:
+    cell = make_cell(seed=99)
+    filled(results)
+    for attempt, status in enumerate(["failed", "finished"], start=1):
+        results.write(make_record(cell, status=status, attempt=attempt, started_at=START + timedelta(hours=attempt)))  # type: ignore[arg-type]
+    results.grid_file.write_text("name: quick\n")
+    sync(results, uri)
+    back = ResultsFolder(tmp_path / "back")
+    done = rebuild("quick", uri, back)
+    assert (done.written, done.already, done.set_aside) == (5, 0, [])
+    assert back.records() == results.records()
+    assert back.attempts() == results.attempts()
+    assert back.grid_file.read_text() == "name: quick\n"
+    assert sync(back, uri).already == 5, "its records are known to be on the server"
+    assert rebuild("quick", uri, back).already == 5
+
+
+def test_two_machines_records_of_one_cell_both_come_back(uri: str, tmp_path: Path) -> None:
+    for machine in ("laptop", "server"):
+        folder = ResultsFolder(tmp_path / machine)
+        folder.create()
+        folder.write(make_record(environment=make_environment(machine)))
+        sync(folder, uri, experiment="quick")
+    back = ResultsFolder(tmp_path / "back")
+    rebuild("quick", uri, back)
+    assert len({record.environment.machine_id for record in back.records()}) == 2  # type: ignore[union-attr]
+
+
+def test_an_unknown_experiment_is_answered_with_the_nearest(uri: str, results: ResultsFolder, tmp_path: Path) -> None:
+    filled(results, 1)
+    sync(results, uri)
+    with pytest.raises(UserError, match="did you mean 'quick'"):
+        rebuild("quikc", uri, ResultsFolder(tmp_path / "back"))
+    with pytest.raises(UserError, match="no database"):
+        rebuild("quick", f"sqlite:///{tmp_path / 'none.db'}", ResultsFolder(tmp_path / "back"))
+    assert not (tmp_path / "back").exists()
+    assert not (tmp_path / "none.db").exists()
+
+
+@pytest.mark.parametrize("spoil", ["cut", "other id", "path in id", "gone"])
+def test_a_spoilt_record_on_the_server_is_set_aside(
+    spoil: str, uri: str, results: ResultsFolder, tmp_path: Path
+) -> None:
+    records = filled(results, 2)
+    if spoil == "path in id":
+        records[0] = make_record(make_cell(seed=7), record_id="../../../../outside")
+        results.write(records[0])
+    sync(results, uri)
+    run = next(run for run in runs(uri) if run.data.tags[RECORD_ID] == records[0].record_id)
+    artifact = Path(run.info.artifact_uri.removeprefix("file://")) / "record.json"
+    if spoil == "cut":
+        artifact.write_text(artifact.read_text()[:-100])
+    elif spoil == "other id":
+        artifact.write_text(artifact.read_text().replace(records[0].record_id, records[1].record_id))
+    elif spoil == "gone":
+        artifact.unlink()
+    back = ResultsFolder(tmp_path / "back")
+    done = rebuild("quick", uri, back)
+    assert [run_id for run_id, _ in done.set_aside] == [run.info.run_id]
+    assert records[0].cell_id not in {record.cell_id for record in back.records()}
+
+
+def test_kept_models_travel_with_their_run(uri: str, results: ResultsFolder, tmp_path: Path) -> None:
+    (record,) = filled(results, 1)
+    kept = results.models / record.record_id
+    kept.mkdir(parents=True)
+    (kept / "last.safetensors").write_bytes(b"weights")
+    (kept / "last.json").write_text("{}")
+    sync(results, uri)
+    (run,) = runs(uri)
+    (weights,) = download_weights(run.info.run_id, uri, tmp_path / "downloads")
+    assert weights.read_bytes() == b"weights"
+    assert weights.with_suffix(".json").exists()
+    with pytest.raises(UserError, match="no MLflow run id"):
+        download_weights("../x", uri, tmp_path)
+
+
+def test_training_settings_are_among_the_params() -> None:
+    params = run_content(make_record(make_cell(training=Training(epochs=2, loss="mse")))).params
+    assert (params["epochs"], params["loss"]) == ("2", "mse")
