@@ -85,7 +85,7 @@ def rerun_and_compare(record: CellRecord, *, data_dir: Path | None = None, plugi
         data_directory=str(prepared.directory),
         data=record.data or Data(sha256=prepared.sha256),
         plugins=plugins,
-        replay=record.execution_resolved,
+        resolved=record.execution_resolved,
     )
     executor = ProcessExecutor()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,9 +12,14 @@ import typer
 from mnistbench.commands import flags
 from mnistbench.commands.flags import RESULTS, TRACKING
 from mnistbench.errors import UserError
+from mnistbench.flag_values import seconds
+from mnistbench.flag_values import shard as read_shard
 
 if TYPE_CHECKING:
+    from mnistbench.executors import Executor
     from mnistbench.grid import Grid
+    from mnistbench.plugins import Plugins
+    from mnistbench.resolved import ResolvedGrid
 
 HOW = "How cells run"
 
@@ -68,38 +74,157 @@ def run(
     What has a result is kept; what failed is tried again. Ctrl-C once ends the present cell and writes the report.
     """
     from mnistbench.commands.outcome import print_outcome, write_outcome
-    from mnistbench.commands.screen import screen
     from mnistbench.plugins import load_plugins
+    from mnistbench.progress import for_stream
+    from mnistbench.results import ResultsFolder
     from mnistbench.runner import run_grid
+    from mnistbench.standing import Noted
 
-    budget_seconds, timeout_seconds = flags.seconds(budget, "--budget"), flags.seconds(timeout, "--timeout")
-    part = flags.shard(shard)
+    budget_seconds, timeout_seconds = seconds(budget, "--budget"), seconds(timeout, "--timeout")
+    part = read_shard(shard)
     if ray_address is not None and executor is not ExecutorName.ray:
         raise UserError("--ray-address needs --executor ray")
     if no_tracking and tracking_uri is not None:
         raise UserError("--tracking-uri and --no-tracking exclude each other")
     plugins = load_plugins(plugin or [])
-    loaded = load_grid(grid, set_, plugin, max_cells)
+    loaded = load_grid(grid, set_, plugins, max_cells)
     if dry_run:
-        return print_plan(loaded, out=out, only=only, shard=part, budget_seconds=budget_seconds, data_dir=data_dir)
-    with screen() as progress:
-        summary = run_grid(
+        from mnistbench import planning
+
+        planned = planning.plan(
             loaded,
-            out=out,
-            data_dir=data_dir,
-            tracking_uri=tracking_uri,
-            tracking=not no_tracking,
-            executor=executor.value,
-            timeout_seconds=timeout_seconds,
-            fail_fast=fail_fast,
-            force=force,
+            results=out,
             only=only or (),
-            plugins=plugins,
-            progress=progress,
-            rerun_noisy=rerun_noisy,
             shard=part,
             budget_seconds=budget_seconds,
+            data_dir=data_dir,
+            plugins=plugins,
         )
-    write_outcome([summary.results], figures=figures, tensorboard=tensorboard)
-    print_outcome(summary)
+        print("\n".join([*planned.lines(), *planned.cell_lines()]))
+        return 0
+    summary = run_grid(
+        loaded,
+        out=out,
+        data_dir=data_dir,
+        tracking_uri=tracking_uri,
+        tracking=not no_tracking,
+        executor=_executor(executor, ray_address),
+        timeout_seconds=timeout_seconds,
+        fail_fast=fail_fast,
+        force=force,
+        only=only or (),
+        plugins=plugins,
+        progress=Noted(for_stream(), ResultsFolder(out or Path("results") / loaded.name)),
+        rerun_noisy=rerun_noisy,
+        shard=part,
+        budget_seconds=budget_seconds,
+        write_report=lambda results: write_outcome([results], figures=figures, tensorboard=tensorboard),
+    )
+    print_outcome(summary, f"python -m mnistbench run {grid}" + (f" --out {out}" if out else ""), tracking_uri)
     return summary.exit_code
+
+
+def _executor(name: ExecutorName, ray_address: str | None) -> str | Executor:
+    if name is not ExecutorName.ray:
+        return name.value
+    from importlib import import_module
+
+    found: Executor = import_module("mnistbench.executors_ray").RayExecutor(ray_address)
+    return found
+
+
+def plan(
+    grid: flags.GridFile,
+    *,
+    resolved: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the cells as JSON, for `run FILE` on a machine with torch alone."),
+    ] = None,
+    device: Annotated[
+        list[str] | None, typer.Option(help="Devices of the machine that will run it.", show_default="this machine's")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Results folder.", show_default="results/<name>")
+    ] = None,
+    only: flags.Only = None,
+    set_: flags.Set = None,
+    shard: flags.Shard = None,
+    budget: flags.Budget = None,
+    plugin: flags.Plugin = None,
+    max_cells: flags.MaxCells = 100_000,
+    data_dir: flags.DataDir = None,
+) -> None:
+    """How many cells a grid has, what is left of them, and how long that will take here; trains nothing."""
+    from mnistbench import planning
+    from mnistbench.plugins import load_plugins
+
+    budget_seconds, part = seconds(budget, "--budget"), read_shard(shard)
+    plugins = load_plugins(plugin or [])
+    loaded = load_grid(grid, set_, plugins, sys.maxsize)
+    count = planning.count(loaded, device)
+    print(f"{loaded.name}: {count:,} cells")
+    if count > max_cells:
+        print(f"more than --max-cells {max_cells:,}: `run` would refuse it, and this looks no further")
+        return
+    planned = planning.plan(
+        loaded,
+        results=out,
+        devices=device,
+        only=only or (),
+        shard=part,
+        budget_seconds=budget_seconds,
+        data_dir=data_dir,
+        plugins=plugins,
+    )
+    for line in planned.lines():
+        print(line)
+    if resolved is not None:
+        planning.write(loaded, planned, resolved)
+        print(f"written: {resolved}; run it with `python -m mnistbench run {resolved} --no-tracking`")
+
+
+def status(folder: flags.Folder) -> int:
+    """How far a run is: counts by status, the best cells so far, and who is at it."""
+    from rich.console import Console
+
+    from mnistbench.commands.outcome import print_best
+    from mnistbench.results import ResultsFolder
+    from mnistbench.standing import standing
+
+    results = ResultsFolder(flags.results_folder(folder))
+    console = Console(highlight=False)
+    print_best(results, console)
+    for line in standing(results):
+        console.print(line, markup=False, soft_wrap=True)
+    return 0
+
+
+def sync(folder: flags.Folder, *, tracking_uri: flags.TrackingUri = None) -> int:
+    """Mirror into MLflow what is not there yet; doing it twice changes nothing."""
+    from mnistbench import tracking
+    from mnistbench.results import ResultsFolder
+
+    done = tracking.sync(ResultsFolder(flags.results_folder(folder)), tracking_uri)
+    print(f"{done.mirrored} records mirrored now, {done.already} were there already, {done.failed} are missing")
+    if done.failed:
+        print(f"error: {done.reason}; run `sync` again later", file=sys.stderr)
+        return 1
+    print(f"look at them: {tracking.ui_command(tracking_uri or tracking.default_uri())}")
+    return 0
+
+
+def load_grid(path: Path, overrides: list[str] | None, plugins: Plugins, max_cells: int) -> Grid | ResolvedGrid:
+    """A grid file, or one that was resolved to its cells elsewhere.
+
+    Raises:
+        UserError: for whatever is wrong with it, with places.
+    """
+    if path.suffix == ".json":
+        from mnistbench.resolved import read_resolved
+
+        if overrides:
+            raise UserError(f"--set changes a grid file, and {path} holds cells: change the grid, and resolve it again")
+        return read_resolved(path)
+    from mnistbench.grid import Grid
+
+    return Grid.load(path, overrides=overrides or (), plugins=plugins, max_cells=max_cells)

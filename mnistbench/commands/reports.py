@@ -24,8 +24,9 @@ def report(
     """Make the report again from the records; several folders become one report."""
     from mnistbench.commands.outcome import write_outcome
     from mnistbench.errors import UserError
+    from mnistbench.results import ResultsFolder
 
-    places = [results_folder(folder) for folder in folders]
+    places = [ResultsFolder(results_folder(folder)) for folder in folders]
     if len(places) > 1 and out is None:
         raise UserError("several folders make a report of their own: say where with --out both.html")
     print(write_outcome(places, out=out, figures=figures, tensorboard=tensorboard))
@@ -62,7 +63,8 @@ def merge(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder to make.")],
 ) -> None:
     """Put the records of several folders into one; the same cell of two machines stays two records."""
-    from mnistbench.results import ResultsFolder, merge_folders
+    from mnistbench.merging import merge_folders
+    from mnistbench.results import ResultsFolder
 
     sources = [ResultsFolder(results_folder(folder)) for folder in folders]
     count = merge_folders(sources, ResultsFolder(out))
@@ -86,6 +88,8 @@ def from_mlflow(
     from mnistbench.results import ResultsFolder
 
     folder = ResultsFolder(out or Path("results") / experiment)
-    count = tracking.rebuild(experiment, tracking_uri, folder)
-    print(f"{count} records of experiment {experiment}: {folder.path}")
-    print(write_outcome([folder.path]))
+    rebuilt = tracking.rebuild(experiment, tracking_uri, folder)
+    print(f"{rebuilt.written} records: {folder.path}")
+    for run_id, reason in rebuilt.set_aside:
+        print(f"run {run_id} left out: {reason}")
+    print(write_outcome([folder]))

@@ -1,0 +1,115 @@
+"""What a run leaves to read: report, tables and figures on disk, and the last lines in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mnistbench.results import ResultsFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+    from mnistbench.runner import RunSummary
+
+SHOWN = 8
+"""Rows of the table of best cells."""
+
+
+def write_outcome(
+    folders: Sequence[ResultsFolder],
+    *,
+    out: Path | None = None,
+    figures: Path | None = None,
+    tensorboard: Path | None = None,
+) -> Path:
+    """Write the report with the tables beside it, and, where asked for, figures and TensorBoard's event files.
+
+    Returns:
+        The report's path.
+    """
+    from mnistbench.report.page import render
+
+    page = render(folders, out or folders[0].report_file, figures=figures)
+    if tensorboard is not None:
+        from mnistbench.tensorboard import write_events
+
+        for folder in folders:
+            write_events(folder.records(), tensorboard / folder.name)
+    return page
+
+
+def print_outcome(summary: RunSummary, command: str, tracking_uri: str | None = None) -> None:
+    """The last lines of a run: the best cells, counts by status, what to read, where the report is.
+
+    Args:
+        summary: of the run.
+        command: that goes on with it, for a run that was interrupted or has failed cells.
+        tracking_uri: as the command line gave it.
+    """
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    print_best(summary.results, console)
+    counts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in summary.counts.items() if count)
+    console.print(f"cells: {counts or 'none'}; {summary.kept} kept from before, {summary.ran} run now", markup=False)
+    for warning in _warnings(summary, command):
+        console.print(f"note: {warning}", markup=False, soft_wrap=True)
+    if summary.results.report_file.is_file():
+        console.print(f"report: {summary.results.report_file}", markup=False, soft_wrap=True)
+    if summary.tracking is not None and not summary.not_mirrored:
+        from mnistbench.tracking import default_uri, ui_command
+
+        console.print(f"in MLflow: {ui_command(tracking_uri or default_uri())}", markup=False, soft_wrap=True)
+
+
+def _warnings(summary: RunSummary, command: str) -> list[str]:
+    lines = list(summary.warnings)
+    if summary.added:
+        lines.append(f"{len(summary.added)} cells are new in the grid since the last run")
+    if summary.dropped:
+        lines.append(f"{len(summary.dropped)} cells left the grid: their records stay on disk, but leave the report")
+    if summary.not_mirrored:
+        reason = f" ({summary.not_mirrored_reason})" if summary.not_mirrored_reason else ""
+        lines.append(
+            f"{summary.not_mirrored} records are not in MLflow{reason}: `sync {summary.results.path}` mirrors them"
+        )
+    if summary.failed:
+        lines.append(f"{summary.failed} cells failed; the report says why, and `{command}` tries them again")
+    if summary.interrupted is not None:
+        lines.append(f"interrupted with {summary.left} cells left; `{command}` goes on")
+    return lines
+
+
+def print_best(results: ResultsFolder, console: Console) -> None:
+    """The first rows of the leaderboard; nothing if no cell has finished."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from mnistbench import analysis
+
+    board = analysis.leaderboard(analysis.results_frame(results.records())).frame
+    if board.empty:
+        return
+    columns = ["", "architecture", "optimizer", "batch", "device", "to target", "test accuracy", "examples/s", "seeds"]
+    table = Table(*columns, title="Best so far, by median", title_justify="left")
+    for _, row in board.sort_values("order").head(SHOWN).iterrows():
+        table.add_row(*(Text(text) for text in _best_row(row)))
+    console.print(table)
+
+
+def _best_row(row: pd.Series) -> list[str]:
+    schedule = "" if row["schedule_label"] == "constant" else f", {row['schedule_label']}"
+    return [
+        str(row["order"]),
+        str(row["architecture_label"]),
+        f"{row['optimizer_label']}{schedule}",
+        str(row["batch_size"]),
+        str(row["device"]),
+        str(row["seconds_text"]),
+        f"{row['test_accuracy']:.2%}",
+        f"{row['examples_per_second']:,.0f}",
+        str(row["seeds"]),
+    ]
