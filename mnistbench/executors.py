@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from mnistbench.cell import Cell
+from mnistbench.execution import KEPT_ALLOCATOR, levers_of
 from mnistbench.forkserver import PRELOAD, ForkServer, ServerLost, kill_group
 from mnistbench.records import CellRecord, EpochMeasurement, Error
 from mnistbench.redaction import redact
@@ -20,19 +21,16 @@ from mnistbench.worker import TRAIN_CELL, Job, find_function, train_safely, utc_
 
 OnEpoch = Callable[[Job, EpochMeasurement], None]
 
-ALLOCATOR_KEPT = {
-    "MALLOC_MMAP_THRESHOLD_": "4294967296",
-    "MALLOC_TRIM_THRESHOLD_": "4294967296",
-    "MALLOC_TOP_PAD_": "268435456",
-}
-"""glibc gives large blocks back to the system and faults them in again at every step; so it keeps them."""
-
 
 class Executor(Protocol):
     """Runs jobs, and yields a record for each in the order in which they end.
 
     An attempt that fails, hangs or is killed yields a record too. Closing the iterator ends what runs.
     """
+
+    def prepare(self, cells: Iterable[Cell]) -> None:
+        """Begin to load what these cells need, and return at once."""
+        ...
 
     def run(self, jobs: Iterable[Job], on_epoch: OnEpoch) -> Iterator[CellRecord]:
         """Take jobs one by one, as soon as there is room for the next."""
@@ -54,6 +52,9 @@ class InlineExecutor:
         self._train = train
         self._reason: str | None = None
         self._training = False
+
+    def prepare(self, cells: Iterable[Cell]) -> None:
+        """See `Executor`."""
 
     def run(self, jobs: Iterable[Job], on_epoch: OnEpoch) -> Iterator[CellRecord]:
         """See `Executor`."""
@@ -120,6 +121,11 @@ class ProcessExecutor:
         self._reason: str | None = None
         self._woken, self._wake = os.pipe()
         os.set_blocking(self._wake, False)
+
+    def prepare(self, cells: Iterable[Cell]) -> None:
+        """See `Executor`; servers import torch while the caller does something else."""
+        for cell in cells:
+            self._server_for(cell).start()
 
     def run(self, jobs: Iterable[Job], on_epoch: OnEpoch) -> Iterator[CellRecord]:
         """See `Executor`."""
@@ -232,13 +238,12 @@ class ProcessExecutor:
 
 def is_shared(cell: Cell) -> bool:
     """Whether other cells may run beside it."""
-    return cell.execution.options.get("isolation", "alone") == "shared"
+    return levers_of(cell.execution).isolation == "shared"
 
 
 def process_environment(cell: Cell) -> dict[str, str]:
     """Variables that must be there when the cell's process starts: how the allocator behaves."""
-    usual = "default" if cell.execution.name == "plain" else "keep"
-    return ALLOCATOR_KEPT if cell.execution.options.get("allocator", usual) == "keep" else {}
+    return KEPT_ALLOCATOR if levers_of(cell.execution).allocator == "keep" else {}
 
 
 def usable_cores() -> int:

@@ -54,8 +54,7 @@ class ForkServer:
         Raises:
             ServerLost: if the server does not start, or is gone.
         """
-        if self._process is None:
-            self._start()
+        self.start()
         assert self._control is not None
         try:
             socket.send_fds(self._control, [_ORDER], [channel.fileno(), log, stack])
@@ -102,8 +101,10 @@ class ForkServer:
         self._process = self._control = self._alive = None
         self._pieces = b""
 
-    def _start(self) -> None:
-        self.close()
+    def start(self) -> None:
+        """Start the server if it is not there, without waiting until it has imported."""
+        if self._process is not None:
+            return
         ours, theirs = socket.socketpair()
         alive, self._alive = os.pipe()
         self._output.seek(0)

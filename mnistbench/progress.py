@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 class Progress(Protocol):
     """What the runner tells while it works."""
 
+    def download(self, what: str, done: int, total: int | None) -> None:
+        """Data comes: what is being done, bytes done, and bytes in all, where that is known."""
+
     def begin(self, cells: int, kept: int) -> None:
         """So many cells are to run; so many had their result before."""
 
@@ -66,6 +69,9 @@ class Count:
 class Silent:
     """Tells nothing."""
 
+    def download(self, what: str, done: int, total: int | None) -> None:
+        """See `Progress`."""
+
     def begin(self, cells: int, kept: int) -> None:
         """See `Progress`."""
 
@@ -91,6 +97,13 @@ class PlainLines(Silent):
     def __init__(self, stream: IO[str] | None = None) -> None:
         self._stream = stream or sys.stderr
         self._count = Count()
+        self._downloads: set[str] = set()
+
+    def download(self, what: str, done: int, total: int | None) -> None:
+        """See `Progress`; said once."""
+        if what not in self._downloads:
+            self._downloads.add(what)
+            self.say(what)
 
     def begin(self, cells: int, kept: int) -> None:
         """See `Progress`."""
@@ -115,17 +128,25 @@ class LiveLine(Silent):
     def __init__(self, stream: IO[str] | None = None) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.table import Column
 
         self._console = Console(file=stream or sys.stderr)
         columns = (
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[left]}", markup=False),
-            TextColumn("{task.description}", markup=False),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
         )
         self._bar = Progress(*columns, console=self._console, auto_refresh=False)
         self._task = self._bar.add_task("", total=None, left="")
         self._count = Count()
+
+    def download(self, what: str, done: int, total: int | None) -> None:
+        """See `Progress`; one line that counts up."""
+        share = f" {done / total:.0%}" if total else f" {done / 2**20:.1f} MiB"
+        self._console.print(f"{what}{share}", end="\r", markup=False, highlight=False)
+        if total is not None and done >= total:
+            self._console.print()
 
     def begin(self, cells: int, kept: int) -> None:
         """See `Progress`."""

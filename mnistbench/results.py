@@ -198,6 +198,10 @@ class ResultsFolder:
         # A runner killed between the copy and the replacement leaves the attempt in both places.
         return [record for record in found if isinstance(record, CellRecord) and not self._counts(record)]
 
+    def attempt_ids(self) -> set[str]:
+        """Record ids of the attempts, by their file names."""
+        return {path.stem.rpartition(".")[2] for path in _json_files(self.attempts_folder)}
+
     def set_aside(self, files: Iterable[Path]) -> None:
         """Move files out of `cells/`; only the runner does so, while it holds the lock.
 
@@ -272,7 +276,7 @@ class ResultsFolder:
             remove_parts(folder)
         shutil.rmtree(self.unfinished, ignore_errors=True)
         if self.models.is_dir():
-            known = {*record_ids, *(path.stem.rpartition(".")[2] for path in _json_files(self.attempts_folder))}
+            known = {*record_ids, *self.attempt_ids()}
             for directory in self.models.iterdir():
                 if directory.name not in known:
                     shutil.rmtree(directory, ignore_errors=True)
