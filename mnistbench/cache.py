@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mnistbench.arrays import ARRAY_NAMES, DESCRIPTION, Arrays, DataSpec, check, checksum, load
 from mnistbench.errors import UserError
@@ -158,10 +159,7 @@ def write_entry(directory: Path, arrays: Arrays) -> Entry:
         temporary = Path(tempfile.mkdtemp(prefix=f"{directory.name}.making-", dir=directory.parent))
         try:
             for name, array in arrays.items():
-                with (temporary / f"{name}.npy").open("wb") as file:
-                    np.save(file, array, allow_pickle=False)
-                    file.flush()
-                    os.fsync(file.fileno())
+                _write_array(temporary / f"{name}.npy", array)
             entry = Entry(directory=temporary, spec=arrays.spec, sha256=checksum(arrays), notes=arrays.notes)
             _write_note(entry)
             if directory.exists():  # damaged: set it aside first, since a folder is not replaced in one step
@@ -185,6 +183,16 @@ def writing_to(folder: Path) -> Iterator[None]:
             f"the cache folder {folder} cannot be written: {reason}\n"
             "set MNISTBENCH_CACHE to a folder with room for 100 MB"
         ) from error
+
+
+def _write_array(path: Path, array: npt.NDArray[Any]) -> None:
+    """Write a `.npy` file through to the disk. (`np.save` hides why a write failed, such as a full disk.)"""
+    array = np.ascontiguousarray(array)
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _remove_abandoned(directory: Path) -> None:

@@ -234,16 +234,15 @@ def _survey_official(source: OfficialSource, search: Search) -> Surveyed:
     files, said, found = source.files, [], False
     for place in search.places():
         seen = files.find(place)
-        where = f"{place.label} ({place.folder})"
         if seen.state == "incomplete":
-            said.append(f"{where}: incomplete, without {', '.join(seen.missing)}")
+            said.append(f"{place.where}: incomplete, without {', '.join(seen.missing)}")
         elif seen.state == "whole":
             try:
                 files.verify(place)
                 found = True
-                said.append(where)
+                said.append(place.where)
             except images.Damaged as error:
-                said.append(f"{where}: damaged: {error}")
+                said.append(f"{place.where}: damaged: {error}")
     if read_entry(entry_directory(source.entry_name)):
         found = True
         said.append(f"prepared in the cache ({cache_folder()})")

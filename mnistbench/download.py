@@ -134,25 +134,27 @@ def _chunks(url: str) -> Iterator[tuple[bytes, int | None]]:
     given_up = threading.Event()
     threading.Thread(target=_talk, args=(url, messages, given_up), daemon=True, name="download").start()
     try:
-        window_start, window_bytes, limit = time.monotonic(), 0, ANSWER_SECONDS
-        while True:
-            try:
-                message = messages.get(timeout=max(window_start + limit - time.monotonic(), 0.001))
-            except queue.Empty:
-                raise MirrorFailed(f"no answer in {limit:.0f} s", unreachable=True) from None
-            if message is None:
-                return
+        message = _wait_for(messages, ANSWER_SECONDS)
+        window_end, window_bytes = time.monotonic() + WINDOW_SECONDS, 0
+        while message is not None:
             if isinstance(message, Exception):
                 raise _explain(message) from message
             yield message
             window_bytes += len(message[0])
-            elapsed = time.monotonic() - window_start
-            if limit == ANSWER_SECONDS or window_bytes >= WINDOW_BYTES:
-                window_start, window_bytes, limit = time.monotonic(), 0, WINDOW_SECONDS
-            elif elapsed > limit:
-                raise MirrorFailed(f"too slow: {window_bytes} bytes in {elapsed:.0f} s")
+            if time.monotonic() > window_end:
+                if window_bytes < WINDOW_BYTES:
+                    raise MirrorFailed(f"too slow: {window_bytes} bytes in {WINDOW_SECONDS:g} s")
+                window_end, window_bytes = time.monotonic() + WINDOW_SECONDS, 0
+            message = _wait_for(messages, WINDOW_SECONDS)
     finally:
         given_up.set()
+
+
+def _wait_for(messages: queue.Queue[Message], seconds: float) -> Message:
+    try:
+        return messages.get(timeout=seconds)
+    except queue.Empty:
+        raise MirrorFailed(f"no answer in {seconds:g} s", unreachable=True) from None
 
 
 def _talk(url: str, messages: queue.Queue[Message], given_up: threading.Event) -> None:

@@ -62,6 +62,11 @@ class Place:
     label: str
     folder: Path
 
+    @property
+    def where(self) -> str:
+        """Both, for messages."""
+        return self.label if self.label == f"./{self.folder}" else f"{self.label} ({self.folder})"
+
 
 @dataclass(frozen=True)
 class Found:

@@ -133,20 +133,19 @@ class OfficialSource:
         looked = []
         for place in search.places():
             found = self.files.find(place)
-            where = f"{place.label} ({place.folder})"
             if found.state == "whole":
                 search.say(f"reading {self.files.name}")
                 try:
-                    return self.files.read(place), where
+                    return self.files.read(place), place.where
                 except Damaged as error:
-                    looked.append(f"{where}: damaged: {error}")
+                    looked.append(f"{place.where}: damaged: {error}")
                     warnings.append(f"not used, since damaged:\n{error}")
             elif found.state == "incomplete":
-                looked.append(f"{where}: incomplete, without {', '.join(found.missing)}")
+                looked.append(f"{place.where}: incomplete, without {', '.join(found.missing)}")
             elif not place.folder.is_dir():
-                looked.append(f"{where}: no such folder")
+                looked.append(f"{place.where}: no such folder")
             else:
-                looked.append(f"{where}: no {self.files.folder}/raw with its files")
+                looked.append(f"{place.where}: no {self.files.folder}/raw with its files")
         if not search.download:
             looked.append("download: not tried")
         else:

@@ -1,0 +1,85 @@
+"""Whatever lies under the name of an IDX file: an array, or a UserError that names the file."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mnistbench.errors import UserError
+from mnistbench.idx import read_idx
+
+EXAMPLES = 1_000
+FUZZ = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+@st.composite
+def nearly_idx(draw: st.DrawFn) -> bytes:
+    """A header and data that may or may not fit each other, cut or changed somewhere."""
+    shape = draw(st.lists(st.integers(0, 8) | st.integers(0, 2**32 - 1), max_size=5))
+    kind = draw(st.sampled_from([8, 8, 8, 9, 11, 13, 0, 255]))
+    claimed = draw(st.sampled_from([len(shape), len(shape), draw(st.integers(0, 255))]))
+    size = int(np.prod(shape, dtype=object)) if shape else 0
+    data = draw(st.binary(min_size=min(size, 600), max_size=min(size, 600)) | st.binary(max_size=64))
+    content = bytes([0, 0, kind, claimed]) + struct.pack(f">{len(shape)}I", *shape) + data
+    if draw(st.booleans()):
+        content = gzip.compress(content, mtime=0)
+    if draw(st.integers(0, 3)) == 0:
+        content = content[: draw(st.integers(0, len(content)))]
+    if content and draw(st.integers(0, 3)) == 0:
+        place = draw(st.integers(0, len(content) - 1))
+        content = content[:place] + bytes([content[place] ^ (1 << draw(st.integers(0, 7)))]) + content[place + 1 :]
+    return content
+
+
+def read_or_refuse(path: Path, content: bytes) -> np.ndarray | None:
+    path.write_bytes(content)
+    try:
+        return read_idx(path)
+    except UserError as error:
+        assert str(path) in str(error)
+        return None
+
+
+@FUZZ
+@given(st.binary(max_size=300))
+def test_any_bytes(tmp_path: Path, content: bytes) -> None:
+    read_or_refuse(tmp_path / "file", content)
+
+
+@FUZZ
+@given(nearly_idx())
+def test_bytes_that_look_like_idx(tmp_path: Path, content: bytes) -> None:
+    array = read_or_refuse(tmp_path / "file", content)
+    if array is not None:
+        assert array.dtype == np.uint8
+        assert 1 <= array.ndim <= 3
+
+
+def test_the_real_file_cut_at_any_place(tmp_path: Path, data_dir: Path) -> None:
+    """A download that broke off is refused wherever it broke."""
+    whole = (data_dir / "MNIST" / "raw" / "t10k-labels-idx1-ubyte.gz").read_bytes()
+    for length in range(0, len(whole), 7):
+        assert read_or_refuse(tmp_path / "file", whole[:length]) is None
+
+
+def test_the_real_file_with_any_byte_flipped(tmp_path: Path, data_dir: Path) -> None:
+    """gzip's own checksum finds a flipped bit; only its header (name, time) may change without harm."""
+    whole = (data_dir / "MNIST" / "raw" / "t10k-labels-idx1-ubyte.gz").read_bytes()
+    right = read_or_refuse(tmp_path / "file", whole)
+    for place in range(0, len(whole), 11):
+        flipped = whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :]
+        array = read_or_refuse(tmp_path / "file", flipped)
+        if array is not None and not np.array_equal(array, right):
+            pytest.fail(f"a flipped bit at {place} went unnoticed")
