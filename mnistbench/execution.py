@@ -1,0 +1,165 @@
+"""The speed levers, and the named profiles made of them.
+
+`plain` is what a tutorial writes. `fast` pulls every lever that leaves fp32 results equivalent. Levers that change
+numerics (`precision`) or start-up (`compile`) are asked for by name. A lever that cannot apply to a cell steps aside;
+`Levers.stepped_aside` says which and why, and so does the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from mnistbench.cell import Component
+from mnistbench.options import PositiveInt
+
+Data = Literal["resident", "loader"]
+MemoryFormat = Literal["auto", "contiguous", "channels_last"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+StepKind = Literal["written", "autograd"]
+Allocator = Literal["keep", "default"]
+Isolation = Literal["alone", "shared"]
+
+KEPT_ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(4 << 30),
+    "MALLOC_TOP_PAD_": str(256 << 20),
+}
+"""Makes glibc keep large blocks instead of faulting them in again at each step; only read when a process starts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Levers:
+    """How a cell is executed.
+
+    Attributes:
+        data: `resident` keeps bytes in the device's memory, `loader` is a DataLoader with per-example transforms.
+        step: `written` spells forward, backward and kernels out layer by layer (CPU, fp32); `autograd` is torch's own.
+        chunk: examples whose gradients are computed at once and added up; 0 takes the whole batch.
+        memory_format: of images in the autograd step.
+        fused: optimizers with one kernel for all weights, or over one flat tensor.
+        graph: whole steps replayed as a CUDA graph.
+        allocator: `keep` holds on to large blocks.
+        threads: of the CPU; 0 takes what the machine gives (rule 13).
+        precision: tf32 and fp16 are for GPUs.
+        compile: torch.compile on the network; its start-up is warm-up time.
+        isolation: whether other cells may run beside it; only `alone` is ranked by speed.
+        kernels: per layer, what the written step measured as fastest.
+        stepped_aside: levers that could not apply, with the reason.
+    """
+
+    data: Data
+    step: StepKind
+    chunk: int | Literal["auto"]
+    memory_format: MemoryFormat
+    fused: bool
+    graph: bool
+    allocator: Allocator
+    threads: int
+    precision: Precision
+    compile: bool
+    isolation: Isolation
+    kernels: list[dict[str, Any]] | None = None
+    stepped_aside: dict[str, str] = field(default_factory=dict)
+
+    def without(self, lever: str, value: Any, why: str) -> Levers:
+        """The same with one lever set back because it cannot apply here."""
+        changes: dict[str, Any] = {lever: value}
+        return replace(self, **changes, stepped_aside={**self.stepped_aside, lever: why})
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for the record's `execution_resolved`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Levers:
+        """Read back what `to_json` wrote, to replay a record."""
+        return cls(**plain)
+
+
+def plain(
+    *,
+    data: Data = "loader",
+    step: StepKind = "autograd",
+    chunk: int | Literal["auto"] = 0,
+    memory_format: MemoryFormat = "contiguous",
+    fused: bool = False,
+    graph: bool = False,
+    allocator: Allocator = "default",
+    threads: int = 0,
+    precision: Precision = "fp32",
+    compile: bool = False,
+    isolation: Isolation = "alone",
+) -> Levers:
+    """What a tutorial writes: torchvision dataset, DataLoader, `.to(device)`, eager, fp32."""
+    return Levers(**locals())
+
+
+def fast(
+    *,
+    data: Data = "resident",
+    step: StepKind = "written",
+    chunk: int | Literal["auto"] = "auto",
+    memory_format: MemoryFormat = "auto",
+    fused: bool = True,
+    graph: bool = True,
+    allocator: Allocator = "keep",
+    threads: int = 0,
+    precision: Precision = "fp32",
+    compile: bool = False,
+    isolation: Isolation = "alone",
+) -> Levers:
+    """Every lever that leaves fp32 results equivalent (docs/measurement.md says how that is checked)."""
+    return Levers(**locals())
+
+
+PROFILES: dict[str, Callable[..., Levers]] = {"plain": plain, "fast": fast}
+
+
+def levers_of(execution: Component) -> Levers:
+    """The levers that a cell asks for, `auto` where they are left to measurement."""
+    return PROFILES[execution.name](**execution.options)
+
+
+def fit(levers: Levers, *, device_type: str, has_batchnorm: bool, is_sequential: bool, is_ours: bool) -> Levers:
+    """Set back what cannot apply to this network on this device.
+
+    Args:
+        levers: as the cell asks for them.
+        device_type: `cpu`, `cuda` or `mps`.
+        has_batchnorm: BatchNorm's statistics need the whole batch at once.
+        is_sequential: the written step walks a list of layers.
+        is_ours: a plug-in's layers may mix the examples of a batch; nobody here knows.
+    """
+    if levers.graph and device_type != "cuda":
+        levers = replace(levers, graph=False)
+    if levers.precision in ("tf32", "fp16") and device_type != "cuda":
+        levers = levers.without("precision", "fp32", f"{levers.precision} needs a CUDA device")
+    if levers.step == "written":
+        reason = (
+            f"written for the CPU, not {device_type}"
+            if device_type != "cpu"
+            else f"written for fp32, not {levers.precision}"
+            if levers.precision != "fp32"
+            else "the network is compiled"
+            if levers.compile
+            else "the network is no plain list of layers"
+            if not is_sequential
+            else ""
+        )
+        if reason:
+            levers = levers.without("step", "autograd", reason)
+    if levers.chunk != 0:
+        reason = (
+            "BatchNorm needs the whole batch"
+            if has_batchnorm
+            else "a plug-in's network may mix examples"
+            if not is_ours
+            else "chunks fit caches, which a GPU does not need"
+            if device_type != "cpu"
+            else ""
+        )
+        if reason:
+            levers = levers.without("chunk", 0, reason)
+    return levers

@@ -1,0 +1,377 @@
+"""The blocks of the written step: layers that know their own backward, and several ways to compute the same thing.
+
+Each block has `choices` of kernel and memory layout that give equal results up to rounding; `tuning.py` times them on
+the shapes at hand. A block keeps what its backward needs from the last forward, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+aten = torch.ops.aten
+MEMORY_FORMAT = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
+LAYOUTS = tuple(MEMORY_FORMAT)
+
+
+class Block:
+    """One or more layers of the network, forward and backward without autograd.
+
+    Attributes:
+        parameters: weights whose gradients `backward` leaves in `gradients`, in the same order.
+        choice: the values in use.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter] = ()) -> None:
+        self.parameters = list(parameters)
+        self.gradients: list[Tensor] = []
+        self.choice: dict[str, str] = {}
+
+    def choices(self) -> dict[str, tuple[str, ...]]:
+        """What can be chosen, each with its values; the first is torch's own way."""
+        return {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs of the layers in training mode."""
+        raise NotImplementedError
+
+    def backward(self, gradient: Tensor, *, wants_input: bool) -> Tensor | None:
+        """Leave the weights' gradients in `gradients`; return the input's, if it is wanted."""
+        raise NotImplementedError
+
+
+class Linear(Block):
+    """`nn.Linear`; each of its three products by BLAS or by oneDNN.
+
+    On AMD's processors MKL's sgemm reaches half of what oneDNN's does; for small products its shorter call wins.
+    """
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__([layer.weight] if layer.bias is None else [layer.weight, layer.bias])
+        self.weight = layer.weight.detach()
+        self.bias = None if layer.bias is None else layer.bias.detach()
+        self.choice = {key: values[0] for key, values in self.choices().items()}
+
+    def choices(self) -> dict[str, tuple[str, ...]]:
+        """The library of the output, the weight's gradient and the input's."""
+        has_onednn = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        libraries = ("blas", "onednn") if has_onednn else ("blas",)
+        return {"forward": libraries, "weight": libraries, "input": libraries}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `Block`."""
+        self._x = x
+        if self.choice["forward"] == "onednn":
+            return _onednn(x, self.weight, self.bias)
+        return functional.linear(x, self.weight, self.bias)
+
+    def backward(self, gradient: Tensor, *, wants_input: bool) -> Tensor | None:
+        """See `Block`."""
+        if self.choice["weight"] == "onednn":
+            self.gradients = [_onednn(gradient.t(), self._x.t(), None)]
+        else:
+            self.gradients = [torch.mm(gradient.t(), self._x)]
+        if self.bias is not None:
+            self.gradients.append(gradient.sum(0))
+        if not wants_input:
+            return None
+        if self.choice["input"] == "onednn":
+            return _onednn(gradient, self.weight.t(), None)
+        return torch.mm(gradient, self.weight)
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x [n, k] times weight [m, k] transposed, with oneDNN's kernel."""
+    result: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
+    return result
+
+
+class Activation(Block):
+    """ReLU, sigmoid, tanh: their backward needs only their output, so they overwrite their input."""
+
+    KINDS: dict[type[nn.Module], tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
+        nn.ReLU: (torch.relu_, lambda gradient, y: aten.threshold_backward.default(gradient, y, 0)),
+        nn.Sigmoid: (torch.sigmoid_, aten.sigmoid_backward.default),
+        nn.Tanh: (torch.tanh_, aten.tanh_backward.default),
+    }
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self._forward, self._backward = self.KINDS[type(layer)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `Block`."""
+        self._y = self._forward(x)
+        return self._y
+
+    def backward(self, gradient: Tensor, *, wants_input: bool, output: Tensor | None = None) -> Tensor | None:
+        """See `Block`."""
+        return self._backward(gradient, self._y if output is None else output)
+
+
+class Convolution(Block):
+    """`nn.Conv2d`; each of its three computations has its own best memory layout."""
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__([layer.weight] if layer.bias is None else [layer.weight, layer.bias])
+        self.weight = layer.weight.detach()
+        self.bias = None if layer.bias is None else layer.bias.detach()
+        self.geometry = (list(layer.stride), list(layer.padding), list(layer.dilation), False, [0, 0], layer.groups)
+        self.choice = {key: values[0] for key, values in self.choices().items()}
+
+    def choices(self) -> dict[str, tuple[str, ...]]:
+        """Layouts of the forward pass, the weight's gradient and the input's."""
+        return {"forward": LAYOUTS, "weight": LAYOUTS, "input": LAYOUTS}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `Block`."""
+        return self._convolve(x, self.weight, self.bias, self.geometry)
+
+    def backward(self, gradient: Tensor, *, wants_input: bool) -> Tensor | None:
+        """See `Block`."""
+        below, weight, bias = self._convolve_backward(gradient, wants_input)
+        self.gradients = [weight] if self.bias is None else [weight, bias]
+        return below
+
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Any) -> Tensor:
+        layout = MEMORY_FORMAT[self.choice["forward"]]
+        self._saved = x, weight, bias, geometry
+        return aten.convolution.default(
+            x.contiguous(memory_format=layout), weight.contiguous(memory_format=layout), bias, *geometry
+        )
+
+    def _convolve_backward(self, gradient: Tensor, wants_input: bool) -> tuple[Tensor | None, Tensor, Tensor]:
+        x, weight, bias, geometry = self._saved
+        sizes = None if bias is None else list(bias.shape)
+
+        def backward(key: str, wanted: list[bool]) -> Any:
+            layout = MEMORY_FORMAT[self.choice[key]]
+            tensors = [tensor.contiguous(memory_format=layout) for tensor in (gradient, x, weight)]
+            return aten.convolution_backward.default(*tensors, sizes, *geometry, wanted)
+
+        together = wants_input and self.choice["weight"] == self.choice["input"]
+        below, weight_gradient, bias_gradient = backward("weight", [together, True, bias is not None])
+        if wants_input and not together:
+            below = backward("input", [True, False, False])[0]
+        return below, weight_gradient, bias_gradient
+
+
+class PooledConvolution(Convolution):
+    """A convolution, perhaps an activation, and 2x2 pooling, which can be folded into the convolution.
+
+    Folded, the four outputs that are pooled together become four groups of channels of one convolution, whose kernels
+    are shifted copies of the layer's in a frame one pixel larger. Pooling is then elementwise over whole blocks of
+    memory, where torch's pooling of few channels walks them pixel by pixel. `strided` reads the image in steps of two;
+    `unshuffled` first turns its 2x2 pixels into channels.
+
+    A monotonous activation in front of a maximum moves behind it (a block of its own): a quarter of the work.
+    """
+
+    def __init__(self, layer: nn.Conv2d, activation: Activation | None, pool: nn.MaxPool2d | nn.AvgPool2d) -> None:
+        self._activation, self._pool = activation, Pool(pool)
+        self._foldable = layer.kernel_size[0] == layer.kernel_size[1] and layer.kernel_size[0] % 2 == 1
+        self._foldable &= tuple(layer.stride) == tuple(layer.dilation) == (1, 1) and layer.groups == 1
+        self._foldable &= not isinstance(layer.padding, str)
+        super().__init__(layer)
+
+    def choices(self) -> dict[str, tuple[str, ...]]:
+        """How it is folded, the layouts of the convolution, and that of an unfolded pooling."""
+        folds = ("no", "strided", "unshuffled") if self._foldable else ("no",)
+        return {"fold": folds, "pool": LAYOUTS, **super().choices()}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `Block`."""
+        self._pool.choice = {"pool": self.choice["pool"]}
+        self._folded = self.choice["fold"] != "no" and not any(
+            (size + 2 * pad) % 2 for size, pad in zip(x.shape[2:], self.geometry[1], strict=True)
+        )
+        if not self._folded:
+            y = super().forward(x)
+            return self._pool.forward(self._activation.forward(y) if self._activation else y)
+        return self._pool_groups(self._convolve_folded(x))
+
+    def backward(self, gradient: Tensor, *, wants_input: bool) -> Tensor | None:
+        """See `Block`."""
+        if not self._folded:
+            gradient = self._pool.backward(gradient, wants_input=True)
+            if self._activation:
+                gradient = self._activation.backward(gradient, wants_input=True)
+            return super().backward(gradient, wants_input=wants_input)
+        below, folded, bias = self._convolve_backward(self._ungroup(gradient), wants_input)
+        if self.choice["fold"] == "unshuffled":
+            folded = functional.pixel_shuffle(folded, 2)
+            below = None if below is None else self._unpad(functional.pixel_shuffle(below, 2))
+        weight = torch.zeros_like(self.weight)
+        for shifted, window in self._windows(folded):
+            weight += shifted[window]
+        self.gradients = [weight] if self.bias is None else [weight, bias.view(4, -1).sum(0)]
+        return below
+
+    def _convolve_folded(self, x: Tensor) -> Tensor:
+        outputs, inputs, kernel, _ = self.weight.shape
+        folded = self.weight.new_zeros(4 * outputs, inputs, kernel + 1, kernel + 1)
+        for shifted, window in self._windows(folded):
+            shifted[window] = self.weight
+        bias = None if self.bias is None else self.bias.repeat(4)
+        padding = self.geometry[1]
+        if self.choice["fold"] == "strided":
+            return self._convolve(x, folded, bias, ([2, 2], padding, [1, 1], False, [0, 0], 1))
+        if any(padding):
+            x = functional.pad(x, (padding[1], padding[1], padding[0], padding[0]))
+        x, folded = functional.pixel_unshuffle(x, 2), functional.pixel_unshuffle(folded, 2)
+        return self._convolve(x, folded, bias, ([1, 1], [0, 0], [1, 1], False, [0, 0], 1))
+
+    def _windows(self, folded: Tensor) -> list[tuple[Tensor, tuple[slice, ...]]]:
+        """The four groups of kernels, and where in its larger frame each holds the layer's kernel."""
+        outputs, _, kernel, _ = self.weight.shape
+        everything = slice(None)
+        return [
+            (group, (everything, everything, slice(down, down + kernel), slice(right, right + kernel)))
+            for group, (down, right) in zip(folded.split(outputs), ((0, 0), (0, 1), (1, 0), (1, 1)), strict=True)
+        ]
+
+    def _unpad(self, x: Tensor) -> Tensor:
+        down, right = self.geometry[1]
+        return x[:, :, down : x.shape[2] - down, right : x.shape[3] - right]
+
+    def _pool_groups(self, y: Tensor) -> Tensor:
+        y = y.contiguous()
+        if self._activation:
+            y = self._activation.forward(y)
+        examples, channels, height, width = y.shape
+        self._groups = y.view(examples, 4, -1)
+        first, second, third, fourth = self._groups.unbind(1)
+        if self._pool.is_max:
+            self._upper, self._lower = torch.maximum(first, second), torch.maximum(third, fourth)
+            pooled = torch.maximum(self._upper, self._lower)
+        else:
+            pooled = (first + second).add_(third).add_(fourth).mul_(0.25)
+        return pooled.view(examples, channels // 4, height, width)
+
+    def _ungroup(self, gradient: Tensor) -> Tensor:
+        """Gradient of the pooled groups; of equal values the first one gets it, as in torch's own pooling."""
+        examples, channels, height, width = gradient.shape
+        gradient = gradient.reshape(examples, -1)
+        if not self._pool.is_max:
+            spread = gradient.mul(0.25).unsqueeze(1).expand(examples, 4, -1)
+            if self._activation:
+                spread = self._activation.backward(spread, wants_input=True, output=self._groups)
+            return spread.reshape(examples, 4 * channels, height, width)
+        first, second, third, fourth = self._groups.unbind(1)
+        spread = torch.empty_like(self._groups)
+        zero = gradient.new_zeros(())
+        upper = torch.where(self._upper >= self._lower, gradient, zero)
+        lower = gradient - upper
+        torch.where(first >= second, upper, zero, out=spread[:, 0])
+        torch.sub(upper, spread[:, 0], out=spread[:, 1])
+        torch.where(third >= fourth, lower, zero, out=spread[:, 2])
+        torch.sub(lower, spread[:, 2], out=spread[:, 3])
+        return spread.view(examples, 4 * channels, height, width)
+
+
+class Pool(Block):
+    """2x2 pooling by maximum or mean, without overlap or padding."""
+
+    def __init__(self, layer: nn.MaxPool2d | nn.AvgPool2d) -> None:
+        super().__init__()
+        self.is_max = isinstance(layer, nn.MaxPool2d)
+        self.choice = {"pool": LAYOUTS[0]}
+
+    @staticmethod
+    def fits(layer: nn.Module) -> bool:
+        """Whether this block does what the layer does."""
+        if not isinstance(layer, nn.MaxPool2d | nn.AvgPool2d) or layer.ceil_mode:
+            return False
+        plain = _pair(layer.kernel_size) == _pair(layer.stride) == (2, 2) and _pair(layer.padding) == (0, 0)
+        if isinstance(layer, nn.MaxPool2d):
+            return plain and _pair(layer.dilation) == (1, 1) and not layer.return_indices
+        return plain and layer.divisor_override is None
+
+    def choices(self) -> dict[str, tuple[str, ...]]:
+        """The layout to work in."""
+        return {"pool": LAYOUTS}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `Block`."""
+        self._x = x.contiguous(memory_format=MEMORY_FORMAT[self.choice["pool"]])
+        if not self.is_max:
+            return functional.avg_pool2d(self._x, 2)
+        y, self._indices = aten.max_pool2d_with_indices.default(self._x, [2, 2], [2, 2])
+        return y
+
+    def backward(self, gradient: Tensor, *, wants_input: bool) -> Tensor | None:
+        """See `Block`."""
+        gradient = gradient.contiguous(memory_format=MEMORY_FORMAT[self.choice["pool"]])
+        if not self.is_max:
+            return aten.avg_pool2d_backward.default(gradient, self._x, [2, 2], [2, 2], [0, 0], False, True, None)
+        return aten.max_pool2d_with_indices_backward.default(
+            gradient, self._x, [2, 2], [2, 2], [0, 0], [1, 1], False, self._indices
+        )
+
+
+def _pair(value: Any) -> tuple[Any, Any]:
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+class Dropout(Block):
+    """Dropout of numbers or of whole feature maps, with a fresh mask at each forward."""
+
+    def __init__(self, layer: nn.Dropout | nn.Dropout2d) -> None:
+        super().__init__()
+        self.keep = 1 - layer.p
+        self.maps = isinstance(layer, nn.Dropout2d)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `Block`."""
+        shape = (*x.shape[:2], 1, 1) if self.maps else x.shape
+        self._mask = x.new_empty(shape).bernoulli_(self.keep).div_(self.keep)
+        return x * self._mask
+
+    def backward(self, gradient: Tensor, *, wants_input: bool) -> Tensor | None:
+        """See `Block`."""
+        return gradient * self._mask
+
+
+class Flatten(Block):
+    """`nn.Flatten` from the second dimension on."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `Block`."""
+        self._shape = x.shape
+        return x.reshape(len(x), -1)
+
+    def backward(self, gradient: Tensor, *, wants_input: bool) -> Tensor | None:
+        """See `Block`."""
+        return gradient.reshape(self._shape)
+
+
+class AnyLayer(Block):
+    """Whatever has no block of its own, by autograd: normalizations, residual blocks, a user's layers."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__([parameter for parameter in layer.parameters() if parameter.requires_grad])
+        self._layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `Block`."""
+        # Its own copy, since a block behind it may overwrite its input.
+        with torch.enable_grad():
+            self._x = x.detach().requires_grad_()
+            self._y = self._layer(self._x)
+        return self._y.detach().clone()
+
+    def backward(self, gradient: Tensor, *, wants_input: bool) -> Tensor | None:
+        """See `Block`."""
+        wanted = [*self.parameters, *([self._x] if wants_input else [])]
+        with torch.enable_grad():
+            found = torch.autograd.grad(self._y, wanted, gradient, allow_unused=True) if wanted else ()
+        filled = [torch.zeros_like(at) if got is None else got for at, got in zip(wanted, found, strict=True)]
+        self.gradients = filled[: len(self.parameters)]
+        return filled[-1] if wants_input else None
