@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
@@ -59,15 +61,29 @@ def batch_cost(rows: pd.DataFrame, name: str, title: str, seen: dict[str, Look],
     return Chart(name, title, alt, figure)
 
 
-def learning_curve(rows: pd.DataFrame, name: str, title: str, metric: str, limits: tuple[float, float], epochs: int) -> Chart:
+@dataclass(frozen=True)
+class Frame:
+    """The axes that all panels of the learning curves share.
+
+    Attributes:
+        metric: `loss` or `accuracy`.
+        limits: of the y axis.
+        epochs: the longest run.
+    """
+
+    metric: str
+    limits: tuple[float, float]
+    epochs: int
+
+
+def learning_curve(rows: pd.DataFrame, name: str, title: str, frame: Frame) -> Chart:
     """Train (dashed) and test (solid) by epoch, one colour a batch size, its number at the line's end.
 
     Args:
         rows: `learning_curves` of one network, optimizer and device.
-        metric: `loss` or `accuracy`.
-        limits: of the y axis, the same in all panels.
-        epochs: the longest run of all panels.
+        frame: the axes, the same in all panels.
     """
+    metric, epochs = frame.metric, frame.epochs
     batches = sorted(set(rows["batch_size"]))
     with style():
         figure, axes = canvas(SMALL, 2.7)
@@ -84,21 +100,22 @@ def learning_curve(rows: pd.DataFrame, name: str, title: str, metric: str, limit
                       markeredgecolor=PAPER.light, markeredgewidth=0.4)  # fmt: skip
             last = own.dropna(subset=[f"test_{metric}"]).tail(1)
             if len(last):
-                ends.append((int(batch), float(last["epoch"].iloc[0]), float(last[f"test_{metric}"].iloc[0]), colour))
+                ends.append((int(batch), float(last["epoch"].iloc[0]), float(last[f"test_{metric}"].iloc[0])))
         if metric == "loss":
-            log_axis(axes, "y", *limits, lambda value: f"{value:g}", most=5)
+            log_axis(axes, "y", *frame.limits, lambda value: f"{value:g}", most=5)
         else:
-            axes.set_ylim(*limits)
+            axes.set_ylim(*frame.limits)
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %" if value <= 1.0001 else "")
         low, high = axes.get_ylim()
         axes.set_xlim(0.8 if epochs > 1 else 0.5, epochs + max(0.24 * epochs, 0.5))
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        heights = [_share(value, low, high, metric == "loss") for _, _, value, _ in ends]
-        for (batch, epoch, _, colour), height in zip(ends, spread(heights, 0.085), strict=True):
+        step = -(-epochs // 6)
+        axes.set_xticks(range(step if step > 1 else 1, epochs + 1, step))
+        heights = [_share(value, low, high, metric == "loss") for _, _, value in ends]
+        for (batch, epoch, _), height in zip(ends, spread(heights, 0.085), strict=True):
             axes.annotate(f"{batch}", (epoch, height), xycoords=("data", "axes fraction"), xytext=(6, 0),
-                          textcoords="offset points", color=colour, fontsize=9, va="center")  # fmt: skip
+                          textcoords="offset points", fontsize=9, va="center")  # fmt: skip
         axes.set(xlabel="epoch")
-    finals = [f"batch {batch} {percent(value) if metric == 'accuracy' else significant(value)}" for batch, _, value, _ in ends]
+    finals = [f"batch {batch} {percent(value) if metric == 'accuracy' else significant(value)}" for batch, _, value in ends]
     alt = f"{title}: {metric} by epoch. Last test {metric}: {listed(finals, 6)}." if finals else f"{title}: no test {metric}."
     return Chart(name, title, alt, figure)
 
@@ -128,13 +145,14 @@ def confusion_map(rows: pd.DataFrame, name: str, classes: dict[int, str]) -> Cha
                     axes.text(predicted + 0.5, true + 0.5, f"{number}", ha="center", va="center", color=MUTED.light,
                               fontsize=9)  # fmt: skip
                 elif number:
-                    ink = palette.ON_DEEP if step >= 4 else palette.ON_LIGHT
-                    axes.text(predicted + 0.5, true + 0.5, f"{number}", ha="center", va="center", color=ink.light,
+                    ink = palette.ink_on(palette.SEQUENTIAL[int(step)])
+                    axes.text(predicted + 0.5, true + 0.5, f"{number}", ha="center", va="center", color=ink,
                               fontsize=9.5, fontweight="bold" if step >= 4 else "normal")  # fmt: skip
         names = [legible(clipped(classes.get(int(label), str(label)), 12)) for label in counts.index]
         axes.set_xticks(np.arange(size) + 0.5, names, rotation=0 if max(map(len, names)) < 4 else 45)
         axes.set_yticks(np.arange(size) + 0.5, names, rotation=0)
         axes.tick_params(length=0)
+        axes.grid(visible=False)
         axes.set(xlabel="predicted", ylabel="true")
     worst = rows[rows["true"] != rows["predicted"]].sort_values("count", ascending=False).iloc[0]
     alt = (
@@ -188,10 +206,9 @@ def pair_differences(rows: pd.DataFrame, name: str, title: str) -> Chart:
             axes.plot([row.ratio], [place], marker="o", color=colour if row.verdict in colours else PAPER.light,
                       markeredgecolor=colour, markeredgewidth=1.5, markersize=7)  # fmt: skip
             axes.annotate(legible(clipped(row.verdict or row.reason or "", 24)), (1, place), xytext=(6, 0), va="center",
-                          xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=9, color=colour)  # fmt: skip
-        ends = pd.concat([shown["ratio"], shown["low"].dropna(), shown["high"].dropna(), pd.Series([1.0])]).astype(float)
-        ends = ends[(ends > 0) & np.isfinite(ends)]
-        log_axis(axes, "x", min(ends.min(), 0.97), max(ends.max(), 1.03), lambda value: f"{value:.3g}×", most=5)
+                          xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=9, color=MUTED.light)  # fmt: skip
+        left, right = _limits(shown)
+        log_axis(axes, "x", left, right, lambda value: f"{value:g}×", most=5)
         row_labels(axes, [two_lines(label) for label in shown["label"]])
         axes.set(xlabel="times as fast as this setting (log)")
     verdicts = rows["verdict"].replace("", "without verdict").value_counts()
@@ -243,6 +260,16 @@ def seed_dots(runs: pd.DataFrame, floors: dict[str, float], name: str) -> Chart:
         f" {int(runs['noisy'].astype(bool).sum())} are flagged as noisy."
     )
     return Chart(name, "Every run against its seeds' median", alt, figure)
+
+
+def _limits(pairs: pd.DataFrame) -> tuple[float, float]:
+    """Of the axis: all estimates, and intervals as far as three times beyond them; longer ones leave the plot."""
+    ratios = pairs["ratio"].astype(float)
+    least, most = min(float(ratios.min()), 0.97), max(float(ratios.max()), 1.03)
+    low, high = pairs["low"].astype(float).min(), pairs["high"].astype(float).max()
+    left = least if pd.isna(low) else max(float(low), least / 3)
+    right = most if pd.isna(high) else min(float(high), most * 3)
+    return min(left, least), max(right, most)
 
 
 def _share(value: float, low: float, high: float, log: bool) -> float:

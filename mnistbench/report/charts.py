@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import itertools
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mnistbench.report import svg
-from mnistbench.report.formatting import clipped, significant
+from mnistbench.report.formatting import clipped
 from mnistbench.report.palette import DASHES, FAINT, INK, MARKERS, MUTED, PAPER, RULE, series_colour
 
 if TYPE_CHECKING:
@@ -91,7 +93,6 @@ class Chart:
 def style() -> Iterator[None]:
     """Draw in the report's style, whatever the user's own matplotlib settings are."""
     import matplotlib as mpl
-    from matplotlib.style import core  # noqa: F401  (the defaults below need the style library loaded)
 
     with warnings.catch_warnings(), mpl.rc_context():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
@@ -184,14 +185,18 @@ def batch_axis(axes: Axes, batches: Iterable[int]) -> None:
 
 
 def log_ticks(low: float, high: float, *, most: int = 6) -> list[float]:
-    """Round numbers (1, 2, 5 × 10ⁿ, fewer over many decades) between two positive limits."""
-    import math
+    """Round numbers between two positive limits: 1, 2, 5 × 10ⁿ, or evenly spaced ones where the limits are close."""
+    from matplotlib.ticker import MaxNLocator
 
+    if high / low < 4:
+        even = [float(tick) for tick in MaxNLocator(most - 1).tick_values(low, high) if low <= tick <= high]
+        return even or [low]
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    ticks: list[float] = []
     for multiples in ((1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
         ticks = [m * 10.0**e for e in range(first, last + 1) for m in multiples if low <= m * 10.0**e <= high]
         if len(ticks) <= most:
-            return ticks if len(ticks) > 1 else [float(significant(low, 2).replace(",", "")), *ticks]
+            return ticks
     return ticks[:: -(-len(ticks) // most)]
 
 
@@ -217,7 +222,7 @@ def spread(values: Sequence[float], gap: float) -> list[float]:
     placed = list(values)
     for _ in range(50):
         moved = False
-        for below, above in zip(order, order[1:], strict=False):
+        for below, above in itertools.pairwise(order):
             lack = gap - (placed[above] - placed[below])
             if lack > 1e-9:
                 placed[below] -= lack / 2

@@ -70,6 +70,11 @@ def count(value: Any) -> str:
     return MISSING if missing(value) else f"{round(float(value)):,}"
 
 
+def whole(value: Any) -> str:
+    """A number of epochs: `2`, or `1.5` as a median; a dash where there is none."""
+    return MISSING if missing(value) or not math.isfinite(float(value)) else f"{float(value):.3g}"
+
+
 def rate(value: Any) -> str:
     """Examples per second, three digits: `32,300`."""
     return MISSING if missing(value) else significant(float(value))

@@ -196,7 +196,7 @@ def _facts(study: Study) -> list[tuple[str, str, str]]:
         ("cells answered", f"{done.answered:,} of {done.asked:,}", statuses),
         ("target", listed([percent(target, 1) for target in targets]) if targets else "none", "test accuracy"),
         ("data", listed(list(dict.fromkeys(frame["dataset_label"]))), ""),
-        ("seeds", count(frame["seed"].nunique()), f"{plural(frame['settings'].nunique(), 'setting')} without the seed"),
+        ("seeds", count(frame["seed"].nunique()), f"of {plural(frame['settings'].nunique(), 'setting')}"),
         (plural(max(len(machines), 1), "machine").split()[1], listed(machines), listed(list(devices), 3)),
         ("run", when, listed(builds, 3)),
     ]

@@ -18,7 +18,11 @@ theme.addEventListener("click", () => {
 // Tables.
 function csvCell(_data, _row, _column, node) {
   const order = node.dataset.order;
-  return order && Math.abs(Number(order)) < 1e300 ? order : node.textContent.trim();
+  if (order !== undefined && order !== "" && Math.abs(Number(order)) < 1e300) return order;
+  const text = node.textContent.trim();
+  if (!node.classList.contains("n") || order !== undefined) return text === "–" ? "" : text;
+  const number = Number(text.replace(/[,%\s]/g, ""));
+  return text.endsWith("%") ? String(Number((number / 100).toPrecision(12))) : String(number);
 }
 
 function button(extend, text, table) {
@@ -38,7 +42,7 @@ function columnFilters(api, table) {
     if (values.length < 2 || values.length > 40) return;
     const menu = document.createElement("select");
     menu.setAttribute("aria-label", `Show only this ${head.dataset.title} in ${table.dataset.caption}`);
-    menu.append(new Option(`${head.dataset.title}: all`, ""), ...values.map((value) => new Option(value, value)));
+    menu.append(new Option(`any ${head.dataset.title}`, ""), ...values.map((value) => new Option(value, value)));
     menu.addEventListener("change", () => this.search(menu.value, { exact: menu.value !== "" }).draw());
     menus.append(menu);
   });
@@ -55,20 +59,20 @@ function enhance(table) {
   const api = new DataTable(table, {
     order: [],
     autoWidth: false,
-    paging: rows > 25,
-    pageLength: 25,
+    paging: rows > 20,
+    pageLength: 15,
     lengthChange: false,
     searching: rows > 3,
     info: large,
     columnDefs: [{ targets: heads.flatMap((head, i) => ("hidden" in head.dataset ? [i] : [])), visible: false }],
-    language: { search: "Filter", searchPlaceholder: "words in any column", info: "_START_ to _END_ of _TOTAL_ rows",
+    language: { search: `Filter ${table.dataset.caption}`, searchPlaceholder: "Filter, any words", info: "_START_ to _END_ of _TOTAL_ rows",
       infoFiltered: "(of _MAX_)", infoEmpty: "no rows", zeroRecords: "No row matches the filter." },
     layout: {
       topStart: large ? "search" : null,
       topEnd: { buttons: [{ extend: "colvis", text: "Columns", columnText: (_api, _i, title) => title },
         button("copyHtml5", "Copy as CSV", table), button("csvHtml5", "Save CSV", table)] },
       bottomStart: large ? "info" : null,
-      bottomEnd: rows > 25 ? "paging" : null,
+      bottomEnd: rows > 20 ? "paging" : null,
     },
   });
   if (large) {

@@ -29,6 +29,7 @@ from mnistbench.report.formatting import (
     plural,
     rate,
     ratio,
+    ratio_range,
     seconds,
     short_rate,
     significant,
@@ -39,6 +40,8 @@ from mnistbench.report.svg import legible
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MOST_NAMED = 8
+"""Settings of the front that are named in the legend."""
 MOST_GREY = 150
 """Curves behind the front that are drawn; more say nothing to the eye and cost megabytes."""
 MOST_BARS = 15
@@ -88,7 +91,7 @@ def time_buys(curves: pd.DataFrame, name: str) -> Chart:
 
     rows = curves[(curves["seconds"] > 0) & (curves["error"] > 0)].copy()
     front = rows[rows["pareto"].astype(bool)].sort_values("seconds")
-    named = list(dict.fromkeys(front["label"]))[:8]
+    named = _spread(list(dict.fromkeys(front["label"])), MOST_NAMED)
     grey = rows[~rows["label"].isin(named)]
     shown = list(dict.fromkeys(grey["settings"]))
     kept = shown[:: -(-len(shown) // MOST_GREY)] if shown else []
@@ -155,6 +158,7 @@ def speedup_map(rows: pd.DataFrame, name: str, clock: str) -> Chart:
         )
         axes.set(xlabel="batch size", ylabel="")
         axes.tick_params(length=0)
+        axes.grid(visible=False)
     known = rows.dropna(subset=["ratio"])
     most, least = known.loc[known["ratio"].idxmax()], known.loc[known["ratio"].idxmin()]
     undecided = int((rows["verdict"] == "unresolved").sum())
@@ -260,6 +264,13 @@ def levers(rows: pd.DataFrame, name: str, title: str) -> Chart:
     return Chart(name, title, alt, figure)
 
 
+def _spread(labels: list[str], most: int) -> list[str]:
+    """At most so many of them, the first and the last among them."""
+    if len(labels) <= most:
+        return labels
+    return [labels[round(place * (len(labels) - 1) / (most - 1))] for place in range(most)]
+
+
 def _target_lines(axes: Axes, targets: pd.Series) -> None:
     for target in sorted(set(targets.dropna())):
         axes.axhline(target, color=BAD.light, linewidth=1, linestyle=(0, (4, 3)))
@@ -287,8 +298,7 @@ def _speedup_cell(axes: Axes, across: int, down: int, row: object, step: float) 
     if not pd.notna(value):
         axes.text(across + 0.5, down + 0.5, "–", ha="center", va="center", color=MUTED.light)
         return
-    deep = step in (0, 1, 5, 6, 7)
-    ink = palette.ON_DEEP.light if deep else palette.ON_LIGHT.light
+    ink = palette.ink_on(palette.DIVERGING[int(step)])
     if verdict == "unresolved":
         axes.add_patch(
             Rectangle((across, down), 1, 1, fill=False, hatch="///", edgecolor=MUTED.light, linewidth=0, alpha=0.55)
@@ -298,7 +308,7 @@ def _speedup_cell(axes: Axes, across: int, down: int, row: object, step: float) 
     axes.text(across + 0.5, down + (0.4 if has_interval else 0.5), ratio(value), ha="center", va="center", color=ink,
               fontsize=10.5, fontweight="bold")  # fmt: skip
     if has_interval:
-        axes.text(across + 0.5, down + 0.74, f"{significant(low, 2)}–{significant(high, 2)}", ha="center", va="center",
+        axes.text(across + 0.5, down + 0.74, ratio_range(low, high).removesuffix("×"), ha="center", va="center",
                   color=ink, fontsize=8.5)  # fmt: skip
 
 

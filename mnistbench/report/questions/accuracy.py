@@ -8,17 +8,14 @@ import pandas as pd
 
 from mnistbench import analysis
 from mnistbench.report import accuracy_charts
-from mnistbench.report.charts import looks
+from mnistbench.report.charts import Chart, looks
 from mnistbench.report.formatting import plural
 from mnistbench.report.questions.section import MOST_PANELS, Part, Section, Study, groups, slug, unanswered
 from mnistbench.report.questions.speed import SETTINGS
 from mnistbench.report.tables import Column, table
 
-RULES = {
-    "none": "the learning rate stays as given at every batch size",
-    "linear": "the learning rate grows in proportion to the batch",
-    "sqrt": "the learning rate grows with the square root of the batch",
-}
+PANEL = ["architecture_label", "optimizer_label", "device"]
+"""What one panel of the learning curves holds."""
 
 
 def large_batches(study: Study) -> Section:
@@ -37,7 +34,7 @@ def large_batches(study: Study) -> Section:
     parts, panels = [], 0
     for heading, suffix, rows in groups(exhibit.frame):
         charts = []
-        for (architecture, device), own in rows.groupby(["architecture_label", "device"], sort=False):
+        for (architecture, device), own in rows.groupby(["architecture_label", "device"]):
             panels += 1
             if own["batch_size"].nunique() > 1 and panels <= MOST_PANELS:
                 stem = slug("batch-cost", architecture, device) + suffix
@@ -59,13 +56,9 @@ def large_batches(study: Study) -> Section:
         parts.append(Part("Worst drops", table=_drops(drops.frame), disclosed=False))
     if ranking:
         parts.append(Part("Optimizers side by side", sentences=ranking.notes, table=_ranking(ranking.frame)))
-    rules = [f"{rule}: {RULES[rule]}" for rule in dict.fromkeys(exhibit.frame["lr_scaling"].dropna()) if rule in RULES]
-    lead = (
-        "Test accuracy after the last epoch, in points below the best batch size of the same network and optimizer."
-        + (f" Learning-rate rule {'; '.join(rules)}." if rules else "")
-    )
+    lead = "Test accuracy after the last epoch, in points below the best batch size of the same network and optimizer."
     notice = f"{MOST_PANELS} of {panels} panels are drawn; the table holds all." if panels > MOST_PANELS else ""
-    return Section(**words, lead=lead, parts=parts, notes=[*exhibit.notes, *drops.notes], notice=notice)
+    return Section(**words, lead=lead, parts=parts, notes=list(dict.fromkeys([*exhibit.notes, *drops.notes])), notice=notice)
 
 
 def learning(study: Study) -> Section:
@@ -79,10 +72,8 @@ def learning(study: Study) -> Section:
     epochs = int(rows["epoch"].max())
     parts, panels = [], 0
     for heading, suffix, own_group in groups(rows):
-        charts = []
-        for (architecture, optimizer, device), own in own_group.groupby(
-            ["architecture_label", "optimizer_label", "device"], sort=False
-        ):
+        charts: dict[str, list[Chart]] = {"accuracy": [], "loss": []}
+        for (architecture, optimizer, device), own in own_group.groupby(PANEL):
             panels += 1
             if panels > MOST_PANELS:
                 continue
@@ -90,8 +81,8 @@ def learning(study: Study) -> Section:
             for metric, both in limits.items():
                 if both:
                     stem = slug("learning", metric, architecture, optimizer, device) + suffix
-                    thinned = accuracy_charts.thin(own)
-                    charts.append(accuracy_charts.learning_curve(thinned, stem, title, metric, both, epochs))
+                    axes = accuracy_charts.Frame(metric, both, epochs)
+                    charts[metric].append(accuracy_charts.learning_curve(accuracy_charts.thin(own), stem, title, axes))
         columns = [
             *SETTINGS,
             Column("epoch", "epoch", "count"),
@@ -101,8 +92,11 @@ def learning(study: Study) -> Section:
             Column("test_accuracy", "test accuracy", "percent"),
             Column("n", "seeds", "count"),
         ]
-        shown = table(own_group, columns, name=f"curves{suffix}", caption="Loss and accuracy by epoch, medians", most=600)
-        parts.append(Part(heading, charts=charts, layout="small", table=shown, disclosed=bool(charts)))
+        shown = table(own_group, columns, name=f"curves{suffix}", caption="Loss and accuracy by epoch, medians", most=200)
+        for metric, drawn in charts.items():
+            if drawn:
+                parts.append(Part(" · ".join(filter(None, [heading, metric.capitalize()])), charts=drawn, layout="small"))
+        parts.append(Part(table=shown))
     lead = (
         "Medians over seeds: test solid with the range of the seeds as a band, train dashed; the number at a line's end is its"
         " batch size. All panels share their axes."

@@ -13,7 +13,7 @@ from mnistbench.records import CellRecord
 from mnistbench.report.charts import Chart
 from mnistbench.report.tables import Table
 
-MOST_PANELS = 24
+MOST_PANELS = 12
 """Small multiples of one group that are drawn; the notice says how many are not."""
 
 

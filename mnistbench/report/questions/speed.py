@@ -15,6 +15,8 @@ SETTINGS = [
     Column("device", "device", filtered=True),
 ]
 
+MOST_SENTENCES = 8
+
 BOARD = [
     Column("order", "#", "count"),
     Column("rank", "rank", "count"),
@@ -22,10 +24,10 @@ BOARD = [
     Column("schedule_label", "schedule", "name", filtered=True, hidden=True),
     *SETTINGS[2:],
     Column("execution_label", "execution", filtered=True, hidden=True),
-    Column("seconds_text", "time to target", order="seconds_to_target", below="interval_text"),
+    Column("time_text", "time to target", order="seconds_to_target", below="interval_text"),
     Column("reached_text", "reached", order="reached"),
-    Column("epochs_to_target", "epochs", "number"),
-    Column("cold_seconds_to_target", "from cold", "seconds"),
+    Column("epochs_to_target", "epochs", "whole"),
+    Column("cold_seconds_to_target", "from cold", "reachable"),
     Column("test_accuracy", "test accuracy", "percent"),
     Column("best_test_accuracy", "best of any seed", "percent", hidden=True),
     Column("examples_per_second", "examples/s", "rate"),
@@ -42,9 +44,11 @@ def first(study: Study) -> Section:
         return unanswered(exhibit, **words)
     parts = []
     for heading, suffix, rows in groups(exhibit.frame):
-        board = rows.sort_values("order").assign(
-            interval_text=[_interval(row) for row in rows.sort_values("order").itertuples()],
-            reached_text=[_reached(row) for row in rows.sort_values("order").itertuples()],
+        board = rows.sort_values("order")
+        board = board.assign(
+            time_text=[str(text).partition(" (")[0] for text in board["seconds_text"]],
+            interval_text=[_interval(row) for row in board.itertuples()],
+            reached_text=[_reached(row) for row in board.itertuples()],
         )
         chart = speed_charts.first_at_target(board, f"time-to-target{suffix}")
         name = f"leaderboard{suffix}"
@@ -110,6 +114,9 @@ def devices(study: Study) -> Section:
         if crossings:
             same = crossings.frame[crossings.frame["group"] == rows["group"].iloc[0]]
             sentences = list(dict.fromkeys(same["sentence"]))
+            if len(sentences) > MOST_SENTENCES:
+                rest = len(sentences) - MOST_SENTENCES + 1
+                sentences = [*sentences[: MOST_SENTENCES - 1], f"{rest} more series stand in the table."]
         shown = table(
             rows,
             [
@@ -129,7 +136,7 @@ def devices(study: Study) -> Section:
             name=f"speed-ups{suffix}",
             caption="Speed-up of the device over the baseline",
         )
-        parts.append(Part(heading, sentences=sentences[:12], charts=charts, table=shown, disclosed=bool(charts)))
+        parts.append(Part(heading, sentences=sentences[:MOST_SENTENCES], charts=charts, table=shown, disclosed=bool(charts)))
     lead = (
         "How many times faster the device trains the same cell than the baseline: steady (training seconds alone) and from"
         " cold (process start to the last evaluation). Hatched cells are unresolved; a dash has its reason in the table."
@@ -225,6 +232,10 @@ def levers(study: Study) -> Section:
 
 
 def _interval(row: object) -> str:
+    """What stands under the time: the best accuracy where the target was not reached, else the interval."""
+    beside = str(getattr(row, "seconds_text")).partition(" (")[2].rstrip(")")  # noqa: B009
+    if beside:
+        return beside
     low, high, kind = (getattr(row, key) for key in ("seconds_low", "seconds_high", "interval"))
     if missing(low) or missing(high):
         return "" if missing(kind) else str(kind)

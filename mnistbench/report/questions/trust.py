@@ -93,7 +93,7 @@ def failures(study: Study) -> Section:
         Column("status", "status", "tag", filtered=True),
         Column("reason", "reason", "long"),
         Column("step", "step", "count"),
-        Column("rerun", "command that reruns it", "code"),
+        Column("rerun", "command that reruns it", "command"),
         Column("cell_id", "id", "code", hidden=True),
     ]
     shown = table(exhibit.frame, columns, name="failures-table", caption="Cells that did not finish", most=500)
@@ -115,7 +115,7 @@ def repeat(study: Study) -> Section:
     words = {"id": "repeat", "question": "Can I repeat it?", "short": "Repeat it"}
     exhibit = analysis.environments(study.frame)
     parts = [Part(facts=_environment(row)) for row in exhibit.frame.head(12).to_dict("records")]
-    headings = [f"{row['machine']}: {row['device_name'] or row['device']}" for row in exhibit.frame.head(12).to_dict("records")]
+    headings = [f"{row['machine']}: {row['device'] if missing(row['device_name']) else row['device_name']}" for row in exhibit.frame.head(12).to_dict("records")]
     parts = [Part(clipped(heading, 80), facts=part.facts) for heading, part in zip(headings, parts, strict=True)]
     grids = [Log(f"{name}: grid.yaml as resolved", text, open=len(study.grids) == 1) for name, text in study.grids.items()]
     if grids:
@@ -137,7 +137,9 @@ def against_first(rows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
         The label of the best, and columns label, ratio (how many times as fast the best is), low, high, floor, verdict
         (`ahead`, `behind`, `same`, `unresolved`, ""), reason.
     """
-    known = rows[rows["ratio"].astype(float).between(1e-9, 1e9)].copy()
+    known = rows[rows["ratio"].astype(float).between(1e-9, 1e9)]
+    decided = known[known["verdict"] != ""]
+    known = decided if len(decided) else known
     if known.empty:
         return "", known
     gain = np.log(known["ratio"].astype(float))
@@ -217,7 +219,7 @@ def _pairs_table(rows: pd.DataFrame, stem: str) -> object:
         ],
         name=f"{stem}-table",
         caption="Pairs of settings",
-        most=300,
+        most=150,
     )
 
 
