@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, Literal
 
 SETTINGS_VERSION = 1
@@ -152,7 +153,7 @@ class Cell:
             execution=Component.from_json({"name": execution.pop("profile"), **execution}),
         )
 
-    @property
+    @cached_property
     def cell_id(self) -> str:
         """The first 16 hex digits of the SHA-256 of what is hashed of the cell (see `hashed_settings`)."""
         return hashlib.sha256(canonical_json(self.hashed_settings()).encode()).hexdigest()[:16]
