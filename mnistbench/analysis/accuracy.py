@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -14,6 +15,7 @@ from mnistbench.analysis.exhibit import Exhibit, nothing
 from mnistbench.analysis.frames import Record, parts
 from mnistbench.analysis.labels import labels
 from mnistbench.analysis.ranking import curve_points
+from mnistbench.analysis.repeats import Repeats, repeats
 from mnistbench.analysis.verdicts import NEEDED, compare_chosen
 from mnistbench.analysis.wording import percent
 
@@ -30,21 +32,18 @@ def accuracy_by_batch(frame: pd.DataFrame) -> Exhibit:
     if rows["test_accuracy"].notna().sum() == 0:
         return nothing("No evaluation was recorded, so there is no accuracy to show.")
     names, series = labels(frame), labels(frame, "any_batch", without=("batch",))
-    entries = []
-    for (group, settings), part in rows.groupby(["group", "settings"], sort=False):
-        first = part.iloc[0]
-        entries.append(
-            {
-                "group": group,
-                "settings": settings,
-                "label": names[str(settings)],
-                "series": series[first["any_batch"]],
-                **{name: first[name] for name in ("architecture_label", "optimizer_label", "device")},
-                "batch_size": first["batch_size"],
-                "lr_scaling": first["lr_scaling"],
-                **_shown(part),
-            }
-        )
+    about = ["architecture_label", "optimizer_label", "device", "batch_size", "lr_scaling"]
+    entries = [
+        {
+            "group": runs.group,
+            "settings": runs.settings,
+            "label": names[runs.settings],
+            "series": series[runs.first["any_batch"]],
+            **{name: runs.first[name] for name in about},
+            **_shown(runs),
+        }
+        for runs in repeats(rows, ["any_batch", *about, "status", "test_accuracy"])
+    ]
     table = pd.DataFrame(entries)
     table = table[table["n"] > 0].sort_values(["group", "series", "batch_size"], ignore_index=True)
     best = table.loc[table.groupby(["group", "series"])["test_accuracy"].idxmax()]
@@ -54,9 +53,9 @@ def accuracy_by_batch(frame: pd.DataFrame) -> Exhibit:
     return Exhibit(table, notes=_lr_notes(table))
 
 
-def _shown(rows: pd.DataFrame) -> dict[str, Any]:
+def _shown(runs: Repeats) -> dict[str, Any]:
     """A diverged seed counts with the accuracy of its last evaluation."""
-    values = rows["test_accuracy"].dropna().tolist()
+    values = runs.known("test_accuracy")
     shown = statistics.summarize(values, logarithmic=False)
     return {
         "n": shown.n,
@@ -65,7 +64,7 @@ def _shown(rows: pd.DataFrame) -> dict[str, Any]:
         "high": min(1.0, shown.high),
         "interval": shown.kind,
         "values": values,
-        "diverged": int((rows["status"] == "diverged").sum()),
+        "diverged": int((runs.columns["status"] == "diverged").sum()),
     }
 
 
@@ -109,22 +108,22 @@ def optimizer_ranking(frame: pd.DataFrame) -> Exhibit:
         return nothing("No two optimizers ran on the same architecture, batch size and device.")
     contests = labels(frame, "any_optimizer", without=("optimizer", "schedule"))
     beaten = _beaten(frame, rows)
-    entries = []
-    for (group, settings), part in rows.groupby(["group", "settings"], sort=False):
-        first = part.iloc[0]
-        entries.append(
-            {
-                "group": group,
-                "contest": contests[first["any_optimizer"]],
-                **{name: first[name] for name in ("architecture_label", "batch_size", "device")},
-                "settings": settings,
-                **{name: first[name] for name in ("optimizer_label", "schedule_label", "tuning")},
-                "rank": beaten.get((str(group), str(settings)), 0) + 1,
-                **_shown(part),
-                "seconds_to_target": float(np.median(part["seconds_to_target"].fillna(math.inf).to_numpy(dtype=float))),
-                "reached": int(part["reached"].fillna(False).sum()),
-            }
-        )
+    about = [
+        "architecture_label", "batch_size", "device", "optimizer_label", "schedule_label", "tuning",
+    ]  # fmt: skip
+    entries = [
+        {
+            "group": runs.group,
+            "contest": contests[runs.first["any_optimizer"]],
+            **{name: runs.first[name] for name in about},
+            "settings": runs.settings,
+            "rank": beaten.get((runs.group, runs.settings), 0) + 1,
+            **_shown(runs),
+            "seconds_to_target": float(np.median(runs.floats("seconds_to_target", math.inf))),
+            "reached": int((runs.floats("reached") == 1).sum()),
+        }
+        for runs in repeats(rows, ["any_optimizer", *about, "status", "test_accuracy", "seconds_to_target", "reached"])
+    ]
     table = pd.DataFrame(entries).sort_values(
         ["group", "contest", "test_accuracy"], ascending=[True, True, False], ignore_index=True
     )
@@ -145,11 +144,10 @@ def optimizer_ranking(frame: pd.DataFrame) -> Exhibit:
 def _beaten(frame: pd.DataFrame, rows: pd.DataFrame) -> dict[tuple[str, str], int]:
     """How many rivals are proven more accurate, by (group, settings); Bonferroni over all contests."""
     counts: dict[tuple[str, str], int] = {}
-    for group, part in rows.groupby("group"):
-        chosen = []
-        for _, contest in part.groupby("any_optimizer"):
-            names = contest["settings"].unique().tolist()
-            chosen += [(a, b) for index, a in enumerate(names) for b in names[index + 1 :]]
+    for group, part in rows.drop_duplicates(["group", "settings"]).groupby("group"):
+        chosen: list[tuple[str, str]] = []
+        for names in part.groupby("any_optimizer")["settings"].agg(list):
+            chosen += itertools.combinations(names, 2)
         for _, pair in compare_chosen(frame[frame["group"] == group], "test_accuracy", chosen):
             loser = {"better": pair.b, "worse": pair.a}.get(pair.verdict)
             if loser is not None:

@@ -14,7 +14,8 @@ import pandas as pd
 from mnistbench.analysis import markdown, statistics
 from mnistbench.analysis.exhibit import Exhibit, nothing
 from mnistbench.analysis.labels import labels
-from mnistbench.analysis.statistics import Difference
+from mnistbench.analysis.repeats import Repeats, repeats
+from mnistbench.analysis.statistics import Difference, Floats
 from mnistbench.analysis.verdicts import ACCURACY_FLOOR, NEEDED, Field, Metric, fields, measured, obstacle
 from mnistbench.analysis.wording import accuracy_text, interval_text, percent, plural, seconds_text, times
 from mnistbench.errors import UserError
@@ -109,12 +110,11 @@ def _shown(row: dict[Any, Any]) -> list[str]:
         proof = interval_text(row["low"], row["high"])
     verdict = row["verdict"] or f"none ({row['reason']})"
     marks = ["confounded"] * row["confounded"] + ["REGRESSION"] * row["regression"]
-    machine = f"{row['machine']}, protocol {row['protocol']}"
+    machine = markdown.one_line(f"{row['machine']}, protocol {row['protocol']}")
     n = f"{row['n_a']} / {row['n_b']}"
-    return [
-        markdown.one_line(row["label"]), markdown.one_line(machine), _WORDS[row["metric"]], text(row["a"]), text(row["b"]), n, ratio, proof,
-        ", ".join([verdict, *marks]),
-    ]  # fmt: skip
+    label = markdown.one_line(row["label"])
+    medians = [text(row["a"]), text(row["b"])]
+    return [label, machine, _WORDS[row["metric"]], *medians, n, ratio, proof, ", ".join([verdict, *marks])]
 
 
 def compare(a: pd.DataFrame, b: pd.DataFrame, *, fail_on: Threshold | None = None) -> Comparison:
@@ -124,10 +124,7 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, *, fail_on: Threshold | None = Non
     at least three sessions a side the sessions' means are compared, else the runs, and the verdict is confounded.
     """
     names = labels(pd.concat([a, b], ignore_index=True)) if len(a) or len(b) else {}
-    only_a, only_b = (
-        tuple(names[settings] for settings in dict.fromkeys(side["settings"]) if settings not in set(other["settings"]))
-        for side, other in ((a, b), (b, a))
-    )
+    only_a, only_b = (_only(side, other, names) for side, other in ((a, b), (b, a)))
     rows: list[dict[str, Any]] = []
     for metric in METRICS:
         rows += _compare_metric(a, b, metric, names)
@@ -142,35 +139,46 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, *, fail_on: Threshold | None = Non
     return Comparison(exhibit, only_a, only_b, tuple(notes), int(table["regression"].sum()) if rows else 0)
 
 
+def _only(side: pd.DataFrame, other: pd.DataFrame, names: dict[str, str]) -> tuple[str, ...]:
+    there = set(other["settings"])
+    return tuple(names[settings] for settings in dict.fromkeys(side["settings"]) if settings not in there)
+
+
 def _compare_metric(a: pd.DataFrame, b: pd.DataFrame, metric: Metric, names: dict[str, str]) -> list[dict[str, Any]]:
     sides = [measured(side[side["repeat"] == 0], metric) for side in (a, b)]
     if any(side.empty for side in sides):
         return []
-    sides = _with_sessions(*sides)
+    runs = [list(repeats(side, [*_COLUMNS, metric])) for side in _with_sessions(*sides)]
     noise = [{found.group: found for found in fields(side, metric)} for side in (a, b)]
-    pairs = list(_matched(*sides))
+    pairs = list(_matched(*runs))
     rows = []
     for first, second in pairs:
-        floors = [noise[index].get(str(part["group"].iloc[0])) for index, part in enumerate((first, second))]
-        rows.append(
-            {"label": names[str(first["settings"].iloc[0])], **_compare_rows(first, second, metric, floors, len(pairs))}
-        )
+        near = [noise[0].get(first.group), noise[1].get(second.group)]
+        row = _compare_runs(first, second, metric, near, len(pairs))
+        rows.append({"label": names[first.settings], **row})
     return rows
 
 
-def _matched(a: pd.DataFrame, b: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+_COLUMNS = [
+    "device", "machine", "machine_id", "torch", "protocol", "isolation", "short", "equivalence", "_session", "_value",
+]  # fmt: skip
+
+
+def _matched(a: Sequence[Repeats], b: Sequence[Repeats]) -> Iterator[tuple[Repeats, Repeats]]:
     """The same settings of both sides by machine and build; across machines only where they have none in common."""
-    by_settings = dict(iter(b.groupby("settings", sort=False)))
-    for settings, first in a.groupby("settings", sort=False):
-        second = by_settings.get(settings)
-        if second is None:
-            continue
-        common = set(first["machine_id"]) & set(second["machine_id"])
-        for _, left in first.groupby("group", sort=False):
-            for _, right in second.groupby("group", sort=False):
-                same_machine = left["machine_id"].iloc[0] == right["machine_id"].iloc[0]
-                if left["protocol"].iloc[0] == right["protocol"].iloc[0] and (same_machine or not common):
-                    yield left, right
+    by_settings: dict[str, list[Repeats]] = {}
+    for runs in b:
+        by_settings.setdefault(runs.settings, []).append(runs)
+    machines_a: dict[str, set[str]] = {}
+    for runs in a:
+        machines_a.setdefault(runs.settings, set()).add(runs.first["machine_id"])
+    for first in a:
+        others = by_settings.get(first.settings, [])
+        common = machines_a[first.settings] & {other.first["machine_id"] for other in others}
+        for second in others:
+            same_machine = first.first["machine_id"] == second.first["machine_id"]
+            if first.first["protocol"] == second.first["protocol"] and (same_machine or not common):
+                yield first, second
 
 
 def _with_sessions(a: pd.DataFrame, b: pd.DataFrame) -> list[pd.DataFrame]:
@@ -183,43 +191,44 @@ def _with_sessions(a: pd.DataFrame, b: pd.DataFrame) -> list[pd.DataFrame]:
     return [both[both["_side"] == side] for side in ("a", "b")]
 
 
-def _compare_rows(
-    a: pd.DataFrame, b: pd.DataFrame, metric: Metric, noise: Sequence[Field | None], comparisons: int
+def _compare_runs(
+    a: Repeats, b: Repeats, metric: Metric, noise: Sequence[Field | None], comparisons: int
 ) -> dict[str, Any]:
     n = min(len(a), len(b))
-    sessions = [int(side["_session"].nunique()) for side in (a, b)]
+    sessions = [len(np.unique(side.columns["_session"])) for side in (a, b)]
     confounded = min(sessions) < ENOUGH_SESSIONS
-    same_machine = a["machine_id"].iloc[0] == b["machine_id"].iloc[0]
-    device = str(a["device"].iloc[0])
+    same_machine = a.first["machine_id"] == b.first["machine_id"]
+    accuracy = metric == "test_accuracy"
     floor = ACCURACY_FLOOR
-    if metric != "test_accuracy":
-        floor = max((found.floor({device}, n) for found in noise if found), default=statistics.SMALLEST_FLOOR)
-    reason = _no_verdict(a, b, metric) if same_machine else "different machines: speeds are not ranked"
-    if not same_machine and metric == "test_accuracy":
-        reason = _no_verdict(a, b, metric)
+    if not accuracy:
+        floors = [found.floor({a.first["device"]}, n) for found in noise if found is not None]
+        floor = max(floors, default=statistics.SMALLEST_FLOOR)
+    reason = _no_verdict(a, b, metric)
+    if not (same_machine or accuracy):
+        reason = "different machines: speeds are not ranked"
     difference = _difference(a, b, sessions_as_units=not confounded, comparisons=comparisons)
     verdict: str = ""
     if difference is None:
         reason = reason or "a side has seeds that did not reach the target"
         value = low = high = math.nan
     else:
-        if not reason:
-            band = floor if metric == "test_accuracy" else math.log1p(floor)
-            verdict = statistics.verdict_within(difference, band)
-            if metric == "test_accuracy":
-                verdict = {"faster": "better", "slower": "worse"}.get(verdict, verdict)
         value, low, high = difference.estimate, difference.low, difference.high
-        if metric != "test_accuracy":
+        if not reason:
+            verdict = statistics.verdict_within(difference, floor if accuracy else math.log1p(floor))
+        if accuracy:
+            verdict = {"faster": "better", "slower": "worse"}.get(verdict, verdict)
+        else:
             value, low, high = (math.exp(min(end, 700.0)) for end in (value, low, high))
         if n < 3:
             low = high = math.nan
+    machines = [str(side.first["machine"]) for side in (a, b)]
+    medians = [float(np.median(side.floats(metric, missing=math.inf))) for side in (a, b)]
     return {
-        "settings": a["settings"].iloc[0],
-        "device": device,
-        "machine": a["machine"].iloc[0] if same_machine else f"{a['machine'].iloc[0]} → {b['machine'].iloc[0]}",
+        "settings": a.settings,
+        "device": a.first["device"],
+        "machine": machines[0] if same_machine else " → ".join(machines),
         "metric": metric,
-        "a": float(np.median(a[metric].fillna(math.inf).to_numpy(dtype=float))),
-        "b": float(np.median(b[metric].fillna(math.inf).to_numpy(dtype=float))),
+        **dict(zip(("a", "b"), medians, strict=True)),
         "n_a": len(a),
         "n_b": len(b),
         "sessions_a": sessions[0],
@@ -231,13 +240,13 @@ def _compare_rows(
         "verdict": verdict,
         "confounded": confounded,
         "reason": reason,
-        "torch_a": a["torch"].iloc[0],
-        "torch_b": b["torch"].iloc[0],
-        "protocol": int(a["protocol"].iloc[0]),
+        "torch_a": a.first["torch"],
+        "torch_b": b.first["torch"],
+        "protocol": a.first["protocol"],
     }
 
 
-def _no_verdict(a: pd.DataFrame, b: pd.DataFrame, metric: Metric) -> str:
+def _no_verdict(a: Repeats, b: Repeats, metric: Metric) -> str:
     if metric != "test_accuracy" and (hindered := obstacle(a) or obstacle(b)):
         return hindered
     n = min(len(a), len(b))
@@ -246,17 +255,21 @@ def _no_verdict(a: pd.DataFrame, b: pd.DataFrame, metric: Metric) -> str:
     return "" if n >= NEEDED[metric] else f"needs {NEEDED[metric]} seeds a side, {n} ran"
 
 
-def _difference(a: pd.DataFrame, b: pd.DataFrame, *, sessions_as_units: bool, comparisons: int) -> Difference | None:
+def _difference(a: Repeats, b: Repeats, *, sessions_as_units: bool, comparisons: int) -> Difference | None:
     """b less a on the scale of the test; sessions' means where there are enough, since a session moves all its runs."""
-    if not np.isfinite([*a["_value"], *b["_value"]]).all():
+    values = [side.floats("_value") for side in (b, a)]
+    if not all(np.isfinite(side).all() for side in values):
         return None
     if sessions_as_units:
-        values = [side.groupby("_session")["_value"].mean().to_numpy() for side in (b, a)]
-    else:
-        values = [side["_value"].to_numpy() for side in (b, a)]
+        values = [_session_means(side) for side in (b, a)]
     if min(map(len, values)) < 2:
         return Difference(float(values[0].mean() - values[1].mean()), math.nan, math.nan, 1.0)
     return statistics.unpaired_difference(values[0], values[1], comparisons=comparisons)
+
+
+def _session_means(runs: Repeats) -> Floats:
+    values, sessions = runs.floats("_value"), runs.columns["_session"]
+    return np.array([values[sessions == session].mean() for session in np.unique(sessions)])
 
 
 def _is_regression(row: dict[str, Any], fail_on: Threshold | None) -> bool:

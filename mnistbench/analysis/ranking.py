@@ -11,6 +11,7 @@ import pandas as pd
 from mnistbench.analysis import statistics
 from mnistbench.analysis.exhibit import Exhibit, nothing
 from mnistbench.analysis.labels import labels
+from mnistbench.analysis.repeats import Repeats, repeats
 from mnistbench.analysis.verdicts import MOST_COMPARED, NEEDED, Metric, compare_all, fields, settle_outcomes
 from mnistbench.analysis.wording import accuracy_text, seconds_text
 from mnistbench.records import RESULTS
@@ -46,8 +47,8 @@ def leaderboard(frame: pd.DataFrame, *, clock: Clock = "train") -> Exhibit:
     names = labels(frame)
     table = pd.DataFrame(
         [
-            {**_entry(part, metric), "label": names[str(settings)], **_rank_of(ranks, (str(group), str(settings)))}
-            for (group, settings), part in rows.groupby(["group", "settings"], sort=False)
+            {**_entry(runs, metric), "label": names[runs.settings], **_rank_of(ranks, (runs.group, runs.settings))}
+            for runs in repeats(rows, [*_SETTINGS, *_MEASURED])
         ]
     )
     order = ["group", "seconds_to_target", "test_accuracy", "examples_per_second"]
@@ -70,34 +71,35 @@ _LEADERBOARD = [
 ]  # fmt: skip
 
 
-def _entry(rows: pd.DataFrame, metric: Metric) -> dict[str, Any]:
-    first = rows.iloc[0]
-    target = float(first["target_accuracy"])
-    reached = int(rows["reached"].fillna(False).sum())
-    low, high = statistics.reached_interval(reached, len(rows))
+def _entry(runs: Repeats, metric: Metric) -> dict[str, Any]:
+    first = runs.first
+    targeted = not math.isnan(first["target_accuracy"])
+    reached = int((runs.floats("reached") == 1).sum())
+    low, high = statistics.reached_interval(reached, len(runs)) if targeted else (math.nan, math.nan)
     clock = metric if metric != "test_accuracy" else "seconds_to_target"
-    values = rows[clock].fillna(math.inf).tolist() if not math.isnan(target) else []
+    values = runs.floats(clock, missing=math.inf).tolist() if targeted else []
     shown = statistics.summarize(values)
-    best = float(rows["best_test_accuracy"].max())
+    best = max(runs.known("best_test_accuracy"), default=math.nan)
     return {
         **{name: first[name] for name in _SETTINGS},
-        "seeds": len(rows),
-        "reached": reached if values else None,
-        "reached_low": low if values else math.nan,
-        "reached_high": high if values else math.nan,
+        "seeds": len(runs),
+        "reached": reached if targeted else None,
+        "reached_low": low,
+        "reached_high": high,
         "seconds_to_target": shown.value,
         "seconds_low": shown.low,
         "seconds_high": shown.high,
-        "interval": shown.kind if values else "",
-        "seconds_text": _seconds_text(rows, shown.value, best, clock) if values else "no target",
+        "interval": shown.kind if targeted else "",
+        "seconds_text": _seconds_text(runs, shown.value, best, clock) if targeted else "no target",
         "seconds_values": values,
-        "cold_seconds_to_target": _median_reached(rows["cold_seconds_to_target"]) if values else math.nan,
-        "epochs_to_target": _median_reached(rows["epochs_to_target"]) if values else math.nan,
-        "test_accuracy": rows["test_accuracy"].median(),
+        # unreached seeds are beyond the last evaluation (rule 11)
+        "cold_seconds_to_target": _median(runs, "cold_seconds_to_target", math.inf if targeted else math.nan),
+        "epochs_to_target": _median(runs, "epochs_to_target", math.inf if targeted else math.nan),
+        "test_accuracy": _median(runs, "test_accuracy"),
         "best_test_accuracy": best,
-        "examples_per_second": rows["examples_per_second"].median(),
-        "flags": "; ".join(sorted({flag for text in rows["flags"] for flag in str(text).split("; ") if flag})),
-        "equivalence": "; ".join(sorted(set(rows["equivalence"].fillna("not checked").astype(str)))),
+        "examples_per_second": _median(runs, "examples_per_second"),
+        "flags": runs.flags(),
+        "equivalence": "; ".join(sorted(runs.texts("equivalence", missing="not checked"))),
     }
 
 
@@ -105,20 +107,26 @@ _SETTINGS = [
     "group", "settings", "architecture_label", "optimizer_label", "schedule_label", "batch_size", "device",
     "execution_label", "target_accuracy",
 ]  # fmt: skip
+_MEASURED = [
+    "reached", "seconds_to_target", "cold_seconds_to_target", "epochs_to_target", "test_accuracy",
+    "best_test_accuracy", "examples_per_second", "train_seconds", "cold_seconds", "flags", "equivalence",
+]  # fmt: skip
 
 
-def _median_reached(values: pd.Series[float]) -> float:
-    """The median with unreached seeds beyond the last evaluation (rule 11)."""
-    return float(np.median(values.fillna(math.inf).to_numpy(dtype=float)))
+def _median(runs: Repeats, column: str, missing: float = math.nan) -> float:
+    values = runs.floats(column, missing)
+    values = values[~np.isnan(values)]
+    return float(np.median(values)) if len(values) else math.nan
 
 
-def _seconds_text(rows: pd.DataFrame, median: float, best: float, clock: str) -> str:
+def _seconds_text(runs: Repeats, median: float, best: float, clock: str) -> str:
     if math.isfinite(median):
         return seconds_text(median)
-    reached = rows["reached"].fillna(False).astype(bool)
+    reached = runs.floats("reached") == 1
     if reached.any():
-        spent = rows.loc[~reached, "train_seconds" if clock == "seconds_to_target" else "cold_seconds"].min()
-        return f"> {seconds_text(float(spent))}" if math.isfinite(spent) else "not reached by most seeds"
+        spent = runs.floats("train_seconds" if clock == "seconds_to_target" else "cold_seconds")[~reached]
+        known = spent[~np.isnan(spent)]
+        return f"> {seconds_text(float(known.min()))}" if len(known) else "not reached by most seeds"
     return f"not reached (best {accuracy_text(best)})" if math.isfinite(best) else "not reached"
 
 

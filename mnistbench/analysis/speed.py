@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mnistbench.analysis import statistics
 from mnistbench.analysis.exhibit import Exhibit, nothing
 from mnistbench.analysis.labels import labels
+from mnistbench.analysis.repeats import repeats
+from mnistbench.analysis.statistics import Floats
 from mnistbench.analysis.verdicts import Metric, Pair, compare_chosen
 from mnistbench.analysis.wording import interval_text, times
 
@@ -29,34 +32,39 @@ def throughput_by_batch(frame: pd.DataFrame) -> Exhibit:
         return nothing("No cell finished, so there is no throughput to show.")
     names, series = labels(frame), labels(frame, "any_batch", without=("batch",))
     table = []
-    for (group, settings), part in rows.groupby(["group", "settings"], sort=False):
-        first = part.iloc[0]
-        done = part[(part["status"] == "finished") & part["examples_per_second"].notna()]
-        values = done["examples_per_second"].tolist()
-        shown = statistics.summarize(values)
+    for runs in repeats(rows, [*_SETTINGS, "status", "examples_per_second", *_MEDIANS, "flags"]):
+        done = runs.columns["status"] == "finished"
+        values = runs.floats("examples_per_second")[done]
+        shown = statistics.summarize(values[~np.isnan(values)])
         table.append(
             {
-                "group": group,
-                "settings": settings,
-                "label": names[str(settings)],
-                "series": series[first["any_batch"]],
-                **{name: first[name] for name in ("architecture_label", "optimizer_label", "device")},
-                "execution_label": first["execution_label"],
-                "batch_size": first["batch_size"],
+                "group": runs.group,
+                "settings": runs.settings,
+                "label": names[runs.settings],
+                "series": series[runs.first["any_batch"]],
+                **{name: runs.first[name] for name in _SETTINGS if name != "any_batch"},
                 "n": shown.n,
                 "examples_per_second": shown.value,
                 "low": shown.low,
                 "high": shown.high,
                 "interval": shown.kind,
-                "values": values,
-                "eval_examples_per_second": done["eval_examples_per_second"].median(),
-                "peak_share": done["peak_share"].median(),
-                "status": "ok" if values else "out_of_memory",
-                "flags": "; ".join(sorted({flag for text in part["flags"] for flag in str(text).split("; ") if flag})),
+                "values": values.tolist(),
+                **{name: _median(runs.floats(name)[done]) for name in _MEDIANS},
+                "status": "ok" if shown.n else "out_of_memory",
+                "flags": runs.flags(),
             }
         )
     order = ["group", "series", "batch_size"]
     return Exhibit(pd.DataFrame(table).sort_values(order, kind="stable").reset_index(drop=True))
+
+
+_SETTINGS = ["any_batch", "architecture_label", "optimizer_label", "device", "execution_label", "batch_size"]
+_MEDIANS = ["eval_examples_per_second", "peak_share"]
+
+
+def _median(values: Floats) -> float:
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if len(known) else math.nan
 
 
 def device_speedups(frame: pd.DataFrame) -> Exhibit:
@@ -138,51 +146,58 @@ def crossovers(frame: pd.DataFrame) -> Exhibit:
     speedups = device_speedups(frame)
     if not speedups:
         return nothing(speedups.reason)
-    table = []
     keys = ["group", "clock", "baseline", "device", "series", "architecture_label", "optimizer_label"]
-    for key, rows in speedups.frame.groupby(keys, sort=False):
-        named = dict(zip(keys, map(str, key), strict=True))
-        shown = rows[rows["ratio"].notna()]
-        best: dict[str, Any] = {"largest_ratio": math.nan, "at_batch": None}
-        if not shown.empty:
-            largest = _largest(shown)
-            best = {"largest_ratio": largest["ratio"], "at_batch": largest["batch_size"]}
+    series: dict[tuple[str, ...], list[dict[Any, Any]]] = {}
+    for row in speedups.frame.to_dict("records"):
+        series.setdefault(tuple(row[key] for key in keys), []).append(row)
+    table = []
+    for key, rows in series.items():
+        named = dict(zip(keys, key, strict=True))
+        largest = _largest(rows) or {"ratio": math.nan, "batch_size": None}
         batch = _crossover(rows)
-        table.append({**named, "crossover_batch": batch, **best, "sentence": _sentence(named, rows, batch)})
+        table.append(
+            {
+                **named,
+                "crossover_batch": batch,
+                "largest_ratio": largest["ratio"],
+                "at_batch": largest["batch_size"],
+                "sentence": _sentence(named, rows, batch),
+            }
+        )
     result = pd.DataFrame(table)
     result[["crossover_batch", "at_batch"]] = result[["crossover_batch", "at_batch"]].astype("Int64")
     return Exhibit(result)
 
 
-def _largest(rows: pd.DataFrame) -> dict[str, Any]:
-    return {str(name): value for name, value in rows.nlargest(1, "ratio").to_dict("records")[0].items()}
+def _largest(rows: list[dict[Any, Any]]) -> dict[Any, Any] | None:
+    shown = [row for row in rows if not math.isnan(row["ratio"])]
+    return max(shown, key=lambda row: row["ratio"], default=None)
 
 
-def _crossover(rows: pd.DataFrame) -> int | None:
+def _crossover(rows: list[dict[Any, Any]]) -> int | None:
+    """The smallest batch from which on every one measured is proven faster."""
     found = None
-    for batch in sorted(set(rows["batch_size"].tolist()), reverse=True):
-        if set(rows.loc[rows["batch_size"] == batch, "verdict"]) != {"faster"}:
+    for row in sorted(rows, key=lambda row: -row["batch_size"]):
+        if row["verdict"] != "faster":
             break
-        found = batch
+        found = int(row["batch_size"])
     return found
 
 
-def _sentence(named: dict[str, str], rows: pd.DataFrame, batch: int | None) -> str:
+def _sentence(named: dict[str, str], rows: list[dict[Any, Any]], batch: int | None) -> str:
     device, baseline, series = named["device"], named["baseline"], named["series"]
-    shown = rows[rows["ratio"].notna()]
-    if shown.empty:
-        return f"{series}: {device} against {baseline} is not shown ({rows['reason'].iloc[0]})."
-    best = _largest(shown)
+    best = _largest(rows)
+    if best is None:
+        return f"{series}: {device} against {baseline} is not shown ({rows[0]['reason']})."
     proof = interval_text(best["low"], best["high"])
-    clock = CLOCK_WORDS[named["clock"]]
     ratio = (
-        f"{times(best['ratio'])} at batch {best['batch_size']} ({clock}, n = {best['n']}"
+        f"{times(best['ratio'])} at batch {best['batch_size']} ({CLOCK_WORDS[named['clock']]}, n = {best['n']}"
         f"{', interval ' + proof + '×' if proof else ''})"
     )
     if batch is None:
-        judged = rows[rows["verdict"] != ""]
-        why = f" ({shown['reason'].iloc[0]})" if judged.empty else ""
+        judged = any(row["verdict"] for row in rows)
+        why = "" if judged else f" ({best['reason']})"
         return f"{series}: {device} is not proven faster than {baseline} at the largest batch size{why}; {ratio}."
-    smallest = batch == rows["batch_size"].min()
+    smallest = batch == min(row["batch_size"] for row in rows)
     where = "at every batch size measured" if smallest else f"from batch {batch} on"
     return f"{series}: {device} is faster than {baseline} {where}, {ratio}."

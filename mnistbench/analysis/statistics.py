@@ -78,26 +78,41 @@ def _mean(data: Floats, logarithmic: bool) -> float:
 def _t_interval(data: Floats, logarithmic: bool) -> tuple[float, float]:
     logarithmic = logarithmic and bool((data > 0).all())
     scaled = np.log(data) if logarithmic else data
-    half = stats.t.ppf(0.5 + CONFIDENCE / 2, len(data) - 1) * scaled.std(ddof=1) / math.sqrt(len(data))
+    half = _t_quantile(0.5 + CONFIDENCE / 2, len(data) - 1) * scaled.std(ddof=1) / math.sqrt(len(data))
     ends = scaled.mean() + np.array([-half, half])
     low, high = np.exp(ends) if logarithmic else ends
     return float(low), float(high)
 
 
+RESAMPLES = 1999
+
+
 def _bca(data: Floats) -> tuple[float, float]:
-    """Bias-corrected, accelerated bootstrap of the median; the range where it degenerates (many equal values)."""
-    result = stats.bootstrap(
-        (data,),
-        np.median,
-        confidence_level=CONFIDENCE,
-        method="BCa",
-        n_resamples=1999,
-        rng=np.random.default_rng(0),
-    )
-    low, high = result.confidence_interval
-    return (float(low), float(high)) if math.isfinite(low + high) else (float(data[0]), float(data[-1]))
+    """Bias-corrected, accelerated bootstrap interval of the median (Efron 1987); the range where it degenerates.
+
+    The same resamples serve every sample of a size: a thousand intervals then cost a second (scipy's: five).
+    """
+    median = np.median(data)
+    resampled = np.median(data[_resamples(len(data))], axis=1)
+    below = float((resampled < median).mean() + (resampled == median).mean() / 2)
+    left_out = np.array([np.median(np.delete(data, index)) for index in range(len(data))])
+    gaps = left_out.mean() - left_out
+    spread = float((gaps**2).sum())
+    if not 0 < below < 1 or spread == 0:
+        return float(data[0]), float(data[-1])
+    bias = stats.norm.ppf(below)
+    acceleration = float((gaps**3).sum()) / (6 * spread**1.5)
+    tails = bias + stats.norm.ppf([0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2])
+    low, high = np.quantile(resampled, stats.norm.cdf(bias + tails / (1 - acceleration * tails)))
+    return float(low), float(high)
 
 
+@functools.lru_cache(maxsize=64)
+def _resamples(size: int) -> NDArray[np.int64]:
+    return np.random.default_rng(0).integers(0, size, (RESAMPLES, size))
+
+
+@functools.lru_cache(maxsize=10_000)
 def reached_interval(reached: int, runs: int) -> tuple[float, float]:
     """Clopper–Pearson interval of the share of seeds that reached the target."""
     interval = stats.binomtest(reached, runs).proportion_ci(CONFIDENCE, method="exact")

@@ -47,8 +47,8 @@ def _first(frame: pd.DataFrame) -> Iterator[str]:
         seeds = int(first["seeds"])
         if isinstance(target, float) and math.isnan(target):
             best = rows.sort_values("test_accuracy", ascending=False).iloc[0]
-            reached = percent(best["test_accuracy"], 2)
-            yield f"{best['label']} is most accurate: {reached} (median of {plural(int(best['seeds']), 'seed')})."
+            got = percent(best["test_accuracy"], 2)
+            yield f"{best['label']} is most accurate: {got} (median of {plural(int(best['seeds']), 'seed')})."
             continue
         goal = accuracy_text(float(str(target)))
         if math.isinf(first["seconds_to_target"]):

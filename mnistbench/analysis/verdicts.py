@@ -14,6 +14,7 @@ import pandas as pd
 from mnistbench.analysis import statistics
 from mnistbench.analysis.exhibit import Exhibit, nothing
 from mnistbench.analysis.labels import labels
+from mnistbench.analysis.repeats import Repeats, repeats
 from mnistbench.analysis.statistics import Floats, Spread
 
 Metric = Literal["examples_per_second", "cold_seconds", "seconds_to_target", "cold_seconds_to_target", "test_accuracy"]
@@ -126,18 +127,19 @@ def fields(frame: pd.DataFrame, metric: Metric) -> Iterator[Field]:
     if usable.empty:
         return
     names = labels(frame)
+    runs = list(repeats(usable[usable["repeat"] == 0], _COLUMNS))
     for group, part in usable.groupby("group", sort=False):
-        once = part[part["repeat"] == 0]
         samples = [
             Sample(
-                settings=str(settings),
-                label=names[str(settings)],
-                device=str(rows["device"].iloc[0]),
-                values=dict(zip(rows["_block"], rows["_value"], strict=True)),
-                obstacle=obstacle(rows),
-                hidden=gate(rows, PASSED | {UNTESTED}),
+                settings=run.settings,
+                label=names[run.settings],
+                device=run.first["device"],
+                values=dict(zip(run.columns["_block"], run.columns["_value"].tolist(), strict=True)),
+                obstacle=obstacle(run),
+                hidden=gate(run, PASSED | {UNTESTED}),
             )
-            for settings, rows in once.groupby("settings", sort=False)
+            for run in runs
+            if run.group == group
         ]
         devices = sorted(set(part["device"]))
         yield Field(
@@ -146,6 +148,9 @@ def fields(frame: pd.DataFrame, metric: Metric) -> Iterator[Field]:
             spreads={device: _spread([item for item in samples if item.device == device]) for device in devices},
             twins={device: _twin_differences(part[part["device"] == device]) for device in devices},
         )
+
+
+_COLUMNS = ["device", "isolation", "short", "equivalence", "_block", "_value"]
 
 
 def compare_all(found: Field, metric: Metric, *, limit: int = MOST_COMPARED) -> list[Pair]:
@@ -222,19 +227,18 @@ def _no_verdict(a: Sample, b: Sample, n: int, metric: Metric) -> str:
     return "" if n >= needed else f"needs {needed} seeds, {n} ran"
 
 
-def obstacle(rows: pd.DataFrame) -> str:
+def obstacle(runs: Repeats) -> str:
     """Why the speed of these runs may not be ranked, or "" (rules 8 and 14)."""
-    if (rows["isolation"] != "alone").any():
+    if runs.texts("isolation") != {"alone"}:
         return "ran beside other cells"
-    if rows["short"].any():
+    if runs.columns["short"].any():
         return "short: timed under 1 s or 50 steps"
-    return gate(rows)
+    return gate(runs)
 
 
-def gate(rows: pd.DataFrame, accepted: set[str] = PASSED) -> str:
+def gate(runs: Repeats, accepted: set[str] = PASSED) -> str:
     """Why the equivalence gate forbids a ratio, or ""."""
-    outcomes = set(rows["equivalence"].fillna("not checked"))
-    failed = sorted(str(outcome) for outcome in outcomes - accepted)
+    failed = sorted(runs.texts("equivalence", missing="not checked") - accepted)
     return f"equivalence: {failed[0]}" if failed else ""
 
 
