@@ -19,9 +19,6 @@ class Option:
     default: str | None
 
 
-NO_OPTION = Option(name="", expected="", default="")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """One name of an axis; `summary` is the first paragraph of its documentation."""

@@ -84,16 +84,17 @@ def list_(names: Annotated[Names, typer.Argument(help="Of which axis.")]) -> Non
 
     from mnistbench import catalogue
 
-    table = Table("name", "what it is", "option", "default", "what it takes")
+    console = Console(highlight=False)
     for entry in catalogue.entries(names.value[:-1]):  # type: ignore[arg-type]
-        name: tuple[str, str] | None = (entry.name, entry.summary)
-        for option in entry.options or [catalogue.NO_OPTION]:
-            first, summary = name or ("", "")
-            default = "must be given" if option.default is None else option.default
-            table.add_row(*(Text(cell) for cell in (first, summary, option.name, default, option.expected)))
-            name = None
-        table.add_section()
-    Console().print(table)
+        console.print(Text(entry.name, style="bold"), Text(entry.summary))
+        table = Table.grid("option", "takes", padding=(0, 3))
+        table.columns[0].no_wrap = True
+        for option in entry.options:
+            default = "(must be given)" if option.default is None else option.default
+            table.add_row(Text(f"    {option.name}: {default}"), Text(option.expected, style="dim"))
+        if entry.options:
+            console.print(table)
+        console.print()
 
 
 def data(context: typer.Context, data_dir: DataDir = None) -> None:

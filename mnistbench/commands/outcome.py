@@ -93,8 +93,11 @@ def print_best(results: ResultsFolder, console: Console) -> None:
     board = analysis.leaderboard(analysis.results_frame(results.records())).frame
     if board.empty:
         return
-    columns = ["", "architecture", "optimizer", "batch", "device", "to target", "test accuracy", "examples/s", "seeds"]
-    table = Table(*columns, title="Best so far, by median", title_justify="left")
+    table = Table(title="Best so far, by median", title_justify="left")
+    table.add_column("")
+    table.add_column("trained", overflow="fold")
+    for name in ("batch", "device", "to target", "accuracy", "examples/s", "seeds"):
+        table.add_column(name, justify="right", no_wrap=True)
     for _, row in board.sort_values("order").head(SHOWN).iterrows():
         table.add_row(*(Text(text) for text in _best_row(row)))
     console.print(table)
@@ -104,8 +107,7 @@ def _best_row(row: pd.Series) -> list[str]:
     schedule = "" if row["schedule_label"] == "constant" else f", {row['schedule_label']}"
     return [
         str(row["order"]),
-        str(row["architecture_label"]),
-        f"{row['optimizer_label']}{schedule}",
+        f"{row['architecture_label']} · {row['optimizer_label']}{schedule}",
         str(row["batch_size"]),
         str(row["device"]),
         str(row["seconds_text"]),
