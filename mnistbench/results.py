@@ -127,13 +127,13 @@ class ResultsFolder:
         """
         lock = FileLock(self.path / ".lock", timeout=0)
         holder = self.path / ".holder.json"
-        try:
-            with writing(self.path):
+        with writing(self.path):
+            try:
                 lock.acquire()
-        except Timeout:
-            raise UserError(
-                f"{self.path} is in use by {_described(holder)}: wait for it, stop it, or give another --out"
-            ) from None
+            except Timeout:  # an OSError itself, which `writing` would call a disk that cannot be written
+                raise UserError(
+                    f"{self.path} is in use by {_described(holder)}: wait for it, stop it, or give another --out"
+                ) from None
         try:
             write_whole(holder, json.dumps({"pid": os.getpid(), "since": _now()}))
             yield

@@ -5,19 +5,21 @@ from __future__ import annotations
 import difflib
 import re
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mnistbench.atomic import write_whole
 from mnistbench.errors import UserError
+from mnistbench.merging import machine_of, merge_folders
 from mnistbench.records import CellRecord
-from mnistbench.results import read_record
+from mnistbench.results import ResultsFolder, read_record
 from mnistbench.tracking.address import checked, default_uri, place, reason, shown, sqlite_path
 from mnistbench.tracking.journal import Journal
 
 if TYPE_CHECKING:
-    from mnistbench.results import ResultsFolder
     from mnistbench.tracking.server import Server
 
 AT_ONCE = 8
@@ -29,56 +31,61 @@ class Rebuilt:
     """What was read back.
 
     Attributes:
-        written: records that are new in the folder.
-        already: records that it had.
+        written: records, attempts that do not count among them.
         set_aside: run id and reason, for each run whose record could not be used.
     """
 
     written: int
-    already: int
     set_aside: list[tuple[str, str]] = field(default_factory=list)
 
 
 def rebuild(experiment: str, uri: str | None, results: ResultsFolder) -> Rebuilt:
-    """Fill a results folder with the records that an experiment's runs carry as artifacts.
+    """Make a results folder of the records that an experiment's runs carry as artifacts.
 
-    Records that are there already are left as they are. The folder's journal says afterwards that its records are on
-    this server.
+    The same cell of two machines stays two records. The folder's journal says that its records are on this server.
 
     Args:
         experiment: its name.
         uri: tracking URI; None is `default_uri()`.
-        results: the folder, made if it is missing; it is locked meanwhile.
+        results: a new folder.
 
     Raises:
-        UserError: if the server cannot be used or has no such experiment, or the folder cannot be written.
+        UserError: if the folder is not empty or cannot be written, if the server cannot be used or has no such
+            experiment.
     """
     uri = checked(uri or default_uri())
-    with tempfile.TemporaryDirectory() as downloads:
+    if results.path.exists() and any(results.path.iterdir()):
+        raise UserError(f"{results.path}: is not empty; give a new folder with --out")
+    with tempfile.TemporaryDirectory() as name:
+        downloads = Path(name)
         try:
             server = _server(uri, experiment)
-            found, set_aside = _download(server, Path(downloads))
-            grid = server.fetch_grid(Path(downloads))
-        except (UserError, KeyboardInterrupt):
+            found, set_aside = _download(server, downloads)
+            grid = server.fetch_grid(downloads)
+        except UserError:
             raise
         except Exception as error:
             raise UserError(reason(error, uri)) from None
-        results.create()
-        with results.lock():
-            journal = Journal.read(results.mirrored_file, server.key, place(uri, experiment))
-            had = {record.record_id: record for record in _in_folder(results)}
-            new = [(run_id, record) for run_id, record in found if record.record_id not in had]
-            for run_id, record in found:
-                if had.get(record.record_id, record) != record:
-                    set_aside.append((run_id, f"the folder has another record {record.record_id}"))
-            # In order of time, so that of a cell's attempts the last one counts.
-            for run_id, record in sorted(new, key=lambda item: (item[1].attempt, item[1].started_at)):
-                results.write(record)
-                if record.record_id not in journal.done:
-                    journal.complete(record.record_id, run_id)
-            if grid is not None and not results.grid_file.exists():
-                results.grid_file.write_bytes(grid.read_bytes())
-    return Rebuilt(len(new), len(found) - len(new), set_aside)
+        machines = _by_machine([record for _, record in found], downloads / "machines")
+        merge_folders(machines, results)
+        if grid is not None:
+            write_whole(results.grid_file, grid.read_bytes())
+    journal = Journal.read(results.mirrored_file, server.key, place(uri, experiment))
+    for run_id, record in found:
+        journal.complete(record.record_id, run_id)
+    return Rebuilt(len(found), set_aside)
+
+
+def _by_machine(records: Sequence[CellRecord], folder: Path) -> list[ResultsFolder]:
+    """A results folder for each machine, in order of time, so that of a cell's attempts the last one counts."""
+    folders: dict[str, ResultsFolder] = {}
+    for record in sorted(records, key=lambda record: (record.attempt, record.started_at)):
+        machine = machine_of(record)
+        if machine not in folders:
+            folders[machine] = ResultsFolder(folder / machine)
+            folders[machine].create()
+        folders[machine].write(record)
+    return list(folders.values())
 
 
 def download_weights(run_id: str, uri: str | None, folder: Path) -> list[Path]:
@@ -150,7 +157,3 @@ def _record(server: Server, run_id: str, record_id: str, downloads: Path) -> Cel
     if isinstance(record, CellRecord) and record.record_id != record_id:
         return "its record is not the one its tag names"
     return record
-
-
-def _in_folder(results: ResultsFolder) -> list[CellRecord]:
-    return [record for _, record in results.scan() if isinstance(record, CellRecord)] + results.attempts()
