@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -56,8 +57,9 @@ class Declared:
         """
         from pydantic import ValidationError
 
-        if problem := _beyond_json(node):
-            raise Misfit(node.place, f"`{shown(self.name)}` must be {self.expected}, found {problem}")
+        if beyond := _not_finite(node):
+            said = f"found {found(beyond)}, which is not finite"
+            raise Misfit(beyond.place, f"`{shown(self.name)}` must be {self.expected}, {said}")
         try:
             value = self._adapter.validate_json(json.dumps(plain(node)))
         except ValidationError as error:
@@ -240,14 +242,12 @@ def _listed(value: Any) -> Any:
     return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _beyond_json(node: Node) -> str | None:
-    """Numbers that JSON cannot carry to pydantic, in words."""
-    if isinstance(node, Value) and isinstance(node.plain, float) and node.plain - node.plain != 0:
-        return f"`{shown(node.text)}`, which is not finite"
-    for item in node.items if isinstance(node, Items) else []:
-        if problem := _beyond_json(item):
-            return problem
-    return None
+def _not_finite(node: Node) -> Node | None:
+    """The first number that JSON, and so pydantic, cannot be given."""
+    if isinstance(node, Value) and isinstance(node.plain, float) and not math.isfinite(node.plain):
+        return node
+    items = node.items if isinstance(node, Items) else node.fields.values() if isinstance(node, Fields) else ()
+    return next((bad for item in items if (bad := _not_finite(item))), None)
 
 
 def _deepest(node: Node, location: Sequence[int | str]) -> Node:

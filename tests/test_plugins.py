@@ -1,0 +1,242 @@
+"""A plug-in comes in when the command line names it, whatever it does then ends in one clear error."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mnistbench.errors import UserError
+from mnistbench.grid import Grid
+from mnistbench.plugins import Plugins, load_plugins
+
+ROOT = Path(__file__).parents[1]
+GOOD = '''
+"""Two networks and an optimizer."""
+import torch
+from torch import nn
+
+
+class WideMLP(nn.Sequential):
+    def __init__(self, data, width: int = 1000, *, layers: list[int] = (10, 10), deep=False):
+        super().__init__(nn.Flatten(), nn.Linear(28 * 28, width), nn.ReLU(), nn.Linear(width, data.classes))
+
+
+def tiny(width: int = 4, kind: type[nn.Module] = nn.ReLU):
+    return nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10))
+
+
+class Slow(torch.optim.SGD):
+    def __init__(self, params, lr: float, momentum: float = 0.0):
+        super().__init__(params, lr=lr, momentum=momentum)
+
+
+_hidden = tiny
+number = 3
+'''
+GRID = """
+name: own
+dataset: mnist
+architectures: [{architecture}]
+optimizers: [{optimizer}]
+batch_sizes: [64]
+seeds: [0]
+training: {{epochs: 1}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _forget_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if getattr(sys.modules[name], "__file__", None) and str(tmp_path) in str(sys.modules[name].__file__):
+            del sys.modules[name]
+
+
+def write(name: str, content: str) -> str:
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    Path(name).write_text(content)
+    return name
+
+
+def failure(*names: str) -> str:
+    with pytest.raises(UserError) as caught:
+        load_plugins(names)
+    return str(caught.value)
+
+
+def grid(plugins: Plugins, architecture: str = "mlp", optimizer: str = "sgd") -> Grid:
+    return Grid.from_text(GRID.format(architecture=architecture, optimizer=optimizer), source="g.yaml", plugins=plugins)
+
+
+def test_a_file_is_imported_under_its_own_name() -> None:
+    plugins = load_plugins([write("my_models.py", GOOD)])
+    assert plugins.names == ("my_models.py",)
+    assert plugins.find("my_models:tiny").__name__ == "tiny"  # type: ignore[attr-defined]
+
+
+def test_a_module_in_the_working_folder_is_found() -> None:
+    write("own_package/__init__.py", "")
+    write("own_package/models.py", "class Net: ...")
+    assert list(load_plugins(["own_package.models"]).modules) == ["own_package.models"]
+    assert str(Path.cwd()) not in sys.path
+
+
+def test_a_submodule_must_be_named_itself() -> None:
+    write("own_package2/__init__.py", "")
+    write("own_package2/models.py", "class Net: ...")
+    plugins = load_plugins(["own_package2"])
+    with pytest.raises(UserError, match=r"add `--plugin own_package2\.models`"):
+        plugins.find("own_package2.models:Net")
+
+
+def test_a_plug_in_reaches_the_cells_with_its_options_and_checksum() -> None:
+    plugins = load_plugins([write("my_models.py", GOOD)])
+    architecture = "{name: 'my_models:WideMLP', width: [8, 1000], layers: [1, 2], deep: true}"
+    expanded = grid(plugins, architecture, "{name: 'my_models:Slow', lr: 1, lr_scaling: sqrt}").cells(
+        Grid.from_text(GRID.format(architecture="mlp", optimizer="sgd")).dataset, 60_000, ["cpu"]
+    )
+    wide = expanded[0].architecture
+    assert wide.options == {"width": 8, "layers": [1, 2], "deep": True}
+    assert wide.sha256 == plugins.sha256("my_models:WideMLP")
+    assert expanded[-1].architecture.options == {"layers": [1, 2], "deep": True}
+    assert expanded[0].optimizer.options == {"lr": 1.0, "lr_scaling": "sqrt"}
+
+
+def test_options_follow_the_annotations_of_a_plug_in() -> None:
+    plugins = load_plugins([write("my_models.py", GOOD)])
+    for architecture, message in {
+        "{name: 'my_models:WideMLP', width: wide}": "`width` must be a whole number, found `wide`",
+        "{name: 'my_models:WideMLP', widht: 3}": "unknown option `widht` of `my_models:WideMLP`; did you mean `width`",
+        "{name: 'my_models:WideMLP', data: 3}": "unknown option `data`",
+        "{name: 'my_models:tiny', kind: relu}": "`kind`",
+        "'my_models:WideMLPP'": "`my_models` has no `WideMLPP` to call; did you mean `WideMLP`?",
+        "'my_models:_hidden'": "has no `_hidden` to call",
+        "'my_models:number'": "has no `number` to call",
+        "'my_models:'": "has no `` to call",
+        "':tiny'": "is no plug-in: write `module:Name`",
+    }.items():
+        with pytest.raises(UserError) as caught:
+            grid(plugins, architecture)
+        assert str(caught.value).startswith("g.yaml:4:")
+        assert message in str(caught.value)
+    with pytest.raises(UserError, match=r"`my_models:Slow` needs `lr`: a number"):
+        grid(plugins, optimizer="'my_models:Slow'")
+
+
+def test_another_source_is_another_cell(tmp_path: Path) -> None:
+    ids = []
+    for number in range(2):
+        sys.modules.pop("my_models", None)
+        grid_ = grid(load_plugins([write("my_models.py", GOOD + f"# {number}\n")]), "'my_models:tiny'")
+        ids.append(grid_.cells(grid_.dataset, 60_000, ["cpu"])[0].cell_id)
+    assert ids[0] != ids[1]
+
+
+def test_the_checksum_of_a_package_is_that_of_all_its_files() -> None:
+    write("own_package3/__init__.py", "class Net: ...")
+    write("own_package3/layers/one.py", "a = 1")
+    before = load_plugins(["own_package3"]).sha256("own_package3:Net")
+    write("own_package3/layers/one.py", "a = 2")
+    assert load_plugins(["own_package3"]).sha256("own_package3:Net") != before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("raise RuntimeError('no\\nGPU')", "cannot be imported: RuntimeError: no GPU (bad_plugin.py:1)"),
+        (
+            "\n\nimport not_there_at_all",
+            "cannot be imported: ModuleNotFoundError: No module named 'not_there_at_all' (bad_",
+        ),
+        ("def f(:\n", "is no Python: "),
+        ("\n1 / 0", "cannot be imported: ZeroDivisionError: division by zero (bad_plugin.py:2)"),
+        ("import sys\nsys.exit(3)", "called sys.exit(3) while being imported (bad_plugin.py:2)"),
+        ("raise BaseException('x')", "cannot be imported: BaseException: x"),
+        ("def f(): f()\nf()", "cannot be imported: RecursionError"),
+        ("\0", "is no Python: "),
+    ],
+)
+def test_a_plug_in_that_cannot_be_imported_says_why_and_where(content: str, message: str) -> None:
+    found = failure(write("bad_plugin.py", content))
+    assert found.startswith("--plugin bad_plugin.py: ")
+    assert message in found
+    assert "\n" not in found
+    assert "bad_plugin" not in sys.modules
+
+
+def test_what_is_no_module_is_refused() -> None:
+    write("notes.txt", "x")
+    write("my-models.py", "x = 1")
+    write("json.py", "x = 1")
+    for name, message in {
+        "nowhere_to_be_found": "there is no module `nowhere_to_be_found`; a file is named with its .py",
+        "nowhere.to.be.found": "there is no module `nowhere`",
+        "nowhere.py": "there is no such file",
+        "folder/nowhere.py": "there is no such file",
+        "./notes.txt": "is no .py file",
+        "notes.txt": "there is no module `notes`",
+        "my-models.py": "rename the file to a word that Python can import",
+        "json.py": "a module `json` is there already; rename the file",
+        "my-models": "is neither a module's name nor a .py file",
+        "a b": "is neither a module's name",
+        "": "name a module or a .py file",
+        "mnistbench.cli": "is a part of mnistbench itself",
+    }.items():
+        assert message in failure(name), name
+
+
+def test_all_plug_ins_that_fail_are_named_at_once() -> None:
+    assert len(failure("nowhere_one", "nowhere_two.py").split("\n")) == 2
+
+
+def test_what_a_plug_in_prints_stays_out_of_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
+    load_plugins([write("loud_plugin.py", "print('hello from the plug-in')\n")])
+    assert capfd.readouterr() == ("", "hello from the plug-in\n")
+
+
+def test_the_copy_that_a_forking_plug_in_makes_runs_nothing() -> None:
+    """In a process of its own: the copy would go on with this very test."""
+    write("forking_plugin.py", "import os\nos.fork()\n")
+    code = """
+import os, sys
+from mnistbench.errors import UserError
+from mnistbench.plugins import load_plugins
+try:
+    load_plugins(["forking_plugin.py"])
+except UserError as error:
+    print(os.getpid(), error, flush=True)
+else:
+    print(os.getpid(), "went on", flush=True)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 1
+    assert "started 1 process(es) while being imported; they were ended" in lines[0]
+
+
+def test_processes_that_a_plug_in_starts_are_ended() -> None:
+    begin = "import subprocess, sys\nchild = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+    assert "started 1 process(es)" in failure(write("starting_plugin.py", begin))
+    sleeping = [child for child in psutil.Process().children() if "time.sleep(600)" in " ".join(child.cmdline())]
+    assert not sleeping
+
+
+def test_a_process_that_a_plug_in_waits_for_is_its_own_affair() -> None:
+    begin = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'pass'], check=True)\n"
+    assert load_plugins([write("asking_plugin.py", begin)]).modules
+
+
+def test_a_plug_in_given_twice_is_imported_once() -> None:
+    name = write("once_plugin.py", "from pathlib import Path\nwith Path('count').open('a') as file: file.write('x')\n")
+    load_plugins([name, name])
+    load_plugins([name])
+    assert Path("count").read_text() == "x"
