@@ -205,6 +205,8 @@ class ProcessExecutor:
                 for descriptor in worker.descriptors():
                     selector.register(descriptor, selectors.EVENT_READ, worker)
             seconds = min(worker.seconds_to_act() for worker in self._running)
+            if any(server.has_news for server in servers):
+                seconds = 0.0
             ready = {key.data for key, _ in selector.select(None if math.isinf(seconds) else max(0.0, seconds))}
         if None in ready:
             os.read(self._woken, 64)

@@ -47,6 +47,7 @@ class ForkServer:
         self._alive: int | None = None
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  # what a server that cannot start has to say
         self._pieces = b""
+        self._ended: list[tuple[int, int]] = []
 
     def start_worker(self, channel: socket.socket, log: int, stack: int) -> int:
         """Start a worker that talks over these descriptors, and return its process id.
@@ -58,10 +59,12 @@ class ForkServer:
         assert self._control is not None
         try:
             socket.send_fds(self._control, [_ORDER], [channel.fileno(), log, stack])
-            kind, pid, _ = self._wait_for_news()
+            kind, pid, code = self._wait_for_news()
+            while kind == _EXITED:  # another worker, that ended meanwhile
+                self._ended.append((pid, code))
+                kind, pid, code = self._wait_for_news()
         except OSError as error:
             raise ServerLost(self._last_words()) from error
-        assert kind == _FORKED
         return pid
 
     def news(self) -> list[tuple[int, int]]:
@@ -70,12 +73,16 @@ class ForkServer:
         Raises:
             ServerLost: if the server is gone; its workers are then to be ended by the caller.
         """
-        ended = []
         while self._control is not None and _readable(self._control):
-            kind, pid, code = self._wait_for_news()
-            if kind == _EXITED:
-                ended.append((pid, code))
+            _, pid, code = self._wait_for_news()
+            self._ended.append((pid, code))
+        ended, self._ended = self._ended, []
         return ended
+
+    @property
+    def has_news(self) -> bool:
+        """Whether `news` has something to tell although `fileno` may not be readable."""
+        return bool(self._ended)
 
     def fileno(self) -> int:
         """Descriptor that is readable when there are news."""
@@ -100,6 +107,7 @@ class ForkServer:
             self._process.wait()
         self._process = self._control = self._alive = None
         self._pieces = b""
+        self._ended = []
 
     def start(self) -> None:
         """Start the server if it is not there, without waiting until it has imported."""

@@ -17,7 +17,7 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u
 
 
 def redact(text: str) -> str:
-    """The text with paths cut to their last two parts, credentials starred, and terminal control codes removed."""
+    """The text with paths cut to their last parts, credentials starred, and terminal control codes removed."""
     text = _CONTROLS.sub("", _ESCAPES.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
     return _PATH.sub(_shortened, without_credentials(text))
 
@@ -29,4 +29,7 @@ def without_credentials(text: str) -> str:
 
 def _shortened(match: re.Match[str]) -> str:
     parts = [part for part in match.group().split("/") if part]
-    return "…/" + "/".join(parts[-2:] if len(parts) > 2 else parts[-1:])
+    # The first parts name users and machines: /home/ann/…, /Users/ann/…, /mnt/nas/ann/….
+    if len(parts) == 2 and parts[0] in ("home", "Users"):
+        return "…"
+    return "…/" + "/".join(parts[-2:] if len(parts) > 4 else parts[-1:])

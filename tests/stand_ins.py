@@ -60,7 +60,7 @@ def stubborn(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellReco
     child = os.fork()
     if child == 0:
         time.sleep(600)
-    Path(os.environ["STUBBORN_PIDS"]).write_text(f"{os.getpid()} {child}")
+    print("pids", os.getpid(), child)
     one_epoch_then(job, on_epoch)
     while True:
         time.sleep(600)
@@ -135,12 +135,18 @@ def by_seed(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecor
 
 
 def waits(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
-    """Waits until as many as `WAIT_FOR` are there at once; the record's position of time shows that they were."""
-    folder = Path(os.environ["MEETING"])
+    """Waits until as many cells as `wait_for` have come to the folder `meeting`."""
+    folder = Path(str(job.cell.optimizer.options["meeting"]))
     (folder / job.record_id).touch()
     deadline = time.monotonic() + 20
-    while len(list(folder.iterdir())) < int(os.environ["WAIT_FOR"]):
+    while len(list(folder.iterdir())) < int(str(job.cell.optimizer.options["wait_for"])):
         if time.monotonic() > deadline:
             raise TimeoutError("the others did not come")
         time.sleep(0.01)
     return quick(job, on_epoch=on_epoch, process_started=process_started)
+
+
+def environment(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
+    """Tells what the process was started with."""
+    resolved = {"environment": dict(os.environ), "pid": os.getpid(), "session": os.getsid(0)}
+    return quick(job, on_epoch=on_epoch, process_started=process_started).with_changes(execution_resolved=resolved)

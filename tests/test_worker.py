@@ -1,0 +1,138 @@
+"""What a worker makes of a cell that does not end well, and what it leaves out of the record."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+from stand_ins import OnEpoch, measurement, quick
+
+from mnistbench import channel
+from mnistbench.cell import Cell
+from mnistbench.records import CellRecord, Data, EpochMeasurement
+from mnistbench.redaction import redact
+from mnistbench.worker import Job, find_function, is_out_of_memory, train_safely
+
+
+@pytest.fixture
+def job(cell: Cell) -> Job:
+    return Job(cell=cell, record_id="r1", attempt=2, round=3, position=4, data_directory="-", data=Data(sha256="d"))
+
+
+def test_a_record_carries_what_the_job_said(job: Job) -> None:
+    record = train_safely(job, quick, lambda _: None, 0.0)
+    assert (record.status, record.record_id, record.attempt, record.round, record.position) == (
+        "finished",
+        "r1",
+        2,
+        3,
+        4,
+    )
+    assert record.cell_id == job.cell.cell_id
+    assert CellRecord.from_json(record.to_json()) == record
+
+
+def test_epochs_that_were_measured_before_a_failure_are_kept(job: Job) -> None:
+    def fails(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
+        on_epoch(measurement(1))
+        raise ValueError("first line\nsecond line")
+
+    seen: list[EpochMeasurement] = []
+    record = train_safely(job, fails, seen.append, 0.0)
+    assert record.status == "failed"
+    assert record.epochs == seen
+    assert record.error is not None
+    assert (record.error.type, record.error.message) == ("ValueError", "first line")
+    assert "in fails" in record.error.stack
+
+
+def test_a_cell_that_leaves_python_is_a_failed_cell(job: Job) -> None:
+    def leaves(job: Job, **_: object) -> CellRecord:
+        raise SystemExit(3)
+
+    record = train_safely(job, leaves, lambda _: None, 0.0)
+    assert record.status == "failed"
+    assert record.error is not None and record.error.message == "exit with status 3"
+
+
+def test_ctrl_c_goes_through(job: Job) -> None:
+    def interrupted(job: Job, **_: object) -> CellRecord:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_safely(job, interrupted, lambda _: None, 0.0)
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's own."""
+
+
+@pytest.mark.parametrize(
+    ("error", "answer"),
+    [
+        (MemoryError(), True),
+        (OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"), True),
+        (RuntimeError("shapes do not match"), False),
+        (ValueError("can't allocate memory"), False),
+    ],
+)
+def test_memory_that_ran_out_is_told_from_other_errors(error: Exception, answer: bool) -> None:
+    assert is_out_of_memory(error) is answer
+
+
+@pytest.mark.parametrize(
+    ("text", "redacted"),
+    [
+        ('File "/home/ann/work/venv/torch/nn/linear.py", line 3', 'File "…/nn/linear.py", line 3'),
+        ("cannot read /home/ann/data", "cannot read …/data"),
+        ("cannot read /home/ann", "cannot read …"),
+        ("http://ann:secret@host:5000/api", "http://***@host:5000/api"),
+        ("postgresql+psycopg://u:p@db/x", "postgresql+psycopg://***@db/x"),
+        ("MLFLOW_TRACKING_TOKEN=abc123 used", "MLFLOW_TRACKING_TOKEN=*** used"),
+        ("password: hunter2", "password: ***"),
+        ("\x1b[31mred\x1b[0m \x07bell \u202eback", "red bell back"),
+        ("a/b of 60,000 at 3.5/s, 1/2", "a/b of 60,000 at 3.5/s, 1/2"),
+    ],
+)
+def test_paths_credentials_and_control_codes_stay_out_of_records(text: str, redacted: str) -> None:
+    assert redact(text) == redacted
+
+
+def test_a_function_is_found_by_its_name() -> None:
+    assert find_function("stand_ins:quick") is quick
+
+
+def test_messages_are_put_together_from_any_pieces() -> None:
+    sent = [{"epoch": 1}, "x" * 1000, None]
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for message in sent:
+            channel.send(ours, message)
+        ours.shutdown(socket.SHUT_WR)
+        stream = b"".join(iter(lambda: theirs.recv(4096), b""))
+    for size in (1, 7, 100, len(stream)):
+        inbox = channel.Inbox()
+        found = [item for start in range(0, len(stream), size) for item in inbox.feed(stream[start : start + size])]
+        assert found == sent
+
+
+def test_a_message_cut_off_by_the_other_sides_end_is_an_end() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.send(b"\0\0\0\0\0\0\0\x09abc")
+        ours.close()
+        with pytest.raises(EOFError):
+            channel.receive(theirs)
+
+
+def test_a_large_message_does_not_block_for_want_of_a_reader_in_the_same_thread(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        sender = threading.Thread(target=channel.send, args=(ours, b"x" * 3_000_000))
+        sender.start()
+        assert channel.receive(theirs) == b"x" * 3_000_000
+        sender.join()
