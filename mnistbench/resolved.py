@@ -101,7 +101,7 @@ def _resolved(plain: dict[str, Any]) -> ResolvedGrid:
     name, yaml, missing = plain["name"], plain["yaml"], plain["on_missing_device"]
     if not isinstance(name, str) or not isinstance(yaml, str) or missing not in ("error", "skip"):
         raise ValueError("name, yaml or on_missing_device")
-    if name != Path(name).name or name.startswith("."):
+    if not name or name != Path(name).name or name.startswith("."):
         raise ValueError(f"the name {name!r} is no folder's")
     return ResolvedGrid(
         name=name,
