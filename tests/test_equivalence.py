@@ -1,0 +1,412 @@
+"""The gate: right levers pass, planted faults fail, and the answer is kept as long as it holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mnistbench import gates, masks
+from mnistbench.arrays import Arrays, DataSpec
+from mnistbench.cache import write_entry
+from mnistbench.cell import Cell, Component, Training
+from mnistbench.equivalence import check, compare, is_reference, make_reference, verdict
+from mnistbench.execution import levers_of, plain
+from mnistbench.gates import Finding
+from mnistbench.idx import read_idx
+from mnistbench.reference import Batch, Reference, TrainingPath, trainable
+
+EXAMPLES, BATCH_SIZE, CHUNK = 600, 128, 48
+FAST = levers_of(Component(name="fast")).to_json()
+
+
+@pytest.fixture(scope="module")
+def data(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first real MNIST images, so few that an epoch has four batches and a tail of 88."""
+    raw = data_dir / "MNIST" / "raw"
+    inputs = read_idx(raw / "train-images-idx3-ubyte.gz")[: EXAMPLES + 100]
+    labels = read_idx(raw / "train-labels-idx1-ubyte.gz")[: EXAMPLES + 100].astype("int64")
+    spec = DataSpec("mnist", (1, 28, 28), 10, EXAMPLES, 100, mean=0.1307, std=0.3081)
+    directory = tmp_path_factory.mktemp("prepared") / "mnist"
+    write_entry(
+        directory,
+        Arrays(
+            train_inputs=inputs[:EXAMPLES],
+            train_labels=labels[:EXAMPLES],
+            test_inputs=inputs[EXAMPLES:],
+            test_labels=labels[EXAMPLES:],
+            spec=spec,
+        ),
+    )
+    return directory
+
+
+def cell_of(architecture: str = "lenet5", optimizer: str = "adam", **options: Any) -> Cell:
+    return Cell(
+        dataset=Component(name="mnist"),
+        architecture=Component(name=architecture, options=options),
+        optimizer=Component(name=optimizer),
+        batch_size=BATCH_SIZE,
+        device="cpu",
+        seed=0,
+        training=Training(epochs=1, loss="nll" if architecture == "cnn" else "cross_entropy"),
+    )
+
+
+class Sound(Reference):
+    """What a right lever is like: the reference's numbers, unless a double below changes them."""
+
+
+class Chunked(Sound):
+    """Chunks whose gradients add up to the batch's."""
+
+    def weight(self, chunk: int, batch: int) -> float:
+        return chunk / batch
+
+    def gradients(self, batch: Batch) -> list[Tensor]:
+        inputs, labels = batch
+        total = [torch.zeros_like(each) for each in trainable(self.model)]
+        for some, wanted in zip(inputs.split(CHUNK), labels.split(CHUNK), strict=True):
+            for sum_, part in zip(total, super().gradients((some, wanted)), strict=True):
+                sum_.add_(part, alpha=self.weight(len(wanted), len(labels)))
+        return total
+
+    def train_step(self, batch: Batch, lr: float) -> float:
+        with torch.no_grad():
+            loss = self._mean_loss(batch).item()
+        self.apply(self.gradients(batch), lr)
+        return loss
+
+
+class UnweightedChunks(Chunked):
+    """The planted fault: a last chunk that is smaller weighs as much as the others."""
+
+    def weight(self, chunk: int, batch: int) -> float:
+        return 1 / -(-batch // CHUNK)
+
+
+class DroppedTailOfChunks(Chunked):
+    """The planted fault inside a batch: what does not fill a chunk is left out."""
+
+    def weight(self, chunk: int, batch: int) -> float:
+        return chunk / batch if chunk == CHUNK else 0.0
+
+
+class DroppedTail(Sound):
+    """The planted fault: an epoch without its last partial batch."""
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        return (batch for batch in super().epoch(number) if len(batch[1]) == BATCH_SIZE)
+
+
+class ShiftedLabels(Sound):
+    """The planted fault: each image with its neighbour's label."""
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        return ((inputs, labels.roll(1)) for inputs, labels in super().epoch(number))
+
+
+class LabelsShiftedLate(Sound):
+    """The same fault between reader and loss, where only gradients show it."""
+
+    def _mean_loss(self, batch: Batch) -> Tensor:
+        return super()._mean_loss((batch[0], batch[1].roll(1)))
+
+
+class FrozenMask(Sound):
+    """The planted fault: a replayed step that draws the same random numbers each time."""
+
+    def _mean_loss(self, batch: Batch) -> Tensor:
+        torch.manual_seed(0)
+        return super()._mean_loss(batch)
+
+
+class MaskSharedByChunks(Chunked):
+    """Each chunk starts from the same random state."""
+
+    def gradients(self, batch: Batch) -> list[Tensor]:
+        self._state = torch.get_rng_state()
+        drawn = super().gradients(batch)
+        torch.rand(1)  # the next step has another one
+        return drawn
+
+    def _mean_loss(self, batch: Batch) -> Tensor:
+        if hasattr(self, "_state"):
+            torch.set_rng_state(self._state)
+        return super()._mean_loss(batch)
+
+
+def as_tf32(x: Tensor) -> Tensor:
+    """Rounded to TF32's 10 bits of mantissa."""
+    return ((x.view(torch.int32) + (1 << 12)) & ~((1 << 13) - 1)).view(torch.float32)
+
+
+class TF32LeftOn(Sound):
+    """The planted fault as a CPU can show it: operands of matrix products and convolutions lose 13 bits."""
+
+    def _mean_loss(self, batch: Batch) -> Tensor:
+        if next(self.model.parameters()).dtype != torch.float32:
+            return super()._mean_loss(batch)
+        layers = [layer for layer in self.model.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+        hooks = [layer.register_forward_pre_hook(lambda _, given: (as_tf32(given[0]),)) for layer in layers]
+        kept = [layer.weight.detach().clone() for layer in layers]
+        with torch.no_grad():
+            for layer in layers:
+                layer.weight.data = as_tf32(layer.weight.detach())
+        loss = super()._mean_loss(batch)
+        for hook in hooks:
+            hook.remove()
+        loss.register_hook(lambda gradient: gradient)
+        self._rounded = list(zip(layers, kept, strict=True))
+        return loss
+
+    def gradients(self, batch: Batch) -> list[Tensor]:
+        found = super().gradients(batch)
+        self._unround()
+        return found
+
+    def _update(self, lr: float) -> None:
+        self._unround()
+        super()._update(lr)
+
+    def _unround(self) -> None:
+        for layer, weight in getattr(self, "_rounded", []):
+            layer.weight.data = weight
+        self._rounded: list[Any] = []
+
+
+class ChannelsLast(Sound):
+    """A right lever: convolutions read another memory layout."""
+
+    def as_floats(self, inputs: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        return super().as_floats(inputs, dtype).contiguous(memory_format=torch.channels_last)
+
+
+class LearningRateBakedIn(Sound):
+    """A captured update that never sees the schedule."""
+
+    def _update(self, lr: float) -> None:
+        super()._update(1e-3)
+
+
+class MomentumKept(Sound):
+    """A warm-up that leaves its optimizer state behind."""
+
+    def restore(self, state: Any) -> None:
+        self.model.load_state_dict(dict(state))
+
+
+class StaleBuffers(Sound):
+    """BatchNorm's running statistics stay where they were."""
+
+    def train_step(self, batch: Batch, lr: float) -> float:
+        before = [buffer.clone() for buffer in self.model.buffers()]
+        loss = super().train_step(batch, lr)
+        for buffer, value in zip(self.model.buffers(), before, strict=True):
+            buffer.copy_(value)
+        return loss
+
+
+def maker(kind: type[Reference], cell: Cell, data: Path) -> Callable[[Any], TrainingPath]:
+    def make(prepare: Callable[[nn.Module], None]) -> TrainingPath:
+        made = make_reference(cell, data, prepare=prepare)
+        made.__class__ = kind
+        return made
+
+    return make
+
+
+def failures(kind: type[Reference], cell: Cell, data: Path) -> list[str]:
+    findings, _ = compare(cell, FAST, data, maker(kind, cell, data))
+    return [finding.gate for finding in findings if not finding.passed]
+
+
+@pytest.mark.parametrize("architecture", ["mlp", "lenet5", "cnn", "logistic"])
+@pytest.mark.parametrize("lever", [Sound, Chunked, ChannelsLast])
+def test_right_levers_pass(lever: type[Reference], architecture: str, data: Path) -> None:
+    assert failures(lever, cell_of(architecture, "sgd"), data) == []
+
+
+@pytest.mark.parametrize("architecture", ["resnet", "speedrun"])
+def test_networks_with_batch_norm_pass(architecture: str, data: Path) -> None:
+    assert failures(Sound, cell_of(architecture), data) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "gate"),
+    [
+        (UnweightedChunks, "G1 gradient"),
+        (DroppedTailOfChunks, "G1 gradient"),
+        (DroppedTail, "G0 other batches in epoch 1"),
+        (ShiftedLabels, "G0 other labels in epoch 1"),
+        (LabelsShiftedLate, "G1 gradient"),
+        (TF32LeftOn, "G1 gradient"),
+        (LearningRateBakedIn, "G2 update"),
+        (MomentumKept, "G3 loss"),
+    ],
+)
+@pytest.mark.parametrize("architecture", ["mlp", "lenet5"])
+def test_planted_faults_fail(fault: type[Reference], gate: str, architecture: str, data: Path) -> None:
+    assert gate in failures(fault, cell_of(architecture), data)
+
+
+@pytest.mark.parametrize(
+    ("fault", "gate"),
+    [(FrozenMask, "masks repeated between gradients"), (MaskSharedByChunks, "masks' scatter")],
+)
+def test_faults_of_masks_fail(fault: type[Reference], gate: str, data: Path) -> None:
+    found = failures(fault, cell_of("cnn", channels=[4, 8]), data)
+    assert gate in found
+    assert all(each.startswith("masks") for each in found)
+
+
+def test_another_keep_rate_fails(data: Path) -> None:
+    cell = cell_of("cnn", channels=[4, 8], dropout=0.25)
+
+    def make(prepare: Callable[[nn.Module], None]) -> TrainingPath:
+        path = make_reference(cell, data, prepare=prepare)
+        for layer in path.model.modules():
+            if isinstance(layer, nn.Dropout2d) and layer.p > 0:
+                layer.p = 0.5
+        return path
+
+    findings, _ = compare(cell, FAST, data, make)
+    assert [finding.gate for finding in findings if not finding.passed] == ["masks' scatter"]
+
+
+def test_random_slopes_pass_like_masks(data: Path) -> None:
+    cell = cell_of("mlp", "sgd", activation="rrelu", hidden=[32])
+    findings, random = compare(cell, FAST, data, maker(Chunked, cell, data))
+    assert verdict(findings, "fp32", random=random) == "equivalent up to masks"
+
+
+def test_stale_running_statistics_fail(data: Path) -> None:
+    assert failures(StaleBuffers, cell_of("speedrun"), data) == ["G3 buffers"]
+
+
+def test_batch_norm_in_chunks_fails(data: Path) -> None:
+    assert "G1 gradient" in failures(Chunked, cell_of("resnet"), data)
+
+
+def test_other_weights_fail(data: Path) -> None:
+    cell = cell_of()
+    other = Cell(**{**cell.__dict__, "seed": 1})
+    findings, _ = compare(cell, FAST, data, maker(Sound, other, data))
+    assert "G0 other weights" in {finding.gate for finding in findings if not finding.passed}
+
+
+def test_a_loss_that_is_no_number_fails(data: Path) -> None:
+    class NoNumber(Sound):
+        def train_step(self, batch: Batch, lr: float) -> float:
+            super().train_step(batch, lr)
+            return float("nan")
+
+    assert failures(NoNumber, cell_of("mlp"), data) == ["G3 loss"]
+
+
+def test_silence_leaves_nothing_random() -> None:
+    model = nn.Sequential(nn.Dropout(0.5), nn.Dropout2d(0.1), nn.RReLU())
+    assert masks.is_random(model)
+    masks.silence(model)
+    assert not masks.is_random(model)
+    inputs = torch.randn(4, 3, 8, 8)
+    assert torch.equal(model(inputs), model(inputs))
+
+
+@pytest.mark.parametrize("architecture", ["lenet5", "speedrun"])
+def test_double_precision_leaves_the_reference_as_it_was(architecture: str, data: Path) -> None:
+    reference = make_reference(cell_of(architecture), data)
+    batch = next(iter(reference.epoch(1)))
+    before = gates.copied(reference.model.state_dict())
+    exactly = reference.exact_gradients(batch)
+    after = reference.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) and before[name].dtype == after[name].dtype for name in before)
+    assert exactly[0].dtype == torch.float64
+    rounded = reference.gradients(batch)
+    assert 0 < gates.relative_error(gates.flat(rounded), gates.flat(exactly)) < 1e-3
+
+
+def passing() -> list[Finding]:
+    return [Finding("G1 gradient", 1e-7, 1e-5)]
+
+
+@pytest.mark.parametrize(
+    ("findings", "precision", "random", "words"),
+    [
+        (passing(), "fp32", False, "passed"),
+        (passing(), "fp32", True, "equivalent up to masks"),
+        (passing(), "bf16", False, "outcome untested"),
+        (passing(), "bf16", True, "outcome untested"),
+        ([*passing(), Finding("G1 gradient", 0.16, 1e-5)], "fp32", False, "failed: G1 gradient 1.6e-1 > 1e-5"),
+        (
+            [Finding("G0 other labels in epoch 1", float("inf"), 0.0)],
+            "fp32",
+            False,
+            "failed: G0 other labels in epoch 1",
+        ),
+        ([Finding("G3 loss", float("nan"), 1e-4)], "bf16", True, "failed: G3 loss nan > 1e-4"),
+    ],
+)
+def test_verdicts_in_words(findings: Sequence[Finding], precision: str, random: bool, words: str) -> None:
+    assert verdict(findings, precision, random=random) == words
+
+
+def test_the_plain_profile_is_the_reference(data: Path) -> None:
+    cell = cell_of()
+    assert is_reference(cell, plain(threads=2, isolation="shared").to_json())
+    assert not is_reference(cell, plain(chunk=512).to_json())
+    assert not is_reference(cell, plain(precision="bf16").to_json())
+    assert not is_reference(Cell(**{**cell.__dict__, "device": "cuda"}), plain().to_json())
+    assert check(cell, plain().to_json(), data, lambda prepare: pytest.fail("no path is needed")) == "reference"
+
+
+def test_an_answer_is_kept_with_its_figures_for_all_seeds(data: Path, tmp_path: Path) -> None:
+    cell = cell_of("mlp", hidden=[16])
+    assert check(cell, FAST, data, maker(Sound, cell, data), folder=tmp_path) == "passed"
+    other_seed = Cell(**{**cell.__dict__, "seed": 7, "repeat": 1})
+    again = check(other_seed, FAST, data, lambda prepare: pytest.fail("asked twice"), folder=tmp_path)
+    assert again == "passed"
+    (file,) = tmp_path.glob("*.json")
+    kept = json.loads(file.read_text())
+    assert {"G1 gradient", "G2 update", "G3 loss"} <= {finding["gate"] for finding in kept["findings"]}
+    assert kept["cell"]["architecture"] == {"name": "mlp", "hidden": [16]}
+
+
+def test_other_levers_are_asked_anew(data: Path, tmp_path: Path) -> None:
+    cell = cell_of("mlp", hidden=[16])
+    check(cell, FAST, data, maker(Sound, cell, data), folder=tmp_path)
+    chunked = {**FAST, "chunk": CHUNK}
+    answer = check(cell, chunked, data, maker(UnweightedChunks, cell, data), folder=tmp_path)
+    assert answer.startswith("failed: G1 gradient ")
+    assert len(list(tmp_path.glob("*.json"))) == 2
+
+
+def test_a_damaged_answer_is_asked_anew(data: Path, tmp_path: Path) -> None:
+    cell = cell_of("mlp", hidden=[16])
+    check(cell, FAST, data, maker(Sound, cell, data), folder=tmp_path)
+    (file,) = tmp_path.glob("*.json")
+    file.write_text('{"answer": ')
+    assert check(cell, FAST, data, maker(Sound, cell, data), folder=tmp_path) == "passed"
+
+
+def test_a_gate_that_breaks_fails_and_is_not_kept(data: Path, tmp_path: Path) -> None:
+    def broken(prepare: Callable[[nn.Module], None]) -> TrainingPath:
+        raise RuntimeError("out of luck\nand more")
+
+    answer = check(cell_of("mlp"), FAST, data, broken, folder=tmp_path)
+    assert answer == "failed: the gate could not be run, RuntimeError: out of luck"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_random_state_of_the_caller_is_left_alone(data: Path) -> None:
+    cell = cell_of("cnn", channels=[2, 4])
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    compare(cell, FAST, data, maker(Sound, cell, data))
+    assert torch.equal(torch.rand(4), expected)
