@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mnistbench.arrays import ARRAY_NAMES, DESCRIPTION, Arrays, DataSpec, check, checksum, load
+from mnistbench.cell import canonical_json
 from mnistbench.errors import UserError
 
 ENTRY_VERSION = 1
@@ -60,7 +62,7 @@ def read_entry(directory: Path) -> Entry | None:
     """
     try:
         note = json.loads((directory / DESCRIPTION).read_text(encoding="utf-8"))
-        if note["version"] != ENTRY_VERSION:
+        if note["version"] != ENTRY_VERSION or note.pop("note_sha256") != _note_sha256(note):
             return None
         entry = Entry(
             directory=directory,
@@ -219,6 +221,12 @@ def _write_note(entry: Entry) -> None:
         "notes": list(entry.notes),
         "stamps": _stamps(entry.directory),
     }
+    note["note_sha256"] = _note_sha256(note)
     temporary = entry.directory / f"{DESCRIPTION}.{os.getpid()}"
     temporary.write_text(json.dumps(note, indent=1), encoding="utf-8")
     temporary.replace(entry.directory / DESCRIPTION)
+
+
+def _note_sha256(note: dict[str, Any]) -> str:
+    """Of the note without its own checksum: a mean with a flipped bit would change results without a word."""
+    return hashlib.sha256(canonical_json(note).encode()).hexdigest()

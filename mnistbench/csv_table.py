@@ -240,10 +240,10 @@ def _labels(
                 f"label `{name}`: `{text[:40]}` is neither 0 nor 1; for other labels say `task: classes`", line
             )
     if task == "binary":
-        labels = np.array([int(_number(text) == 1) for text in texts], dtype=np.int64)
-        if len(set(labels.tolist())) == 1:
-            problems.add(f"label `{name}` is {labels[0]} in all rows: there is nothing to learn")
-        return labels, ["0", "1"]
+        values = [_number(text) for text in texts]
+        if set(values) in ({0.0}, {1.0}):
+            problems.add(f"label `{name}` is {texts[0]} in all rows: there is nothing to learn")
+        return np.array([int(value == 1) for value in values], dtype=np.int64), ["0", "1"]
     distinct = sorted(set(texts), key=_class_order)
     if len(distinct) == 1:
         problems.add(f"label `{name}` is `{distinct[0][:40]}` in all rows: there is nothing to learn")

@@ -132,7 +132,7 @@ class ImageFiles:
 
     def _candidates(self, file: OfficialFile, root: Path) -> list[Path]:
         raw = root / self.folder / "raw"
-        return [path for path in (raw / f"{file.name}.gz", raw / file.name) if path.is_file()]
+        return [path for path in (raw / f"{file.name}.gz", raw / file.name) if is_file(path)]
 
     def _each(self, read: Callable[[OfficialFile, Path], T], place: Place) -> list[T]:
         """What `read` makes of each file; where the packed one is damaged, the unpacked one beside it will do."""
@@ -150,6 +150,22 @@ class ImageFiles:
         if wrong:
             raise Damaged("\n".join(wrong))
         return made
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is seen there; pathlib raises for names that are too long and for folders that are closed to us."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is seen there; never raises."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def verified_content(file: OfficialFile, path: Path) -> bytes:

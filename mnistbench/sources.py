@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Mapping
@@ -16,7 +15,18 @@ from mnistbench.cell import canonical_json
 from mnistbench.csv_table import Table, read_table
 from mnistbench.download import NotFetched, Progress
 from mnistbench.errors import UserError
-from mnistbench.images import CLASSES, SIDE, TEST_EXAMPLES, TRAIN_EXAMPLES, Damaged, DataNotFound, ImageFiles, Place
+from mnistbench.images import (
+    CLASSES,
+    SIDE,
+    TEST_EXAMPLES,
+    TRAIN_EXAMPLES,
+    Damaged,
+    DataNotFound,
+    ImageFiles,
+    Place,
+    is_file,
+    is_folder,
+)
 
 MAX_CSV_BYTES = 1 << 30
 
@@ -109,7 +119,7 @@ class OfficialSource:
         """From the cache, a folder, or a mirror."""
         warnings = []
         if search.data_dir is not None:
-            if not search.data_dir.is_dir():
+            if not is_folder(search.data_dir):
                 raise UserError(f"--data {search.data_dir}: there is no such folder")
             place = Place("--data", search.data_dir)
             if self.files.find(place).state == "whole":
@@ -142,7 +152,7 @@ class OfficialSource:
                     warnings.append(f"not used, since damaged:\n{error}")
             elif found.state == "incomplete":
                 looked.append(f"{place.where}: incomplete, without {', '.join(found.missing)}")
-            elif not place.folder.is_dir():
+            elif not is_folder(place.folder):
                 looked.append(f"{place.where}: no such folder")
             else:
                 looked.append(f"{place.where}: no {self.files.folder}/raw with its files")
@@ -238,10 +248,9 @@ class CsvSource:
         folders = [search.base] if search.base else []
         folders += [Path(), *(place.folder for place in search.places()[:-1])]
         for folder in folders:
-            with contextlib.suppress(OSError, ValueError):  # a name too long, or with a zero byte
-                if (folder / path).is_file():
-                    return folder / path
-        if path.is_dir():
+            if is_file(folder / path):
+                return folder / path
+        if is_folder(path):
             raise UserError(f"csv: {path} is a folder, not a CSV file")
         if path.is_absolute():
             raise UserError(f"csv: there is no file {path}")

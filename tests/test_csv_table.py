@@ -1,0 +1,172 @@
+"""CSV files, right and wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mnistbench.arrays import check
+from mnistbench.csv_table import Table, read_table
+from mnistbench.errors import UserError
+
+ROWS = [(i, i * 0.5, (i * 7) % 5 - 2, i % 2) for i in range(10)]
+GOOD = "id,a,b,label\n" + "".join(f"{i},{a},{b},{y}\n" for i, a, b, y in ROWS)
+
+
+def read(text: str | bytes, **options: object):
+    content = text.encode() if isinstance(text, str) else text
+    return read_table(content, Table(**options), "t.csv")
+
+
+def refused(text: str | bytes, **options: object) -> str:
+    with pytest.raises(UserError) as error:
+        read(text, **options)
+    return str(error.value)
+
+
+def test_a_table_is_read_and_split() -> None:
+    arrays = read(GOOD, index_column="id")
+    check(arrays)
+    assert arrays.spec.input_shape == (2,)
+    assert (arrays.spec.train_examples, arrays.spec.test_examples) == (7, 3)
+    assert arrays.spec.classes == 1
+    together = np.concatenate([arrays.train_inputs, arrays.test_inputs])
+    assert sorted(together[:, 0].tolist()) == [i * 0.5 for i in range(10)]
+
+
+def test_rows_keep_their_labels_through_the_split() -> None:
+    arrays = read(GOOD, index_column="id")
+    for inputs, labels in ((arrays.train_inputs, arrays.train_labels), (arrays.test_inputs, arrays.test_labels)):
+        assert ((inputs[:, 0] * 2) % 2 == labels).all()
+
+
+def test_another_split_seed_splits_otherwise() -> None:
+    one, other = (read(GOOD, index_column="id", split_seed=seed) for seed in (0, 1))
+    assert sorted(one.test_inputs[:, 0]) != sorted(other.test_inputs[:, 0])
+
+
+def test_columns_may_be_numbered_and_chosen() -> None:
+    by_name = read(GOOD, features=("b", "a"), label="label")
+    by_number = read(GOOD, features=(2, 1), label=-1)
+    assert np.array_equal(by_name.train_inputs, by_number.train_inputs)
+    assert by_name.train_inputs[:, 1].max() == 4.5
+
+
+def test_a_table_without_header_is_read_by_numbers() -> None:
+    headless = GOOD.split("\n", 1)[1]
+    arrays = read(headless, header=False, index_column=0)
+    assert np.array_equal(arrays.train_inputs, read(GOOD, index_column="id").train_inputs)
+
+
+@pytest.mark.parametrize("text", ["﻿" + GOOD, GOOD.replace("\n", "\r\n"), GOOD + "\n\n,,,\n", GOOD.replace(",", ", ")])
+def test_ways_of_writing_the_same_table(text: str) -> None:
+    """A byte-order mark, other line ends, empty rows at the end, spaces."""
+    assert np.array_equal(read(text, index_column="id").train_inputs, read(GOOD, index_column="id").train_inputs)
+
+
+def test_standardizing_is_fitted_on_the_training_part_alone() -> None:
+    plain, scaled = read(GOOD, index_column="id"), read(GOOD, index_column="id", standardize=True)
+    assert np.allclose(scaled.train_inputs.mean(axis=0), 0, atol=1e-6)
+    assert np.allclose(scaled.train_inputs.std(axis=0), 1, atol=1e-6)
+    mean, std = plain.train_inputs.mean(axis=0), plain.train_inputs.std(axis=0)
+    assert np.allclose(scaled.test_inputs, (plain.test_inputs - mean) / std, atol=1e-6)
+
+
+def test_classes_are_numbered_in_the_order_of_numbers_then_words() -> None:
+    text = "a,kind\n" + "".join(f"{i},{kind}\n" for i, kind in enumerate(["10", "2", "cat", "ape"] * 3))
+    arrays = read(text, task="classes", index_column=None)
+    assert arrays.spec.class_names == ["2", "10", "ape", "cat"]
+    assert arrays.spec.classes == 4
+
+
+def test_an_index_that_is_used_as_a_feature_is_pointed_out() -> None:
+    (note,) = read(GOOD).notes
+    assert "`id` counts the rows" in note and "index_column: id" in note
+    assert read(GOOD, index_column="id").notes == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("", {}, "t.csv: is empty"),
+        (" \n\n", {}, "t.csv: is empty"),
+        (",,\n,,\n", {}, "t.csv: has only empty rows"),
+        ("a,label\n", {}, "t.csv: has no rows"),
+        (b"a,label\n1,0\n\x00\x01,1\n", {}, "t.csv: is binary"),
+        (b"a,label\n1,0\n\xff,1\n", {}, "t.csv:3: is not UTF-8"),
+        ('a,label\n1,0\n"2,1\n', {}, "t.csv:3: unexpected end"),
+        ("a,b,label\n1,2,0\n1,1\n", {}, "t.csv:3: 2 values, expected 3"),
+        ("a,b,label\n1,2,0\n1,2,3,1\n", {}, "t.csv:3: 4 values, expected 3"),
+        ("a,label\n1,0\n,1\n", {}, "t.csv:3: column `a`: a value is missing"),
+        ("a,label\n1,0\nNaN,1\n", {}, "t.csv:3: column `a`: a value is missing"),
+        ("a,label\n1,0\n2,\n", {}, "t.csv:3: label `label`: a value is missing"),
+        ("a,label\n1,0\nred,1\n", {}, "t.csv:3: column `a`: `red` is no number"),
+        ("a,label\n1,0\ninf,1\n", {}, "t.csv:3: column `a`: `inf` is no number"),
+        ("a,label\n1,0\n1e39,1\n", {}, "t.csv:3: column `a`: `1e39` is no number"),
+        ("a,label\n1,0\n1_000,1\n", {}, "t.csv:3: column `a`: `1_000` is no number"),
+        ("a,b,label\n1,5,0\n2,5,1\n", {}, "column `b` has the same value in all rows"),
+        ("a,label\n1,0\n2,0\n", {}, "label `label` is 0 in all rows"),
+        ("a,label\n1,x\n2,x\n", {"task": "classes"}, "label `label` is `x` in all rows"),
+        (
+            "a,label\n1,0\n2,2\n",
+            {},
+            "t.csv:3: label `label`: `2` is neither 0 nor 1; for other labels say `task: classes`",
+        ),
+        ("a,a,label\n1,2,0\n2,3,1\n", {}, "2 columns are named `a`"),
+        ("1,2,0\n2,3,1\n", {}, "t.csv:1: the first row holds numbers, not names of columns; say `header: false`"),
+        ("a;b;label\n1;2;0\n", {}, "separated by ';'? say `delimiter`"),
+        ("a,label\n1,0\n2,1\n", {"label": "y"}, "label: there is no column 'y'; the columns are a, label"),
+        ("a,label\n1,0\n2,1\n", {"index_column": 5}, "index_column: there is no column 5"),
+        ("a,label\n1,0\n2,1\n", {"features": ("label",)}, "features: the label is among them"),
+        ("a,b,label\n1,3,0\n2,4,1\n", {"features": ("a", 0)}, "features: a column is there twice"),
+        ("a,label\n1,0\n2,1\n", {"index_column": "a"}, "no column is left as a feature"),
+        ("a,label\n1,0\n2,1\n", {"delimiter": "::"}, "`delimiter` is one character"),
+        ("a,label\n1,0\n2,1\n", {"test_fraction": 0.0}, "both parts need one at least"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(text: str | bytes, options: dict[str, object], message: str) -> None:
+    assert message in refused(text, **options)
+
+
+def test_a_wrong_label_is_not_also_called_constant() -> None:
+    assert len(refused("a,label\n1,0\n2,2\n").splitlines()) == 1
+
+
+def test_a_measurement_is_no_class() -> None:
+    text = "a,y\n" + "".join(f"{i},{i * 0.37}\n" for i in range(30))
+    assert "30 different values: is it a measurement" in refused(text, task="classes")
+
+
+def test_everything_wrong_is_said_at_once_but_not_a_thousand_lines() -> None:
+    said = refused("a,b,label\n" + "x,y,7\n" * 1_000).splitlines()
+    assert said[:3] == [
+        "t.csv:2: column `a`: `x` is no number that can be trained on",
+        "t.csv:2: column `b`: `y` is no number that can be trained on",
+        "t.csv:3: column `a`: `x` is no number that can be trained on",
+    ]
+    assert len(said) == 11
+    assert "more like these" in said[-1]
+
+
+CELLS = st.sampled_from(["0", "1", "2.5", "-3", "", "NaN", "red", '"', "1e400", "٣", " 1 ", "a,b", "'"]) | st.text(
+    max_size=5
+)
+
+
+@settings(max_examples=500, deadline=None, derandomize=True, database=None)
+@given(
+    st.lists(st.lists(CELLS, max_size=4), max_size=6),
+    st.sampled_from(["binary", "classes"]),
+    st.booleans(),
+)
+def test_any_table_is_read_or_refused(rows: list[list[str]], task: str, header: bool) -> None:
+    """Fuzz: fit arrays or a UserError that names the file, and nothing else."""
+    content = "\n".join(",".join(row) for row in rows).encode("utf-8", "surrogatepass")
+    try:
+        arrays = read_table(content, Table(task=task, header=header), "t.csv")  # type: ignore[arg-type]
+    except UserError as error:
+        assert str(error).startswith("t.csv")
+    else:
+        check(arrays)

@@ -1,0 +1,107 @@
+"""A dataset from a user's own module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mnistbench import datasets
+from mnistbench.cell import Component
+from mnistbench.errors import UserError
+from mnistbench.plugins import Plugins, load_plugins
+
+MODULE = '''
+import numpy as np
+
+def rings(rows: int = 300, noise: float = 0.1):
+    """Two rings, one inside the other."""
+    random = np.random.RandomState(0)
+    labels = random.randint(0, 2, rows)
+    angle = random.uniform(0, 2 * np.pi, rows)
+    radius = 1 + labels + random.normal(0, noise, rows)
+    inputs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+    cut = rows * 2 // 3
+    return inputs[:cut], labels[:cut], inputs[cut:], labels[cut:]
+
+def bars():
+    images = np.zeros((20, 28, 28), np.uint8)
+    labels = np.arange(20) % 2
+    images[labels == 0, 14] = 255
+    images[labels == 1, :, 14] = 255
+    return images[:10], labels[:10], images[10:], labels[10:]
+
+def fails(): return 1 / 0
+def leaves(): raise SystemExit(3)
+def nothing(): return None
+def three(): return [1], [2], [3]
+def text_labels(): return np.zeros((2, 3)), np.array(["a", "b"]), np.zeros((1, 3)), np.array(["a"])
+def negative(): return np.zeros((2, 3)), np.array([0, -1]), np.zeros((1, 3)), np.array([0])
+def unequal(): return np.zeros((2, 3)), np.array([0, 1, 1]), np.zeros((1, 3)), np.array([0])
+def not_finite(): return np.full((2, 3), np.nan), np.array([0, 1]), np.zeros((1, 3)), np.array([0])
+def ragged(): return [[1], [2, 3]], [0, 1], [[1]], [0]
+def empty(): return np.zeros((0, 3)), np.zeros(0, int), np.zeros((1, 3)), np.array([0])
+'''
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MNISTBENCH_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def plugins(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Plugins:
+    name = f"my_data_{abs(hash(request.node.name))}"
+    path = tmp_path_factory.mktemp("plugin") / f"{name}.py"
+    path.write_text(MODULE)
+    return load_plugins([str(path)])
+
+
+def prepare(plugins: Plugins, function: str, **options: object) -> datasets.PreparedData:
+    (module,) = plugins.modules
+    return datasets.prepare(Component(name=f"{module}:{function}", options=options), plugins=plugins)
+
+
+def test_rows_of_numbers_become_a_table(plugins: Plugins) -> None:
+    prepared = prepare(plugins, "rings", rows=90)
+    assert prepared.spec.input_shape == (2,)
+    assert (prepared.spec.classes, prepared.spec.train_examples, prepared.spec.test_examples) == (2, 60, 30)
+    assert datasets.load(prepared.directory).train_inputs.dtype == np.float32
+
+
+def test_images_become_images(plugins: Plugins) -> None:
+    prepared = prepare(plugins, "bars")
+    assert prepared.spec.input_shape == (1, 28, 28)
+    assert prepared.spec.mean == pytest.approx(1 / 28, abs=1e-4)
+
+
+def test_the_component_carries_the_checksum_of_the_arrays(plugins: Plugins) -> None:
+    """What the function reads may change while its source does not."""
+    first, other = prepare(plugins, "rings"), prepare(plugins, "rings", noise=0.2)
+    assert first.component.sha256 == first.sha256 != other.sha256
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        ("fails", "failed: ZeroDivisionError"),
+        ("leaves", "failed: SystemExit: 3"),
+        ("nothing", "it returned NoneType"),
+        ("three", "must return"),
+        ("text_labels", "it returned float64"),
+        ("negative", "train labels run from -1 to 0"),
+        ("unequal", "train"),
+        ("not_finite", "not finite"),
+        ("ragged", "failed: ValueError"),
+        ("empty", "must return"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(plugins: Plugins, function: str, reason: str) -> None:
+    with pytest.raises(UserError, match=reason):
+        prepare(plugins, function)
+
+
+def test_without_the_flag_nothing_is_imported() -> None:
+    with pytest.raises(UserError, match="--plugin my_data"):
+        datasets.prepare(Component(name="my_data:rings"))
