@@ -1,4 +1,4 @@
-"""Charts of accuracy: what a large batch costs, how cells learned, which classes go wrong, what is noise."""
+"""Charts of accuracy: what a large batch costs, how cells learned, which classes go wrong."""
 
 from __future__ import annotations
 
@@ -9,38 +9,47 @@ import pandas as pd
 
 from mnistbench.report import palette
 from mnistbench.report.charts import (
-    SMALL, WIDTH, Chart, Look, batch_axis, canvas, handle, legend, log_axis, row_labels, spread, style, two_lines,
+    SMALL,
+    WIDTH,
+    Chart,
+    Look,
+    batch_axis,
+    canvas,
+    handle,
+    legend,
+    log_axis,
+    spread,
+    style,
 )  # fmt: skip
-from mnistbench.report.formatting import clipped, count, listed, percent, plural, points, significant
-from mnistbench.report.palette import BAD, FAINT, MUTED, PAPER, series_colour
+from mnistbench.report.formatting import clipped, count, listed, percent, points, significant
+from mnistbench.report.palette import BAD, MUTED, PAPER, series_colour
+from mnistbench.report.rows import highest, lowest, rows_of
 from mnistbench.report.svg import legible
 
-MOST_PAIRS = 14
 
-
-def batch_cost(rows: pd.DataFrame, name: str, title: str, seen: dict[str, Look], lowest: float) -> Chart:
+def batch_cost(rows: pd.DataFrame, name: str, title: str, seen: dict[str, Look], bottom: float) -> Chart:
     """Accuracy lost against the series' best batch, in points, one line an optimizer.
 
     Args:
         rows: `accuracy_by_batch` of one network and device.
         seen: looks of the optimizers, the same in every chart of the exhibit.
-        lowest: bottom of the axis in points, the same in every chart.
+        bottom: of the axis in points, the same in every chart.
     """
     import seaborn as sns
 
     known = rows.dropna(subset=["drop"])
     with style():
-        figure, axes = canvas(WIDTH, 3.8)
+        figure, axes = canvas(WIDTH, 3.4)
         batch_axis(axes, rows["batch_size"])
         for optimizer, own in known.groupby("optimizer_label", sort=False):
-            look = seen[optimizer]
+            look = seen[str(optimizer)]
             sns.lineplot(
                 x=own["batch_size"], y=100 * own["drop"], ax=axes, color=look.colour, marker=look.marker, legend=False,
                 linestyle=(0, look.dashes) if look.dashes else "-", markeredgecolor=PAPER.light, estimator=None,
             )  # fmt: skip
         axes.axhline(0, color=MUTED.light, linewidth=0.9, zorder=0)
-        axes.set_ylim(min(1.08 * lowest, -0.1), max(-0.06 * lowest, 0.02))
-        for row in rows[rows["diverged"] > 0].itertuples():
+        axes.set_ylim(min(1.08 * bottom, -0.1), max(-0.06 * bottom, 0.02))
+        for row in rows_of(rows[rows["diverged"] > 0]):
             axes.plot([row.batch_size], [axes.get_ylim()[0]], marker="x", color=BAD.light, markersize=8,
                       markeredgewidth=2, linestyle="none", clip_on=False, zorder=5)  # fmt: skip
         axes.set(ylabel="points below its best batch")
@@ -53,9 +62,9 @@ def batch_cost(rows: pd.DataFrame, name: str, title: str, seen: dict[str, Look],
         legend(figure, handles, labels)
     alt = f"{title}: accuracy by batch size, less each optimizer's best batch."
     if len(known):
-        worst = known.loc[known["drop"].idxmin()]
+        worst = lowest(known, "drop")
         alt += (
-            f" Worst: {worst.optimizer_label} at batch {worst.batch_size}, {points(worst['drop'])} points"
+            f" Worst: {worst.optimizer_label} at batch {worst.batch_size}, {points(worst.drop)} points"
             f" from batch {worst.best_batch}."
         )
     return Chart(name, title, alt, figure)
@@ -115,8 +124,14 @@ def learning_curve(rows: pd.DataFrame, name: str, title: str, frame: Frame) -> C
             axes.annotate(f"{batch}", (epoch, height), xycoords=("data", "axes fraction"), xytext=(6, 0),
                           textcoords="offset points", fontsize=9, va="center")  # fmt: skip
         axes.set(xlabel="epoch")
-    finals = [f"batch {batch} {percent(value) if metric == 'accuracy' else significant(value)}" for batch, _, value in ends]
-    alt = f"{title}: {metric} by epoch. Last test {metric}: {listed(finals, 6)}." if finals else f"{title}: no test {metric}."
+    finals = [
+        f"batch {batch} {percent(value) if metric == 'accuracy' else significant(value)}" for batch, _, value in ends
+    ]
+    alt = (
+        f"{title}: {metric} by epoch. Last test {metric}: {listed(finals, 6)}."
+        if finals
+        else f"{title}: no test {metric}."
+    )
     return Chart(name, title, alt, figure)
 
 
@@ -126,7 +141,7 @@ def confusion_map(rows: pd.DataFrame, name: str, classes: dict[int, str]) -> Cha
 
     counts = rows.pivot_table(index="true", columns="predicted", values="count", aggfunc="sum")
     shares = rows.pivot_table(index="true", columns="predicted", values="share", aggfunc="sum").to_numpy()
-    wrong = shares.copy()
+    numbers, wrong = counts.to_numpy(), shares.copy()
     np.fill_diagonal(wrong, 0.0)
     top = wrong.max() or 1.0
     last = len(palette.SEQUENTIAL) - 1
@@ -135,12 +150,12 @@ def confusion_map(rows: pd.DataFrame, name: str, classes: dict[int, str]) -> Cha
     with style():
         figure, axes = canvas(WIDTH, 0.9 + 0.4 * max(size, 4))
         sns.heatmap(
-            steps, ax=axes, cbar=False, cmap=[colour.light for colour in palette.SEQUENTIAL], vmin=-0.5, vmax=last + 0.5,
-            linewidths=1.5, linecolor=PAPER.light, mask=np.eye(size, dtype=bool),
+            steps, ax=axes, cbar=False, cmap=[colour.light for colour in palette.SEQUENTIAL], vmin=-0.5,
+            vmax=last + 0.5, linewidths=1.5, linecolor=PAPER.light, mask=np.eye(size, dtype=bool),
         )  # fmt: skip
         for true in range(size):
             for predicted in range(size):
-                number, step = int(counts.iloc[true, predicted]), steps[true, predicted]
+                number, step = int(numbers[true, predicted]), steps[true, predicted]
                 if true == predicted:
                     axes.text(predicted + 0.5, true + 0.5, f"{number}", ha="center", va="center", color=MUTED.light,
                               fontsize=9)  # fmt: skip
@@ -156,8 +171,8 @@ def confusion_map(rows: pd.DataFrame, name: str, classes: dict[int, str]) -> Cha
         axes.set(xlabel="predicted", ylabel="true")
     worst = rows[rows["true"] != rows["predicted"]].sort_values("count", ascending=False).iloc[0]
     alt = (
-        f"Confusion of {count(rows['count'].sum())} test examples: most often {classes.get(int(worst.true), worst.true)} taken"
-        f" for {classes.get(int(worst.predicted), worst.predicted)}, {count(worst['count'])} times."
+        f"Confusion of {count(rows['count'].sum())} test examples: most often {classes[int(worst['true'])]} taken for"
+        f" {classes[int(worst['predicted'])]}, {count(worst['count'])} times."
         " The diagonal, correct answers, is left unshaded."
     )
     return Chart(name, "Confusion matrix", alt, figure)
@@ -170,106 +185,21 @@ def class_errors(rows: pd.DataFrame, name: str, classes: dict[int, str]) -> Char
     names = [legible(clipped(classes.get(int(label), str(label)), 14)) for label in rows["true"]]
     with style():
         figure, axes = canvas(WIDTH, 0.9 + 0.32 * max(len(rows), 4))
-        sns.barplot(x=100 * rows["error"].to_numpy(), y=names, ax=axes, color=series_colour(0), saturation=1, width=0.62)
-        for place, row in enumerate(rows.itertuples()):
+        sns.barplot(
+            x=100 * rows["error"].to_numpy(), y=names, ax=axes, color=series_colour(0), saturation=1, width=0.62
+        )
+        for place, row in enumerate(rows_of(rows)):
             axes.annotate(f"{percent(row.error)}  ({count(row.errors)})", (100 * row.error, place), xytext=(5, 0),
                           textcoords="offset points", va="center", fontsize=9.5)  # fmt: skip
         axes.set_xlim(0, max(100 * rows["error"].max() * 1.3, 0.1))
         axes.grid(axis="y", visible=False)
         axes.set(xlabel="errors, % of the class", ylabel="")
-    worst, best = rows.loc[rows["error"].idxmax()], rows.loc[rows["error"].idxmin()]
+    worst, best = highest(rows, "error"), lowest(rows, "error")
     alt = (
         f"Errors by class: most for {classes.get(int(worst.true), worst.true)} ({percent(worst.error)}), fewest for"
         f" {classes.get(int(best.true), best.true)} ({percent(best.error)})."
     )
     return Chart(name, "Errors by class", alt, figure)
-
-
-def pair_differences(rows: pd.DataFrame, name: str, title: str) -> Chart:
-    """How far the first lies before others: ratios with intervals against the noise floor, hollow when undecided.
-
-    Args:
-        rows: `against_first` of pairs: label (of the other), ratio, low, high, floor, verdict, reason, sorted.
-    """
-    shown = rows.head(MOST_PAIRS)
-    colours = {"ahead": series_colour(0), "behind": series_colour(1), "same": series_colour(2)}
-    with style():
-        figure, axes = canvas(WIDTH, 0.85 + 0.36 * len(shown))
-        floor = float(shown["floor"].dropna().max()) if shown["floor"].notna().any() else 0.0
-        if floor:
-            axes.axvspan(1 / (1 + floor), 1 + floor, color=palette.RULE.light, alpha=0.6, linewidth=0)
-        axes.axvline(1, color=MUTED.light, linewidth=1)
-        for place, row in enumerate(shown.itertuples()):
-            colour = colours.get(row.verdict, MUTED.light)
-            if pd.notna(row.low) and pd.notna(row.high):
-                axes.hlines(place, row.low, row.high, color=colour, linewidth=2)
-            axes.plot([row.ratio], [place], marker="o", color=colour if row.verdict in colours else PAPER.light,
-                      markeredgecolor=colour, markeredgewidth=1.5, markersize=7)  # fmt: skip
-            axes.annotate(legible(clipped(row.verdict or row.reason or "", 24)), (1, place), xytext=(6, 0), va="center",
-                          xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=9, color=MUTED.light)  # fmt: skip
-        left, right = _limits(shown)
-        log_axis(axes, "x", left, right, lambda value: f"{value:g}×", most=5)
-        row_labels(axes, [two_lines(label) for label in shown["label"]])
-        axes.set(xlabel="times as fast as this setting (log)")
-    verdicts = rows["verdict"].replace("", "without verdict").value_counts()
-    alt = (
-        f"{title}: {listed([f'{verdict} of {number}' for verdict, number in verdicts.items()], 6)}"
-        f" {'other' if len(rows) == 1 else 'others'}."
-        + (f" The nearest {len(shown)} are drawn." if len(shown) < len(rows) else "")
-        + (f" The grey band is the noise floor, ±{percent(floor, 1)}." if floor else "")
-    )
-    return Chart(name, title, alt, figure)
-
-
-def seed_dots(runs: pd.DataFrame, floors: dict[str, float], name: str) -> Chart:
-    """Every run's throughput against the median of its settings, in per cent; flagged runs crossed.
-
-    Args:
-        runs: columns label, device, deviation (a share), noisy.
-        floors: noise floor by device, as a share.
-    """
-    import seaborn as sns
-
-    devices = list(dict.fromkeys(runs["device"]))
-    rng = np.random.default_rng(0)
-    with style():
-        figure, axes = canvas(WIDTH, 1.0 + 0.85 * len(devices))
-        for place, device in enumerate(devices):
-            own = runs[runs["device"] == device]
-            if floor := floors.get(device):
-                axes.fill_betweenx([place - 0.4, place + 0.4], -100 * floor, 100 * floor, color=palette.RULE.light, alpha=0.6,
-                                   linewidth=0)  # fmt: skip
-            heights = place + rng.uniform(-0.3, 0.3, len(own))
-            for noisy, marker, colour in ((False, "o", series_colour(0)), (True, "X", BAD.light)):
-                chosen = (own["noisy"].astype(bool) == noisy).to_numpy()
-                sns.scatterplot(x=100 * own["deviation"].to_numpy()[chosen], y=heights[chosen], ax=axes, marker=marker,
-                                color=colour, s=20 if noisy else 14, alpha=0.8, linewidth=0, legend=False)  # fmt: skip
-        axes.axvline(0, color=FAINT.light, linewidth=1, zorder=0)
-        axes.set_yticks(range(len(devices)), [legible(device) for device in devices])
-        axes.set_ylim(len(devices) - 0.5, -0.5)
-        axes.grid(axis="y", visible=False)
-        axes.set(xlabel="run against the median of its seeds, % of examples/s", ylabel="")
-        if runs["noisy"].astype(bool).any():
-            look = Look(series_colour(0), "o", ())
-            legend(figure, [handle(look, linestyle="none"), handle(look, linestyle="none", marker="X", color=BAD.light)],
-                   ["quiet or unknown", "flagged as noisy"])  # fmt: skip
-    far = runs.loc[runs["deviation"].abs().idxmax()]
-    alt = (
-        f"{plural(len(runs), 'run')} against the median of the same settings: half lie within"
-        f" ±{percent(runs['deviation'].abs().median(), 1)}, the farthest is {far.label} at {points(far.deviation)} %;"
-        f" {int(runs['noisy'].astype(bool).sum())} are flagged as noisy."
-    )
-    return Chart(name, "Every run against its seeds' median", alt, figure)
-
-
-def _limits(pairs: pd.DataFrame) -> tuple[float, float]:
-    """Of the axis: all estimates, and intervals as far as three times beyond them; longer ones leave the plot."""
-    ratios = pairs["ratio"].astype(float)
-    least, most = min(float(ratios.min()), 0.97), max(float(ratios.max()), 1.03)
-    low, high = pairs["low"].astype(float).min(), pairs["high"].astype(float).max()
-    left = least if pd.isna(low) else max(float(low), least / 3)
-    right = most if pd.isna(high) else min(float(high), most * 3)
-    return min(left, least), max(right, most)
 
 
 def _share(value: float, low: float, high: float, log: bool) -> float:

@@ -11,6 +11,7 @@ import functools
 import io
 import itertools
 import math
+import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,9 @@ FONTS = [
     "WenQuanYi Zen Hei", "Noto Sans Arabic", "Noto Sans Hebrew", "Arial Unicode MS",
 ]  # fmt: skip
 """For PNG files: the first that has a glyph draws it. In SVG the reader's own fonts do."""
+
+
+_RIGHT_TO_LEFT = {"R", "AL", "RLE", "RLO", "RLI", "LRE", "LRO", "LRI", "FSI"}
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,8 @@ def style() -> Iterator[None]:
     with warnings.catch_warnings(), mpl.rc_context():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         mpl.rcdefaults()
-        mpl.rcParams.update({**STYLE, "font.family": _installed_fonts()})
+        settings: Any = {**STYLE, "font.family": _installed_fonts()}
+        mpl.rcParams.update(settings)
         yield
 
 
@@ -126,14 +131,13 @@ def looks(labels: Iterable[str]) -> dict[str, Look]:
     }
 
 
-def legend(figure: Figure, handles: Sequence[Line2D], labels: Sequence[str], *, rows: int | None = None) -> None:
-    """A legend below the plot, as many columns as fit; every label is shown, whatever it starts with."""
-    shown = [svg.legible(clipped(label)) for label in labels]
+def legend(figure: Figure, handles: Sequence[Line2D], labels: Sequence[str]) -> None:
+    """A legend below the plot, as many columns as fit, for which the figure grows; every label is shown."""
+    shown = [one_line(label, 48) for label in labels]
     widest = max((len(label) for label in shown), default=1)
     room = figure.get_figwidth() * 72
     columns = max(1, min(len(shown), int(room // (34 + 5.6 * widest))))
-    if rows:
-        columns = max(columns, -(-len(shown) // rows))
+    figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(shown) // columns))
     figure.legend(
         handles, shown, loc="outside lower left", ncols=columns, handlelength=2.6, columnspacing=1.4, borderpad=0.1
     )
@@ -153,13 +157,23 @@ def handle(look: Look, **changes: Any) -> Line2D:
     return line
 
 
+def one_line(label: str, width: int) -> str:
+    """A label clipped to so many characters; parts that run from right to left keep to themselves."""
+    return svg.legible(" · ".join(_isolated(part) for part in clipped(label, width).split(" · ")))
+
+
+def _isolated(part: str) -> str:
+    turns = any(unicodedata.bidirectional(character) in _RIGHT_TO_LEFT for character in part)
+    return f"\N{FIRST STRONG ISOLATE}{part}\N{POP DIRECTIONAL ISOLATE}" if turns else part
+
+
 def two_lines(label: str, width: int = 26) -> str:
     """A settings label on two lines of about equal length, for the side of a row."""
     parts = str(label).split(" · ")
     splits = [(" · ".join(parts[:place]), " · ".join(parts[place:])) for place in range(1, len(parts))]
     if not splits:
-        return svg.legible(clipped(label, width))
-    return "\n".join(svg.legible(clipped(line, width)) for line in min(splits, key=lambda pair: max(map(len, pair))))
+        return one_line(label, width)
+    return "\n".join(one_line(line, width) for line in min(splits, key=lambda pair: max(map(len, pair))))
 
 
 def row_labels(axes: Axes, labels: Sequence[str]) -> None:

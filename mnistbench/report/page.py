@@ -22,6 +22,7 @@ from mnistbench.records import CellRecord
 from mnistbench.report import palette, svg
 from mnistbench.report.formatting import count, listed, percent, plural
 from mnistbench.report.questions import QUESTIONS, Section, Study
+from mnistbench.report.rows import rows_of
 from mnistbench.results import ResultsFolder
 
 HERE = Path(__file__).parent
@@ -85,7 +86,7 @@ def read_study(folders: Sequence[ResultsFolder]) -> Study:
         asked = None if asked is None or cells is None else asked + len(cells)
         if folder.grid_file.is_file():
             grids[name] = folder.grid_file.read_text(encoding="utf-8", errors="replace")
-    records = analysis.merge(found)
+    records = [record for record in analysis.merge(found) if isinstance(record, CellRecord)]
     frame, epochs = analysis.results_frame(records), analysis.epochs_frame(records)
     return Study(listed(names, 6), records, frame, epochs, grids, unread, asked)
 
@@ -186,7 +187,7 @@ def _facts(study: Study) -> list[tuple[str, str, str]]:
     machines = [str(name) for name in dict.fromkeys(frame["machine"].dropna())]
     devices = dict.fromkeys(
         f"{row.device}: {row.device_name}" if isinstance(row.device_name, str) else f"{row.device}: {row.cpu}"
-        for row in frame[["device", "device_name", "cpu"]].drop_duplicates().itertuples()
+        for row in rows_of(frame[["device", "device_name", "cpu"]].drop_duplicates())
     )
     targets = sorted(set(frame["target_accuracy"].dropna()))
     days = sorted(str(day)[:10] for day in frame["started_at"].dropna())

@@ -1,4 +1,4 @@
-"""Every colour of the report, once, for light and for dark: charts draw in the light one, the page swaps it by a variable.
+"""Every colour of the report, once, for light and dark: charts draw in the light one, the page swaps it by a variable.
 
 Series colours are told apart under deuteranopia, protanopia and tritanopia (a test simulates the three), hold 3:1
 against the page, and never carry meaning alone: each series has its own marker and line style as well.

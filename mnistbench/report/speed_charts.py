@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,27 +18,26 @@ from mnistbench.report.charts import (
     legend,
     log_axis,
     looks,
+    one_line,
     row_labels,
     style,
     two_lines,
 )
 from mnistbench.report.formatting import (
-    clipped,
     listed,
     percent,
     plural,
     rate,
     ratio,
     ratio_range,
-    seconds,
     short_rate,
-    significant,
 )
 from mnistbench.report.palette import BAD, FAINT, INK, MUTED, PAPER, series_colour
-from mnistbench.report.svg import legible
+from mnistbench.report.rows import highest, lowest, rows_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 MOST_NAMED = 8
 """Settings of the front that are named in the legend."""
@@ -48,125 +47,50 @@ MOST_BARS = 15
 MOST_ROWS = 24
 
 
-def first_at_target(board: pd.DataFrame, name: str) -> Chart | None:
-    """The best settings by median time to target: every seed a dot, the median a bar, the interval a line."""
-    import seaborn as sns
-
-    top = board[np.isfinite(board["seconds_to_target"].astype(float))].sort_values("order").head(MOST_BARS)
-    if top.empty:
-        return None
-    dots = pd.DataFrame(
-        [(row.settings, value) for row in top.itertuples() for value in row.seconds_values if math.isfinite(value)],
-        columns=["settings", "seconds"],
-    )
-    with style():
-        figure, axes = canvas(WIDTH, 0.75 + 0.33 * len(top))
-        places = {settings: place for place, settings in enumerate(top["settings"])}
-        for row in top.itertuples():
-            place = places[row.settings]
-            if pd.notna(row.seconds_low) and pd.notna(row.seconds_high) and math.isfinite(row.seconds_high):
-                axes.hlines(place, row.seconds_low, row.seconds_high, color=FAINT.light, linewidth=5)
-            axes.vlines(row.seconds_to_target, place - 0.28, place + 0.28, color=INK.light, linewidth=2)
-        sns.scatterplot(
-            x=dots["seconds"], y=dots["settings"].map(places), ax=axes, color=series_colour(0), s=28, legend=False,
-            edgecolor=PAPER.light, linewidth=0.5, zorder=3, marker="o",
-        )  # fmt: skip
-        limits = pd.concat([dots["seconds"], top["seconds_to_target"], top["seconds_low"].dropna()]).astype(float)
-        log_axis(axes, "x", limits.min(), limits.max(), lambda value: f"{value:g}", most=5)
-        row_labels(axes, [two_lines(label) for label in top["label"]])
-        axes.set(xlabel="training seconds to the target (log)")
-    first, last = top.iloc[0], top.iloc[-1]
-    alt = (
-        f"Training time to the target of {plural(len(top), 'setting')}"
-        f"{f', the first {len(top)} of {len(board)}' if len(top) < len(board) else ''}: from {seconds(first.seconds_to_target)}"
-        f" ({first.label}) to {seconds(last.seconds_to_target)} ({last.label})."
-        " Dots are seeds, the bar their median, the grey line the interval."
-    )
-    return Chart(name, "Time to the target", alt, figure)
-
-
-def time_buys(curves: pd.DataFrame, name: str) -> Chart:
-    """Test error over training seconds, both log; the Pareto front in front, all else in grey."""
-    import seaborn as sns
-
-    rows = curves[(curves["seconds"] > 0) & (curves["error"] > 0)].copy()
-    front = rows[rows["pareto"].astype(bool)].sort_values("seconds")
-    named = _spread(list(dict.fromkeys(front["label"])), MOST_NAMED)
-    grey = rows[~rows["label"].isin(named)]
-    shown = list(dict.fromkeys(grey["settings"]))
-    kept = shown[:: -(-len(shown) // MOST_GREY)] if shown else []
-    with style():
-        figure, axes = canvas(WIDTH, 4.4)
-        if kept:
-            sns.lineplot(
-                data=grey[grey["settings"].isin(kept)], x="seconds", y="error", units="settings", estimator=None,
-                ax=axes, color=FAINT.light, linewidth=0.7, legend=False, alpha=0.65,
-            )  # fmt: skip
-        handles = []
-        for label, look in looks(named).items():
-            own = rows[rows["label"] == label].sort_values("seconds")
-            if own["n"].max() > 1:
-                axes.fill_between(
-                    own["seconds"], own["error_low"].clip(lower=1e-5), own["error_high"], color=look.colour, alpha=0.15,
-                    linewidth=0,
-                )  # fmt: skip
-            axes.plot(own["seconds"], own["error"], color=look.colour, dashes=look.dashes or (1, 0))
-            on_front = own[own["pareto"].astype(bool)]
-            axes.plot(
-                on_front["seconds"], on_front["error"], color=look.colour, marker=look.marker, linestyle="none",
-                markersize=7, markeredgecolor=PAPER.light, markeredgewidth=0.7, zorder=4,
-            )  # fmt: skip
-            handles.append(handle(look))
-        axes.step(front["seconds"], front["error"], where="post", color=INK.light, linewidth=0.9, zorder=1)
-        log_axis(axes, "x", rows["seconds"].min(), rows["seconds"].max(), lambda value: f"{value:g}")
-        log_axis(axes, "y", rows["error"].min(), rows["error"].max(), lambda value: f"{100 * value:g} %")
-        _target_lines(axes, rows["target_error"])
-        axes.set(xlabel="training seconds (log)", ylabel="test error (log)")
-        legend(figure, handles, named)
-    thinned = f" {len(kept)} of {len(shown)} other settings are drawn." if len(kept) < len(shown) else ""
-    best = rows.loc[rows["error"].idxmin()]
-    alt = (
-        f"Test error over training time of {plural(rows['settings'].nunique(), 'setting')}. On the Pareto front:"
-        f" {listed(list(dict.fromkeys(front['label'])))}. Lowest error {percent(best.error)} after"
-        f" {seconds(best.seconds)} by {best.label}.{thinned}"
-    )
-    return Chart(name, "Error over training time", alt, figure)
-
-
 def speedup_map(rows: pd.DataFrame, name: str, clock: str) -> Chart:
-    """Ratios of a device over the baseline: series down, batch across, blue faster, orange slower, hatched undecided."""
+    """Ratios of a device over the baseline: series down, batch across; blue faster, orange slower, hatched open."""
     import seaborn as sns
 
     baseline, device = rows["baseline"].iloc[0], rows["device"].iloc[0]
-    table = rows.pivot_table(index="series", columns="batch_size", values="ratio", aggfunc="first", dropna=False, sort=False)
+    table = rows.pivot_table(
+        index="series", columns="batch_size", values="ratio", aggfunc="first", dropna=False, sort=False
+    )
     table = table.reindex(sorted(table.columns), axis=1).iloc[:MOST_ROWS]
-    steps = table.map(_diverging_step)
-    by_place = {(row.series, row.batch_size): row for row in rows.itertuples()}
+    steps = table.map(_diverging_step).to_numpy(dtype=float)
+    by_place = {(row.series, row.batch_size): row for row in rows_of(rows)}
     with style():
         figure, axes = canvas(WIDTH, 0.8 + 0.5 * len(table))
         sns.heatmap(
-            steps.astype(float), ax=axes, cbar=False, cmap=[colour.light for colour in palette.DIVERGING], vmin=-0.5,
+            steps, ax=axes, cbar=False, cmap=[colour.light for colour in palette.DIVERGING], vmin=-0.5,
             vmax=len(palette.DIVERGING) - 0.5, linewidths=2, linecolor=PAPER.light,
         )  # fmt: skip
         for down, series in enumerate(table.index):
             for across, batch in enumerate(table.columns):
                 if row := by_place.get((series, batch)):
-                    _speedup_cell(axes, across, down, row, steps.iloc[down, across])
+                    _speedup_cell(axes, across, down, row, steps[down, across])
         axes.set_xticks(np.arange(len(table.columns)) + 0.5, [f"{batch:,}" for batch in table.columns], rotation=0)
         axes.set_yticks(
-            np.arange(len(table)) + 0.5, [two_lines(series) for series in table.index], rotation=0, fontsize=9, color=INK.light
+            np.arange(len(table)) + 0.5,
+            [two_lines(series) for series in table.index],
+            rotation=0,
+            fontsize=9,
+            color=INK.light,
         )
         axes.set(xlabel="batch size", ylabel="")
         axes.tick_params(length=0)
         axes.grid(visible=False)
     known = rows.dropna(subset=["ratio"])
-    most, least = known.loc[known["ratio"].idxmax()], known.loc[known["ratio"].idxmin()]
+    most, least = highest(known, "ratio"), lowest(known, "ratio")
     undecided = int((rows["verdict"] == "unresolved").sum())
     alt = (
         f"{device} over {baseline}, {'training seconds' if clock == 'steady' else 'from the start of the process'}:"
         f" from {ratio(least.ratio)} ({least.series}, batch {least.batch_size}) to {ratio(most.ratio)}"
         f" ({most.series}, batch {most.batch_size}); {undecided} of {len(rows)} unresolved (hatched)."
-        + (f" {MOST_ROWS} of {rows['series'].nunique()} rows are drawn." if len(table) < rows["series"].nunique() else "")
+        + (
+            f" {MOST_ROWS} of {rows['series'].nunique()} rows are drawn."
+            if len(table) < rows["series"].nunique()
+            else ""
+        )
     )
     title = f"{device} against {baseline}, {'steady' if clock == 'steady' else 'from cold'}"
     return Chart(name, title, alt, figure)
@@ -185,7 +109,7 @@ def throughput(rows: pd.DataFrame, name: str, *, evaluation: bool = False) -> Ch
     colours = {name: place for place, name in enumerate(dict.fromkeys(key[0] for key in series))}
     dashes = {name: palette.DASHES[place] for place, name in enumerate(dict.fromkeys(key[1] for key in series))}
     with style():
-        figure, axes = canvas(WIDTH, 4.2)
+        figure, axes = canvas(WIDTH, 3.5)
         batch_axis(axes, rows["batch_size"])
         log_axis(axes, "y", known[value].min(), known[value].max(), short_rate)
         handles, labels = [], []
@@ -195,15 +119,15 @@ def throughput(rows: pd.DataFrame, name: str, *, evaluation: bool = False) -> Ch
             marker = palette.MARKERS[place % len(palette.MARKERS)]
             sns.lineplot(
                 data=own, x="batch_size", y=value, estimator="median", errorbar=("pi", 100), ax=axes, legend=False,
-                color=series_colour(place), marker=marker, dashes=False, linestyle=(0, dashes[device]) if dashes[device] else "-",
-                markeredgecolor=PAPER.light, err_kws={"alpha": 0.15, "linewidth": 0},
+                color=series_colour(place), marker=marker, dashes=False, markeredgecolor=PAPER.light,
+                linestyle=(0, dashes[device]) if dashes[device] else "-", err_kws={"alpha": 0.15, "linewidth": 0},
             )  # fmt: skip
             handles.append(_series_handle(place, dashes[device]))
             labels.append(f"{architecture} · {device}")
         _ideal_line(axes, known, value)
         failed = rows[rows["status"] == "out_of_memory"]
         floor = axes.get_ylim()[0]
-        for row in failed.drop_duplicates([*keys, "batch_size"]).itertuples():
+        for row in rows_of(failed.drop_duplicates([*keys, "batch_size"])):
             axes.plot(
                 [row.batch_size], [floor * 1.08], marker="x", color=BAD.light, markersize=8, markeredgewidth=2,
                 linestyle="none", clip_on=False,
@@ -214,12 +138,12 @@ def throughput(rows: pd.DataFrame, name: str, *, evaluation: bool = False) -> Ch
             labels.append("out of memory")
         axes.set(ylabel="examples per second (log)")
         legend(figure, handles, labels)
-    best, worst = known.loc[known[value].idxmax()], known.loc[known[value].idxmin()]
+    best, worst = highest(known, value), lowest(known, value)
     what = "Evaluation" if evaluation else "Training"
     alt = (
-        f"{what} throughput of {listed(labels[: len(series)])}: highest {rate(best[value])} examples/s"
-        f" ({best.architecture_label} on {best.device} at batch {best.batch_size}), lowest {rate(worst[value])}"
-        f" ({worst.architecture_label} on {worst.device} at batch {worst.batch_size})."
+        f"{what} throughput of {listed(labels[: len(series)])}: highest {rate(getattr(best, value))} examples/s"
+        f" ({best.architecture_label} on {best.device} at batch {best.batch_size}), lowest"
+        f" {rate(getattr(worst, value))} ({worst.architecture_label} on {worst.device} at batch {worst.batch_size})."
         + (f" {plural(len(failed), 'setting')} ran out of memory." if len(failed) else "")
     )
     return Chart(name, f"{what}: examples per second", alt, figure)
@@ -235,7 +159,7 @@ def levers(rows: pd.DataFrame, name: str, title: str) -> Chart:
     places = {lever: place for place, lever in enumerate(order)}
     seen = looks(known["architecture_label"])
     with style():
-        figure, axes = canvas(WIDTH, 1.1 + 0.4 * len(order))
+        figure, axes = canvas(WIDTH, 0.8 + 0.4 * len(order))
         middle = known.groupby("lever")["ratio"].median()
         for lever in order:
             axes.barh(places[lever], middle[lever] - 1, left=1, height=0.5, color=palette.SEQUENTIAL[2].light)
@@ -245,39 +169,28 @@ def levers(rows: pd.DataFrame, name: str, title: str) -> Chart:
                 x=own["ratio"], y=own["lever"].map(places), ax=axes, color=look.colour, marker=look.marker, s=34,
                 edgecolor=PAPER.light, linewidth=0.5, legend=False, zorder=3,
             )  # fmt: skip
-            for row in own.dropna(subset=["low", "high"]).itertuples():
+            for row in rows_of(own.dropna(subset=["low", "high"])):
                 axes.hlines(places[row.lever], row.low, row.high, color=look.colour, linewidth=1)
-        ends = pd.concat([known["ratio"], known["low"].dropna(), known["high"].dropna(), pd.Series([1.0])]).astype(float)
+        ends = pd.concat([known["ratio"], known["low"].dropna(), known["high"].dropna(), pd.Series([1.0])]).astype(
+            float
+        )
         ends = ends[ends > 0]
         log_axis(axes, "x", ends.min(), ends.max(), lambda value: f"{value:g}×")
         texts = []
         for lever in order:
             share = known.loc[known["lever"] == lever, "peak_share"].median()
             extra = f", {percent(share, 0)} of peak" if pd.notna(share) else ""
-            texts.append(f"{legible(clipped(lever, 26))}\n{ratio(middle[lever])}{extra}")
+            texts.append(f"{one_line(lever, 26)}\n{ratio(middle[lever])}{extra}")
         axes.axvline(1, color=MUTED.light, linewidth=1)
         row_labels(axes, texts)
         axes.set(xlabel="throughput over the bare profile (log)")
         legend(figure, [handle(look, linestyle="none") for look in seen.values()], list(seen))
     top, last = order[0], order[-1]
-    alt = f"{title}: throughput over the bare profile from {ratio(middle[last])} ({last}) to {ratio(middle[top])} ({top})."
+    alt = (
+        f"{title}: throughput over the bare profile from {ratio(middle[last])} ({last}) to {ratio(middle[top])}"
+        f" ({top})."
+    )
     return Chart(name, title, alt, figure)
-
-
-def _spread(labels: list[str], most: int) -> list[str]:
-    """At most so many of them, the first and the last among them."""
-    if len(labels) <= most:
-        return labels
-    return [labels[round(place * (len(labels) - 1) / (most - 1))] for place in range(most)]
-
-
-def _target_lines(axes: Axes, targets: pd.Series) -> None:
-    for target in sorted(set(targets.dropna())):
-        axes.axhline(target, color=BAD.light, linewidth=1, linestyle=(0, (4, 3)))
-        axes.annotate(
-            f"target {significant(100 * (1 - target), 4)} %", (1, target), xycoords=("axes fraction", "data"),
-            ha="right", va="bottom", fontsize=9.5, color=BAD.light,
-        )  # fmt: skip
 
 
 def _diverging_step(value: float) -> float:
@@ -291,10 +204,10 @@ def _diverging_step(value: float) -> float:
     return palette.NEUTRAL + (passed if log > 0 else -passed)
 
 
-def _speedup_cell(axes: Axes, across: int, down: int, row: object, step: float) -> None:
+def _speedup_cell(axes: Axes, across: int, down: int, row: Any, step: float) -> None:
     from matplotlib.patches import Rectangle
 
-    value, verdict = getattr(row, "ratio"), getattr(row, "verdict")  # noqa: B009
+    value, verdict = row.ratio, row.verdict
     if not pd.notna(value):
         axes.text(across + 0.5, down + 0.5, "–", ha="center", va="center", color=MUTED.light)
         return
@@ -303,7 +216,7 @@ def _speedup_cell(axes: Axes, across: int, down: int, row: object, step: float) 
         axes.add_patch(
             Rectangle((across, down), 1, 1, fill=False, hatch="///", edgecolor=MUTED.light, linewidth=0, alpha=0.55)
         )
-    low, high = getattr(row, "low"), getattr(row, "high")  # noqa: B009
+    low, high = row.low, row.high
     has_interval = pd.notna(low) and pd.notna(high)
     axes.text(across + 0.5, down + (0.4 if has_interval else 0.5), ratio(value), ha="center", va="center", color=ink,
               fontsize=10.5, fontweight="bold")  # fmt: skip
@@ -312,7 +225,7 @@ def _speedup_cell(axes: Axes, across: int, down: int, row: object, step: float) 
                   color=ink, fontsize=8.5)  # fmt: skip
 
 
-def _series_handle(place: int, dashes: tuple[float, ...]) -> object:
+def _series_handle(place: int, dashes: tuple[float, ...]) -> Line2D:
     look = looks([str(number) for number in range(place + 1)])[str(place)]
     line = handle(look)
     line.set_linestyle((0, dashes) if dashes else "-")

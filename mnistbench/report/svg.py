@@ -123,7 +123,9 @@ def _restyle(element: ET.Element, styles: StyleSheet) -> None:
         element.set("class", name)
     for key in ("fill", "stroke"):
         if element.get(key, "") in _VARIABLES:
-            element.set("class", f"{element.get('class', '')} {styles.name(f'{key}:{element.attrib.pop(key)}')}".strip())
+            element.set(
+                "class", f"{element.get('class', '')} {styles.name(f'{key}:{element.attrib.pop(key)}')}".strip()
+            )
 
 
 def _round(element: ET.Element) -> None:

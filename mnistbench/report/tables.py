@@ -1,4 +1,4 @@
-"""Frames to tables of the page: every cell a text that reads well, with the number behind it for sorting and copying."""
+"""Frames to tables of the page: every cell a text that reads well, with the number behind it to sort and copy by."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ _TEXTS: dict[str, Callable[[Any], str]] = {
 _MISSING_LAST = {"seconds", "count", "reachable", "whole"}
 _SELF_SORTING = {"percent", "share", "count", "rate"}
 """Kinds whose text the browser's table library reads as a number, where nothing is missing or negative."""
-_GOOD, _BAD = {"faster", "better", "finished", "passed"}, {"slower", "worse", "failed", "timed_out", "killed", "diverged"}
+_GOOD, _BAD = (
+    {"faster", "better", "finished", "passed"},
+    {"slower", "worse", "failed", "timed_out", "killed", "diverged"},
+)
 
 
 @dataclass(frozen=True)
@@ -131,9 +134,13 @@ def _slim(cells: list[Cell], column: Column) -> list[Cell]:
 def _cell(value: Any, order: Any, below: str, column: Column) -> Cell:
     text = _TEXTS[column.kind](value) if column.kind in _TEXTS else _plain(value)
     if text == f.MISSING:
-        return Cell(text, _order(order, column) if column.numeric else None, "n missing" if column.numeric else "missing")
+        return Cell(
+            text, _order(order, column) if column.numeric else None, "n missing" if column.numeric else "missing"
+        )
     if column.kind == "tag":
-        return Cell(text.replace("_", " "), tag="good" if text in _GOOD else "bad" if text in _BAD else "open", below=below)
+        return Cell(
+            text.replace("_", " "), tag="good" if text in _GOOD else "bad" if text in _BAD else "open", below=below
+        )
     if column.numeric:
         return Cell(text, _order(order, column), "n", below=below)
     return Cell(text, css="" if column.kind == "text" else column.kind, below=below)

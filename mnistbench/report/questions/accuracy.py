@@ -10,9 +10,9 @@ from mnistbench import analysis
 from mnistbench.report import accuracy_charts
 from mnistbench.report.charts import Chart, looks
 from mnistbench.report.formatting import plural
-from mnistbench.report.questions.section import MOST_PANELS, Part, Section, Study, groups, slug, unanswered
+from mnistbench.report.questions.section import MOST_PANELS, Part, Question, Section, Study, groups, slug, unanswered
 from mnistbench.report.questions.speed import SETTINGS
-from mnistbench.report.tables import Column, table
+from mnistbench.report.tables import Column, Table, table
 
 PANEL = ["architecture_label", "optimizer_label", "device"]
 """What one panel of the learning curves holds."""
@@ -20,17 +20,15 @@ PANEL = ["architecture_label", "optimizer_label", "device"]
 
 def large_batches(study: Study) -> Section:
     """What does a large batch cost, and which optimizer is robust to it?"""
-    words = {
-        "id": "large-batches",
-        "question": "What does a large batch cost? Which optimizer is robust to it?",
-        "short": "Cost of a large batch",
-    }
+    question = Question(
+        "large-batches", "What does a large batch cost? Which optimizer is robust to it?", "Cost of a large batch"
+    )
     exhibit = analysis.accuracy_by_batch(study.frame)
     if not exhibit:
-        return unanswered(exhibit, **words)
+        return unanswered(question, exhibit)
     drops, ranking = analysis.worst_drops(study.frame), analysis.optimizer_ranking(study.frame)
     seen = looks(exhibit.frame["optimizer_label"])
-    lowest = 100 * float(exhibit.frame["drop"].min()) if exhibit.frame["drop"].notna().any() else -1.0
+    lowest = _lowest(exhibit.frame)
     parts, panels = [], 0
     for heading, suffix, rows in groups(exhibit.frame):
         charts = []
@@ -58,15 +56,17 @@ def large_batches(study: Study) -> Section:
         parts.append(Part("Optimizers side by side", sentences=ranking.notes, table=_ranking(ranking.frame)))
     lead = "Test accuracy after the last epoch, in points below the best batch size of the same network and optimizer."
     notice = f"{MOST_PANELS} of {panels} panels are drawn; the table holds all." if panels > MOST_PANELS else ""
-    return Section(**words, lead=lead, parts=parts, notes=list(dict.fromkeys([*exhibit.notes, *drops.notes])), notice=notice)
+    return Section(
+        question, lead=lead, parts=parts, notes=list(dict.fromkeys([*exhibit.notes, *drops.notes])), notice=notice
+    )
 
 
 def learning(study: Study) -> Section:
     """How did it learn?"""
-    words = {"id": "learning", "question": "How did it learn?", "short": "Learning curves"}
+    question = Question("learning", "How did it learn?", "Learning curves")
     exhibit = analysis.learning_curves(study.frame, study.epochs)
     if not exhibit:
-        return unanswered(exhibit, **words)
+        return unanswered(question, exhibit)
     rows = exhibit.frame
     limits = {metric: _limits(rows, metric) for metric in ("accuracy", "loss")}
     epochs = int(rows["epoch"].max())
@@ -92,35 +92,39 @@ def learning(study: Study) -> Section:
             Column("test_accuracy", "test accuracy", "percent"),
             Column("n", "seeds", "count"),
         ]
-        shown = table(own_group, columns, name=f"curves{suffix}", caption="Loss and accuracy by epoch, medians", most=200)
+        shown = table(
+            own_group, columns, name=f"curves{suffix}", caption="Loss and accuracy by epoch, medians", most=200
+        )
         for metric, drawn in charts.items():
             if drawn:
-                parts.append(Part(" · ".join(filter(None, [heading, metric.capitalize()])), charts=drawn, layout="small"))
+                parts.append(
+                    Part(" · ".join(filter(None, [heading, metric.capitalize()])), charts=drawn, layout="small")
+                )
         parts.append(Part(table=shown))
     lead = (
-        "Medians over seeds: test solid with the range of the seeds as a band, train dashed; the number at a line's end is its"
-        " batch size. All panels share their axes."
+        "Medians over seeds: test solid with the range of the seeds as a band, train dashed; the number at a line's end"
+        " is its batch size. All panels share their axes."
     )
     notice = (
-        f"{MOST_PANELS} of {plural(panels, 'combination')} of network, optimizer and device are drawn; epochs.csv holds every"
-        " curve."
+        f"{MOST_PANELS} of {plural(panels, 'combination')} of network, optimizer and device are drawn; epochs.csv holds"
+        " every curve."
         if panels > MOST_PANELS
         else ""
     )
-    return Section(**words, lead=lead, parts=parts, notes=exhibit.notes, notice=notice)
+    return Section(question, lead=lead, parts=parts, notes=exhibit.notes, notice=notice)
 
 
 def classes(study: Study) -> Section:
     """Which digits go wrong?"""
     digits = bool(len(study.frame)) and set(study.frame["dataset"]) <= {"mnist", "digits"}
-    words = {
-        "id": "classes",
-        "question": "Which digits go wrong?" if digits else "Which classes go wrong?",
-        "short": "Errors by digit" if digits else "Errors by class",
-    }
+    question = Question(
+        "classes",
+        "Which digits go wrong?" if digits else "Which classes go wrong?",
+        "Errors by digit" if digits else "Errors by class",
+    )
     exhibit = analysis.confusion(study.records, study.frame)
     if not exhibit:
-        return unanswered(exhibit, **words)
+        return unanswered(question, exhibit)
     by_class = analysis.per_class(exhibit.frame)
     names = {int(label): str(int(label)) for label in exhibit.frame["true"].unique()}
     charts = [
@@ -140,10 +144,12 @@ def classes(study: Study) -> Section:
         name="classes-table",
         caption="Errors by class",
     )
-    return Section(**words, lead=" ".join(exhibit.notes[:1]), parts=[Part(charts=charts, table=shown)], notes=exhibit.notes[1:])
+    return Section(
+        question, lead=" ".join(exhibit.notes[:1]), parts=[Part(charts=charts, table=shown)], notes=exhibit.notes[1:]
+    )
 
 
-def _drops(frame: pd.DataFrame) -> object:
+def _drops(frame: pd.DataFrame) -> Table:
     return table(
         frame,
         [
@@ -161,7 +167,7 @@ def _drops(frame: pd.DataFrame) -> object:
     )
 
 
-def _ranking(frame: pd.DataFrame) -> object:
+def _ranking(frame: pd.DataFrame) -> Table:
     return table(
         frame,
         [
@@ -182,6 +188,13 @@ def _ranking(frame: pd.DataFrame) -> object:
         name="optimizers",
         caption="Optimizers by test accuracy, within the same network, batch and device",
     )
+
+
+def _lowest(rows: pd.DataFrame) -> float:
+    """Bottom of the axis in points; where a seed diverged the line may leave the plot, lest it flatten all others."""
+    whole = rows.loc[rows["diverged"] == 0, "drop"].dropna()
+    drops = whole if len(whole) else rows["drop"].dropna()
+    return 100 * float(drops.min()) if len(drops) else -1.0
 
 
 def _limits(rows: pd.DataFrame, metric: str) -> tuple[float, float] | None:

@@ -70,22 +70,26 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Question:
+    """What a section answers: its anchor, its heading, and its entry in the list of contents."""
+
+    id: str
+    text: str
+    short: str
+
+
+@dataclass(frozen=True)
 class Section:
     """One question and its answer.
 
     Attributes:
-        id: its anchor.
-        question: its heading.
-        short: its entry in the list of contents.
         lead: how to read what follows.
         reason: why there is no answer; then nothing else is shown.
         notice: said loudly: what was left out.
         downloads: whether the CSV files are offered here.
     """
 
-    id: str
-    question: str
-    short: str
+    question: Question
     lead: str = ""
     parts: Sequence[Part] = ()
     reason: str = ""
@@ -98,7 +102,11 @@ def groups(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """The frame of each machine and build apart: heading ("" when there is only one), suffix for names, rows."""
     names = list(dict.fromkeys(frame["group"]))
     for place, name in enumerate(names):
-        yield (name if len(names) > 1 else ""), (f"-{place + 1}" if len(names) > 1 else ""), frame[frame["group"] == name]
+        yield (
+            (name if len(names) > 1 else ""),
+            (f"-{place + 1}" if len(names) > 1 else ""),
+            frame[frame["group"] == name],
+        )
 
 
 def slug(*parts: object) -> str:
@@ -111,6 +119,6 @@ def slug(*parts: object) -> str:
     return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:6]}" if lost else plain
 
 
-def unanswered(exhibit: Exhibit, **section: str) -> Section:
+def unanswered(question: Question, exhibit: Exhibit) -> Section:
     """The section of a question that has no data."""
-    return Section(**section, reason=exhibit.reason or "The records hold nothing on it.", notes=exhibit.notes)  # type: ignore[arg-type]
+    return Section(question, reason=exhibit.reason or "The records hold nothing on it.", notes=exhibit.notes)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mnistbench import analysis
-from mnistbench.report import speed_charts
+from mnistbench.report import speed_charts, time_charts
 from mnistbench.report.formatting import missing, seconds_range
-from mnistbench.report.questions.section import MOST_PANELS, Part, Section, Study, groups, slug, unanswered
+from mnistbench.report.questions.section import MOST_PANELS, Part, Question, Section, Study, groups, slug, unanswered
+from mnistbench.report.rows import rows_of
 from mnistbench.report.tables import Column, table
 
 SETTINGS = [
@@ -20,11 +23,11 @@ MOST_SENTENCES = 8
 BOARD = [
     Column("order", "#", "count"),
     Column("rank", "rank", "count"),
+    Column("time_text", "time to target", order="seconds_to_target", below="interval_text"),
     *SETTINGS[:2],
     Column("schedule_label", "schedule", "name", filtered=True, hidden=True),
     *SETTINGS[2:],
     Column("execution_label", "execution", filtered=True, hidden=True),
-    Column("time_text", "time to target", order="seconds_to_target", below="interval_text"),
     Column("reached_text", "reached", order="reached"),
     Column("epochs_to_target", "epochs", "whole"),
     Column("cold_seconds_to_target", "from cold", "reachable"),
@@ -38,37 +41,37 @@ BOARD = [
 
 def first(study: Study) -> Section:
     """Which is first at the target?"""
-    words = {"id": "first", "question": "Which is first at the target?", "short": "First at the target"}
+    question = Question("first", "Which is first at the target?", "First at the target")
     exhibit = analysis.leaderboard(study.frame)
     if not exhibit:
-        return unanswered(exhibit, **words)
+        return unanswered(question, exhibit)
     parts = []
     for heading, suffix, rows in groups(exhibit.frame):
         board = rows.sort_values("order")
         board = board.assign(
             time_text=[str(text).partition(" (")[0] for text in board["seconds_text"]],
-            interval_text=[_interval(row) for row in board.itertuples()],
-            reached_text=[_reached(row) for row in board.itertuples()],
+            interval_text=[_interval(row) for row in rows_of(board)],
+            reached_text=[_reached(row) for row in rows_of(board)],
         )
-        chart = speed_charts.first_at_target(board, f"time-to-target{suffix}")
+        chart = time_charts.first_at_target(board, f"time-to-target{suffix}")
         name = f"leaderboard{suffix}"
         caption = "Settings by median time to target" if chart else "Settings by test accuracy"
         parts.append(Part(heading, table=table(board, BOARD, name=name, caption=caption), disclosed=False))
         if chart:
             parts.append(Part(charts=[chart]))
     lead = (
-        "Median training seconds at the first evaluation that passes the target; evaluation is off the clock. A rank is one"
-        " more than the number of settings proven better, so ties share it."
+        "Median training seconds at the first evaluation that passes the target; evaluation is off the clock. A rank is"
+        " one more than the number of settings proven better, so ties share it."
     )
-    return Section(**words, lead=lead, parts=parts, notes=exhibit.notes)
+    return Section(question, lead=lead, parts=parts, notes=exhibit.notes)
 
 
 def time(study: Study) -> Section:
     """What does time buy?"""
-    words = {"id": "time", "question": "What does time buy?", "short": "Error over time"}
+    question = Question("time", "What does time buy?", "Error over time")
     exhibit = analysis.time_curves(study.frame, study.epochs)
     if not exhibit:
-        return unanswered(exhibit, **words)
+        return unanswered(question, exhibit)
     parts = []
     for heading, suffix, rows in groups(exhibit.frame):
         front = rows[rows["pareto"].astype(bool)].sort_values("seconds")
@@ -87,21 +90,21 @@ def time(study: Study) -> Section:
             caption="The Pareto front: nothing is both faster and better",
         )
         drawable = rows[(rows["seconds"] > 0) & (rows["error"] > 0)]
-        charts = [speed_charts.time_buys(rows, f"error-over-time{suffix}")] if len(drawable) else []
+        charts = [time_charts.time_buys(rows, f"error-over-time{suffix}")] if len(drawable) else []
         parts.append(Part(heading, charts=charts, table=shown, disclosed=bool(charts)))
     lead = (
-        "Each line is one setting, its median over seeds; the black steps are the Pareto front, where nothing else was both"
-        " faster and better. Bands are the range of the seeds."
+        "Each line is one setting, its median over seeds; the thin steps are the Pareto front, where nothing else was"
+        " both faster and better. Bands are the range of the seeds."
     )
-    return Section(**words, lead=lead, parts=parts, notes=exhibit.notes)
+    return Section(question, lead=lead, parts=parts, notes=exhibit.notes)
 
 
 def devices(study: Study) -> Section:
     """GPU or CPU?"""
-    words = {"id": "devices", "question": "GPU or CPU?", "short": "GPU or CPU"}
+    question = Question("devices", "GPU or CPU?", "GPU or CPU")
     exhibit = analysis.device_speedups(study.frame)
     if not exhibit:
-        return unanswered(exhibit, **words)
+        return unanswered(question, exhibit)
     crossings = analysis.crossovers(study.frame)
     parts = []
     for heading, suffix, rows in groups(exhibit.frame):
@@ -136,20 +139,23 @@ def devices(study: Study) -> Section:
             name=f"speed-ups{suffix}",
             caption="Speed-up of the device over the baseline",
         )
-        parts.append(Part(heading, sentences=sentences[:MOST_SENTENCES], charts=charts, table=shown, disclosed=bool(charts)))
+        parts.append(
+            Part(heading, sentences=sentences[:MOST_SENTENCES], charts=charts, table=shown, disclosed=bool(charts))
+        )
     lead = (
-        "How many times faster the device trains the same cell than the baseline: steady (training seconds alone) and from"
-        " cold (process start to the last evaluation). Hatched cells are unresolved; a dash has its reason in the table."
+        "How many times faster the device trains the same cell than the baseline: steady (training seconds alone) and"
+        " from cold (process start to the last evaluation). Hatched cells are unresolved; a dash has its reason in the"
+        " table."
     )
-    return Section(**words, lead=lead, parts=parts, notes=[*exhibit.notes, *crossings.notes])
+    return Section(question, lead=lead, parts=parts, notes=[*exhibit.notes, *crossings.notes])
 
 
 def throughput(study: Study) -> Section:
     """How does throughput scale?"""
-    words = {"id": "throughput", "question": "How does throughput scale with the batch?", "short": "Throughput"}
+    question = Question("throughput", "How does throughput scale with the batch?", "Throughput")
     exhibit = analysis.throughput_by_batch(study.frame)
     if not exhibit:
-        return unanswered(exhibit, **words)
+        return unanswered(question, exhibit)
     parts = []
     for heading, suffix, rows in groups(exhibit.frame):
         for execution, own in rows.groupby("execution_label", sort=False):
@@ -177,18 +183,18 @@ def throughput(study: Study) -> Section:
         shown = table(rows, columns, name=f"throughput-table{suffix}", caption="Examples per second by batch size")
         parts.append(Part(table=shown))
     lead = (
-        "Σ examples ÷ Σ training seconds. Lines are medians over optimizers and seeds, the bands their whole range; the dotted"
-        " line is what a device would do if twice the batch took no longer."
+        "Σ examples ÷ Σ training seconds. Lines are medians over optimizers and seeds, the bands their whole range; the"
+        " dotted line is what a device would do if twice the batch took no longer."
     )
-    return Section(**words, lead=lead, parts=parts, notes=exhibit.notes)
+    return Section(question, lead=lead, parts=parts, notes=exhibit.notes)
 
 
 def levers(study: Study) -> Section:
     """What does each lever buy?"""
-    words = {"id": "levers", "question": "What does each lever buy?", "short": "Speed levers"}
+    question = Question("levers", "What does each lever buy?", "Speed levers")
     exhibit = analysis.lever_effects(study.frame)
     if not exhibit:
-        return unanswered(exhibit, **words)
+        return unanswered(question, exhibit)
     titles = {
         "add-one": "one lever added to",
         "leave-one-out": "one lever left out of",
@@ -200,7 +206,7 @@ def levers(study: Study) -> Section:
         charts = []
         for (device, profile, kind), own in rows.groupby(["device", "profile", "kind"], sort=False):
             if own["ratio"].notna().any():
-                title = f"{str(device)}: {titles.get(str(kind), str(kind))} {profile}"
+                title = f"{device!s}: {titles.get(str(kind), str(kind))} {profile}"
                 charts.append(speed_charts.levers(own, slug("levers", device, profile, kind) + suffix, title))
         shown = table(
             rows,
@@ -225,26 +231,26 @@ def levers(study: Study) -> Section:
         )
         parts.append(Part(heading, charts=charts[:MOST_PANELS], table=shown, disclosed=bool(charts)))
     lead = (
-        "Throughput with the lever set over the bare profile. Levers interact, so both ways are shown: added alone to plain,"
-        " and left out of fast, where a value below 1× says what it was worth."
+        "Throughput with the lever set over the bare profile. Levers interact, so both ways are shown: added alone to"
+        " plain, and left out of fast, where a value below 1× says what it was worth."
     )
-    return Section(**words, lead=lead, parts=parts, notes=exhibit.notes)
+    return Section(question, lead=lead, parts=parts, notes=exhibit.notes)
 
 
-def _interval(row: object) -> str:
+def _interval(row: Any) -> str:
     """What stands under the time: the best accuracy where the target was not reached, else the interval."""
-    beside = str(getattr(row, "seconds_text")).partition(" (")[2].rstrip(")")  # noqa: B009
+    beside = row.seconds_text.partition(" (")[2].rstrip(")")
     if beside:
-        return beside
-    low, high, kind = (getattr(row, key) for key in ("seconds_low", "seconds_high", "interval"))
-    if missing(low) or missing(high):
-        return "" if missing(kind) else str(kind)
-    return f"{seconds_range(low, high)}, {kind}" if low != high else str(kind)
+        return str(beside)
+    if missing(row.seconds_low) or missing(row.seconds_high):
+        return "" if missing(row.interval) else str(row.interval)
+    if row.seconds_low == row.seconds_high:
+        return str(row.interval)
+    return f"{seconds_range(row.seconds_low, row.seconds_high)}, {row.interval}"
 
 
-def _reached(row: object) -> str:
-    reached, seeds = getattr(row, "reached"), getattr(row, "seeds")  # noqa: B009
-    return "" if missing(reached) or missing(getattr(row, "target_accuracy")) else f"{int(reached)} of {int(seeds)}"  # noqa: B009
+def _reached(row: Any) -> str:
+    return "" if missing(row.reached) or missing(row.target_accuracy) else f"{int(row.reached)} of {int(row.seeds)}"
 
 
 def _with_executions_limited(parts: list[Part]) -> list[Part]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
 from mnistbench import analysis
-from mnistbench.report import accuracy_charts
+from mnistbench.report import noise_charts
 from mnistbench.report.formatting import byte_count, clipped, listed, missing, plural
-from mnistbench.report.questions.section import Log, Part, Section, Study, groups, unanswered
-from mnistbench.report.tables import Column, table
+from mnistbench.report.questions.section import Log, Part, Question, Section, Study, groups, unanswered
+from mnistbench.report.rows import rows_of
+from mnistbench.report.tables import Column, Table, table
 
 MOST_LOGS = 50
 MOST_LOG_CHARACTERS = 6000
@@ -40,16 +44,16 @@ RUNS = [
 
 def noise(study: Study) -> Section:
     """Is it noise?"""
-    words = {"id": "noise", "question": "Is it noise?", "short": "Is it noise"}
+    question = Question("noise", "Is it noise?", "Is it noise")
     floors, deviations = analysis.noise(study.frame), _deviations(study.frame)
     pairs = {metric: analysis.pairwise(study.frame, metric) for metric in METRICS}  # type: ignore[arg-type]
     if not floors and not any(pairs.values()):
-        return unanswered(floors, **words)
+        return unanswered(question, floors)
     parts: list[Part] = []
     for heading, suffix, rows in groups(floors.frame) if floors else []:
         own = deviations[deviations["group"] == rows["group"].iloc[0]]
         by_device = dict(zip(rows["device"], rows["floor"], strict=True))
-        charts = [accuracy_charts.seed_dots(own, by_device, f"seeds{suffix}")] if len(own) else []
+        charts = [noise_charts.seed_dots(own, by_device, f"seeds{suffix}")] if len(own) else []
         parts.append(Part(heading, charts=charts, table=_noise_table(rows, suffix), disclosed=False))
     for metric, exhibit in pairs.items():
         for heading, suffix, rows in groups(exhibit.frame) if exhibit else []:
@@ -58,20 +62,20 @@ def noise(study: Study) -> Section:
             best, others = against_first(rows)
             drawn = bool(len(others)) and (others["verdict"] != "").any()
             alone = f"{best} against every other setting, {METRICS[metric]}"
-            charts = [accuracy_charts.pair_differences(others, stem, alone)] if drawn else []
+            charts = [noise_charts.pair_differences(others, stem, alone)] if drawn else []
             said = [] if drawn else [_no_verdicts(rows)]
             parts.append(Part(title, sentences=said, charts=charts, table=_pairs_table(rows, stem)))
     lead = (
-        "Each run against the median of its seeds, beside the noise floor (grey); then the best setting against all others,"
-        " with intervals that hold for all pairs together. What does not leave the floor is not a difference."
+        "Each run against the median of its seeds, beside the noise floor (grey); then the best setting against all"
+        " others, with intervals that hold for all pairs together. What does not leave the floor is not a difference."
     )
     notes = [*floors.notes, *(note for exhibit in pairs.values() for note in (*exhibit.notes, exhibit.reason) if note)]
-    return Section(**words, lead=lead, parts=parts, notes=list(dict.fromkeys(notes)))
+    return Section(question, lead=lead, parts=parts, notes=list(dict.fromkeys(notes)))
 
 
 def failures(study: Study) -> Section:
     """What failed?"""
-    words = {"id": "failures", "question": "What failed?", "short": "Failures"}
+    question = Question("failures", "What failed?", "Failures")
     exhibit = analysis.failures(study.frame)
     unread = [
         Part(
@@ -86,8 +90,8 @@ def failures(study: Study) -> Section:
         )
     ] if study.unread else []  # fmt: skip
     if not exhibit:
-        empty = unanswered(exhibit, **words)
-        return empty if not unread else Section(**words, lead=exhibit.reason, parts=unread, notes=exhibit.notes)
+        empty = unanswered(question, exhibit)
+        return empty if not unread else Section(question, lead=exhibit.reason, parts=unread, notes=exhibit.notes)
     columns = [
         Column("label", "cell", "name"),
         Column("status", "status", "tag", filtered=True),
@@ -99,32 +103,43 @@ def failures(study: Study) -> Section:
     shown = table(exhibit.frame, columns, name="failures-table", caption="Cells that did not finish", most=500)
     logs = [
         Log(f"{row.label}: {row.status}", "\n".join(part for part in (_tail(row.log), _tail(row.stack)) if part))
-        for row in exhibit.frame.itertuples()
+        for row in rows_of(exhibit.frame)
         if _tail(row.log) or _tail(row.stack)
     ]
     parts = [Part(table=shown, disclosed=False)]
     if logs:
         more = f" The first {MOST_LOGS} of {len(logs)} are shown." if len(logs) > MOST_LOGS else ""
         parts.append(Part("Last lines", sentences=[f"What the worker printed last.{more}"], logs=logs[:MOST_LOGS]))
-    lead = "Diverged and out-of-memory cells are answers and are kept; failed, timed-out and killed ones run again with the grid."
-    return Section(**words, lead=lead, parts=[*parts, *unread], notes=exhibit.notes)
+    lead = (
+        "Diverged and out-of-memory cells are answers and are kept; failed, timed-out and killed ones run again with"
+        " the grid."
+    )
+    return Section(question, lead=lead, parts=[*parts, *unread], notes=exhibit.notes)
 
 
 def repeat(study: Study) -> Section:
     """Can I repeat it?"""
-    words = {"id": "repeat", "question": "Can I repeat it?", "short": "Repeat it"}
+    question = Question("repeat", "Can I repeat it?", "Repeat it")
     exhibit = analysis.environments(study.frame)
     parts = [Part(facts=_environment(row)) for row in exhibit.frame.head(12).to_dict("records")]
-    headings = [f"{row['machine']}: {row['device'] if missing(row['device_name']) else row['device_name']}" for row in exhibit.frame.head(12).to_dict("records")]
+    headings = [
+        f"{row['machine']}: {row['device'] if missing(row['device_name']) else row['device_name']}"
+        for row in exhibit.frame.head(12).to_dict("records")
+    ]
     parts = [Part(clipped(heading, 80), facts=part.facts) for heading, part in zip(headings, parts, strict=True)]
-    grids = [Log(f"{name}: grid.yaml as resolved", text, open=len(study.grids) == 1) for name, text in study.grids.items()]
+    grids = [
+        Log(f"{name}: grid.yaml as resolved", text, open=len(study.grids) == 1) for name, text in study.grids.items()
+    ]
     if grids:
         parts.append(Part("Grid", logs=grids))
     if len(study.frame):
         shown = table(study.frame, RUNS, name="runs", caption="Every run")
         parts.append(Part("Every run", table=shown))
-    lead = "Take the grid below and run it; equal seeds give equal losses on a CPU. The CSV files hold every cell and every epoch."
-    return Section(**words, lead=lead, parts=parts, notes=exhibit.notes, downloads=True)
+    lead = (
+        "Take the grid below and run it; equal seeds give equal losses on a CPU. The CSV files hold every cell and"
+        " every epoch."
+    )
+    return Section(question, lead=lead, parts=parts, notes=exhibit.notes, downloads=True)
 
 
 def against_first(rows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
@@ -142,7 +157,7 @@ def against_first(rows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     known = decided if len(decided) else known
     if known.empty:
         return "", known
-    gain = np.log(known["ratio"].astype(float))
+    gain = known["ratio"].astype(float).map(math.log)
     score = gain.groupby(known["settings_a"]).sum().sub(gain.groupby(known["settings_b"]).sum(), fill_value=0)
     best = score.idxmax()
     mine = known[(known["settings_a"] == best) | (known["settings_b"] == best)]
@@ -175,12 +190,14 @@ def _deviations(frame: pd.DataFrame) -> pd.DataFrame:
     known = frame[frame["examples_per_second"].notna() & (frame["examples_per_second"] > 0)]
     by = known.groupby(["group", "settings"])["examples_per_second"]
     middle, runs = by.transform("median"), by.transform("size")
-    label = known["architecture_label"] + " · " + known["optimizer_label"] + " · batch " + known["batch_size"].astype(str)
+    label = (
+        known["architecture_label"] + " · " + known["optimizer_label"] + " · batch " + known["batch_size"].astype(str)
+    )
     found = known.assign(deviation=known["examples_per_second"].astype(float) / middle.astype(float) - 1, label=label)
     return found.loc[runs > 1, ["group", "label", "device", "deviation", "noisy"]]
 
 
-def _noise_table(rows: pd.DataFrame, suffix: str) -> object:
+def _noise_table(rows: pd.DataFrame, suffix: str) -> Table:
     return table(
         rows,
         [
@@ -202,7 +219,7 @@ def _noise_table(rows: pd.DataFrame, suffix: str) -> object:
     )
 
 
-def _pairs_table(rows: pd.DataFrame, stem: str) -> object:
+def _pairs_table(rows: pd.DataFrame, stem: str) -> Table:
     return table(
         rows,
         [
@@ -223,7 +240,7 @@ def _pairs_table(rows: pd.DataFrame, stem: str) -> object:
     )
 
 
-def _environment(row: dict[str, object]) -> list[tuple[str, str]]:
+def _environment(row: Any) -> list[tuple[str, str]]:
     facts = {
         "cells": f"{plural(int(str(row['cells'])), 'run')} from {_day(row['first'])} to {_day(row['last'])}",
         "machine": f"{row['machine']} (id {row['machine_id']})",
@@ -237,7 +254,11 @@ def _environment(row: dict[str, object]) -> list[tuple[str, str]]:
         "commit": f"{row['git_commit']}{' with uncommitted changes' if row['git_dirty'] is True else ''}",
         "data": f"{row['dataset']}{' (a fallback)' if row['fallback'] is True else ''}, SHA-256 {row['data_sha256']}",
     }
-    return [(term, str(value)) for term, value in facts.items() if not missing(value) and str(value) not in ("", "nan", "None")]
+    return [
+        (term, str(value))
+        for term, value in facts.items()
+        if not missing(value) and str(value) not in ("", "nan", "None")
+    ]
 
 
 def _day(value: object) -> str:
