@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from mnistbench.arrays import DataSpec
+    from mnistbench.plugins import Plugins
 
 FORMAT_VERSION = 1
 CHUNK = 1024
@@ -86,11 +87,13 @@ class KeptModel:
         network: in evaluation mode, on the CPU; takes float inputs [n, *input_shape].
         cell: the settings it was trained with.
         spec: the data it expects.
+        plugins: the modules that its network or its dataset may come from.
     """
 
     network: torch.nn.Module
     cell: Cell
     spec: DataSpec
+    plugins: Plugins | None = None
 
     def probabilities(self, inputs: np.ndarray) -> np.ndarray:
         """Class probabilities, float32 [n, classes] (a single sigmoid output becomes two columns).
@@ -158,7 +161,7 @@ class KeptModel:
         from mnistbench.cell import Component
 
         wanted = self.cell.dataset if dataset is None else Component(name=dataset)
-        prepared = datasets.prepare(wanted, data_dir=data_dir)
+        prepared = datasets.prepare(wanted, data_dir=data_dir, plugins=self.plugins)
         theirs, ours = prepared.spec, self.spec
         if tuple(theirs.input_shape) != tuple(ours.input_shape) or theirs.classes != ours.classes:
             raise UserError(
@@ -247,14 +250,15 @@ def read_model(path: Path, *, plugins: Sequence[str] = ()) -> KeptModel:
     from mnistbench.plugins import load_plugins
 
     cell, spec = read_settings(path.with_suffix(".json"))
-    network = architectures.build(cell.architecture, spec, load_plugins(plugins))
+    loaded = load_plugins(plugins)
+    network = architectures.build(cell.architecture, spec, loaded)
     try:
         network.load_state_dict(load_file(path))
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: not a weights file that safetensors can read ({error})") from None
     except RuntimeError as error:
         raise UserError(f"{path}: the weights do not fit {cell.architecture.label}: {_first_line(error)}") from None
-    return KeptModel(network=network.eval(), cell=cell, spec=spec)
+    return KeptModel(network=network.eval(), cell=cell, spec=spec, plugins=loaded)
 
 
 def read_settings(path: Path) -> tuple[Cell, DataSpec]:

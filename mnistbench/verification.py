@@ -71,12 +71,13 @@ def rerun_and_compare(record: CellRecord, *, data_dir: Path | None = None, plugi
     """
     from mnistbench import datasets
     from mnistbench.executors import ProcessExecutor
+    from mnistbench.plugins import load_plugins
     from mnistbench.records import RESULTS, Data
     from mnistbench.worker import Job
 
     if record.status not in RESULTS or not record.epochs:
         raise UserError(f"cell {record.cell_id} is {record.status}: there is nothing to compare; run it first")
-    prepared = datasets.prepare(record.cell.dataset, data_dir=data_dir)
+    prepared = datasets.prepare(record.cell.dataset, data_dir=data_dir, plugins=load_plugins(plugins))
     if record.data is not None and prepared.sha256 != record.data.sha256:
         raise UserError(f"the data found here is not the record's: SHA-256 {prepared.sha256}, not {record.data.sha256}")
     job = Job(
