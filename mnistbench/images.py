@@ -153,7 +153,7 @@ class ImageFiles:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a file is seen there; pathlib raises for names that are too long and for folders that are closed to us."""
+    """Whether a file is seen there; pathlib raises for a name too long and for a folder closed to us."""
     try:
         return path.is_file()
     except (OSError, ValueError):

@@ -387,3 +387,22 @@ def _read_only(copy: Path) -> Iterator[None]:
 @pytest.mark.usefixtures("_read_only")
 def test_a_read_only_folder_is_read(copy: Path) -> None:
     assert np.bincount(load(prepare(MNIST, data_dir=copy).directory).test_labels).sum() == 10_000
+
+
+# What the documentation says
+
+
+def test_the_documented_script_makes_the_shipped_table(tmp_path: Path) -> None:
+    script = (ROOT / "docs" / "data.md").read_text().split("this script made it:\n\n```python\n")[1].split("```")[0]
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "table.csv")], check=True, timeout=60)
+    assert (tmp_path / "table.csv").read_bytes() == TABLE.read_bytes()
+
+
+def test_the_documented_function_is_a_dataset(tmp_path: Path) -> None:
+    from mnistbench.plugins import load_plugins
+
+    code = (ROOT / "docs" / "data.md").read_text().split("```python\n# my_data.py\n")[1].split("```")[0]
+    (tmp_path / "my_rings.py").write_text(code)
+    component = Component(name="my_rings:rings", options={"noise": 0.2})
+    prepared = prepare(component, plugins=load_plugins([str(tmp_path / "my_rings.py")]))
+    assert (prepared.spec.input_shape, prepared.spec.classes, prepared.spec.train_examples) == ((2,), 2, 2_100)
