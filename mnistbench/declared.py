@@ -109,15 +109,20 @@ class Declaration:
         name: as a grid writes it.
         options: by name.
         sha256: of a plug-in's source.
+        always: options that a cell says even at their default, for those who cannot look the default up.
     """
 
     name: str
     options: Mapping[str, Declared] = field(default_factory=dict)
     sha256: str | None = None
+    always: tuple[str, ...] = ()
 
     def differing(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The options that are not equal to their defaults: what a `Component` holds."""
-        return {key: value for key, value in options.items() if not _same(value, self.options[key].plain_default)}
+        kept = {key: value for key, value in self.complete(options).items() if key in self.always}
+        return kept | {
+            key: value for key, value in options.items() if not _same(value, self.options[key].plain_default)
+        }
 
     def complete(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The options with the defaults of those not given."""
@@ -182,7 +187,7 @@ def _of_plugin(axis: Axis, name: str, plugins: Plugins) -> Declaration:
     if axis == "optimizer":
         shared = _own("optimizer", "sgd").options
         options |= {key: shared[key] for key in ("lr_scaling", "base_batch_size")}
-    return Declaration(name, options, plugins.sha256(name))
+    return Declaration(name, options, plugins.sha256(name), always=("lr",) if axis == "optimizer" else ())
 
 
 def _table(axis: Axis) -> Mapping[str, Callable[..., Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -131,6 +132,15 @@ def test_options_follow_the_annotations_of_a_plug_in() -> None:
         grid(plugins, optimizer="'my_models:Slow'")
 
 
+def test_the_learning_rate_of_a_plug_in_stands_in_its_cells_even_at_its_default() -> None:
+    """A worker cannot look the default up, and a schedule multiplies it."""
+    optimizer = "\n\nclass Own(Slow):\n    def __init__(self, parameters, lr: float = 0.25): ...\n"
+    plugins = load_plugins([write("my_models.py", GOOD + optimizer)])
+    for text in ("'my_models:Own'", "{name: 'my_models:Own', lr: 0.25}"):
+        grid_ = grid(plugins, optimizer=text)
+        assert grid_.cells(grid_.dataset, 60_000, ["cpu"])[0].optimizer.options == {"lr": 0.25}
+
+
 def test_another_source_is_another_cell(tmp_path: Path) -> None:
     ids = []
     for number in range(2):
@@ -240,3 +250,24 @@ def test_a_plug_in_given_twice_is_imported_once() -> None:
     load_plugins([name, name])
     load_plugins([name])
     assert Path("count").read_text() == "x"
+
+
+def test_the_examples_of_the_documentation_train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each block of docs/extending.md that begins with a file's name, as that file; then the grid is run."""
+    from mnistbench.runner import run_grid
+
+    monkeypatch.setenv("MNISTBENCH_CACHE", str(tmp_path / "cache"))
+    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", text, re.DOTALL)
+    assert [name for name, _ in blocks] == ["my_models.py", "my_optimizers.py", "my_data.py", "own.yaml"]
+    assert all(len(content.splitlines()) < 40 for _, content in blocks)
+    for name, content in blocks:
+        write(name, content)
+    plugins = load_plugins([name for name, _ in blocks[:3]])
+    summary = run_grid(
+        Grid.load("own.yaml", plugins=plugins), out=tmp_path / "out", tracking=False, executor="inline", plugins=plugins
+    )
+    records = summary.results.records()
+    assert [(record.status, record.error) for record in records] == [("finished", None)] * 2
+    assert summary.exit_code == 0
+    assert all(record.epochs[-1].test_accuracy == 1.0 for record in records)
