@@ -18,6 +18,8 @@ from mnistbench.redaction import without_credentials
 
 DATABASE_NAME = "mlflow.db"
 HIDDEN = "***"
+CHOICE = "choose `Model training`"
+"""A fresh browser is shown MLflow's pages for language models, where runs are hard to find."""
 HTTP = ("http", "https")
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 SECRET_NAME = re.compile(r"PASSWORD|PASSWD|TOKEN|SECRET|CREDENTIAL|API_?KEY|ACCESS_KEY|MLFLOW_TRACKING_USERNAME", re.I)
@@ -111,17 +113,17 @@ def reason(error: BaseException, uri: str) -> str:
 
 
 def ui_command(uri: str, cwd: Path | None = None) -> str:
-    """How to see the runs: the light way to start `mlflow ui` on loopback, or the server's own address."""
+    """How to see the runs: the light way to start `mlflow ui` on loopback and where to look, or the server's page."""
     cwd = (cwd or Path.cwd()).resolve()
     if uri.startswith(HTTP):
-        return shown(uri)
+        return f"{shown(uri)}, {CHOICE}"
     path = sqlite_path(uri)
     command = ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", _mlflow(cwd), "ui", "--workers 1"]
     if path is None:
         command.append('--backend-store-uri "$MLFLOW_TRACKING_URI"')
     elif path.absolute() != cwd / DATABASE_NAME or _has_old_file_store(cwd) or "MLFLOW_TRACKING_URI" in os.environ:
         command.append(f"--backend-store-uri 'sqlite:///{_near(path, cwd)}'")
-    return " ".join(command)
+    return f"{' '.join(command)}  # http://127.0.0.1:5000, {CHOICE}"
 
 
 _MEANINGS = {

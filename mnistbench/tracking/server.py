@@ -240,7 +240,10 @@ class Server:
 
     def _create_experiment(self, name: str) -> Experiment:
         location = None if self._artifacts is None else (self._artifacts / quote(name, safe=" ")).as_uri()
-        tags = {"mlflow.note.content": f"The grid `{name}`, by mnistbench: one run per record, and a summary run."}
+        tags = {
+            "mlflow.note.content": f"The grid `{name}`, by mnistbench: one run per record, and a summary run.",
+            "mlflow.experimentKind": "custom_model_development",  # some UIs choose their pages by it
+        }
         experiment_id = self._client.create_experiment(name, artifact_location=location, tags=tags)
         self._experiment = self._client.get_experiment(experiment_id)
         # Only one process can make an experiment: if it makes the summary run too, there is only one of that as well.
