@@ -23,8 +23,18 @@ from typing import NoReturn
 
 from mnistbench.worker import run_worker
 
-PRELOAD = () if sys.platform == "darwin" else ("torch", "mnistbench.train")
-"""Imported before the first fork. macOS' frameworks do not survive a fork: there each worker imports for itself."""
+PRELOAD: tuple[str, ...] = (
+    "torch",
+    "torch._dynamo",
+    "torch.utils.flop_counter",
+    "platformdirs",
+    "mnistbench.train",
+    "mnistbench.architectures",
+    "mnistbench.steps",
+)
+"""Imported before the first fork; torch's first optimizer would import `torch._dynamo`, which takes over a second."""
+if sys.platform == "darwin":
+    PRELOAD = ()  # the system's frameworks do not survive a fork: each worker imports for itself
 _NEWS = struct.Struct("!ciq")
 _FORKED, _EXITED = b"f", b"x"
 _ORDER = b"w"

@@ -150,3 +150,12 @@ def environment(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellR
     """Tells what the process was started with."""
     resolved = {"environment": dict(os.environ), "pid": os.getpid(), "session": os.getsid(0)}
     return quick(job, on_epoch=on_epoch, process_started=process_started).with_changes(execution_resolved=resolved)
+
+
+def imports(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
+    """Trains for real, and tells what had to be imported for that after the fork."""
+    from mnistbench.train import train_cell
+
+    before = set(sys.modules)
+    record = train_cell(job, on_epoch=on_epoch, process_started=process_started)
+    return record.with_changes(execution_resolved={"imported": sorted(set(sys.modules) - before)})

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mnistbench import running
+from mnistbench import datasets, running
 from mnistbench.cell import Cell, Component, Training
 from mnistbench.executors import Executor, InlineExecutor, ProcessExecutor
 from mnistbench.forkserver import ForkServer
@@ -270,6 +270,18 @@ def test_a_stopped_inline_executor_ends_the_present_cell_as_killed(cell: Cell) -
     records = list(executor.run([job(cell), job(cell, seed=1)], lambda job, epoch: executor.stop("stopped by SIGTERM")))
     assert [record.status for record in records] == ["killed"]
     assert len(records[0].epochs) == 1
+
+
+def test_a_worker_finds_torch_and_all_it_needs_of_it_loaded(
+    processes: type[ProcessExecutor], cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One import too late is a second in every cell."""
+    prepared = datasets.prepare(Component(name="sum3", options={"rows": 100}))
+    cell = replace(cell, dataset=prepared.component, batch_size=10)
+    asked = replace(job(cell), data_directory=str(prepared.directory), data=Data(sha256=prepared.sha256))
+    record = only(processes("imports"), asked)
+    assert record.status == "finished", record.error
+    assert [name for name in record.execution_resolved["imported"] if not name.startswith("mnistbench.")] == []
 
 
 def test_environment_of_this_process_is_left_alone(servers: dict[object, ForkServer]) -> None:
