@@ -21,6 +21,7 @@ from mnistbench.errors import UserError
 from mnistbench.images import DataNotFound
 from mnistbench.options import Fraction, NonNegativeInt, PositiveInt
 from mnistbench.plugin_data import PluginSource
+from mnistbench.problems import nearest
 from mnistbench.sources import CsvSource, MadeSource, OfficialSource, Search, Source
 from mnistbench.tables import SUM3_CLASSES, sum3_arrays
 
@@ -276,7 +277,7 @@ def _source(component: Component, plugins: Plugins | None) -> Source:
             raise UserError(f"dataset {component.name}: must be a function that returns arrays")
         return PluginSource(component.name, function, component.options)
     if component.name not in DATASETS:
-        raise UserError(f"unknown dataset `{component.name}`; there are {', '.join(DATASETS)}")
+        raise UserError(f"unknown dataset `{component.name}`{nearest(component.name, list(DATASETS))}")
     try:
         return DATASETS[component.name](**component.options)
     except TypeError as error:
