@@ -153,7 +153,12 @@ def _data(grid: Grid, data_dir: Path | None, plugins: Plugins | None) -> tuple[C
     if known is None or grid.fallback is not None:
         try:
             prepared = datasets.prepare(
-                grid.dataset, data_dir=data_dir, fallback=grid.fallback, download=False, plugins=plugins
+                grid.dataset,
+                data_dir=data_dir,
+                fallback=grid.fallback,
+                download=False,
+                base=Path(grid.source).parent,
+                plugins=plugins,
             )
             return prepared.component, prepared.spec.train_examples
         except UserError:
