@@ -54,7 +54,7 @@ def results_frame(records: Iterable[Record], *, source: str = "") -> pd.DataFram
         validation_accuracy (last epoch), best_test_accuracy, parameters, flops_per_example, flops_per_second,
         peak_share (of the GEMM rate of that device and precision), process_peak_bytes, device_peak_bytes,
         flags (text, `; `), noisy (a flag other than short and shared), short, noise_known (at least one cause was
-        observable), equivalence, fallback, data_sha256.
+        observable), equivalence, stepped_aside (`lever: why; …`), fallback, data_sha256.
     Columns (where):
         group (machine, torch build and protocol version: what may be compared), machine_id, machine, device_name, os,
         cpu, memory_bytes, python, torch, cuda, mnistbench, git_commit, git_dirty, protocol, round, position,
@@ -243,6 +243,7 @@ def _row(plain: Mapping[str, Any], source: str) -> dict[str, Any]:
         "seed": cell["seed"],
         "repeat": cell["repeat"],
         "isolation": resolved.get("isolation", "alone"),
+        "stepped_aside": "; ".join(f"{lever}: {why}" for lever, why in (resolved.get("stepped_aside") or {}).items()),
         "tuning": parts(plain.get("checks")).get("tuning", "as given"),
         **_training(plain, settings),
         **_resources(plain, settings["device"], resolved.get("precision", "fp32")),
@@ -386,7 +387,7 @@ _DTYPES: dict[str, str] = {
     **_columns("str", "device device_kind"),
     **_columns("int64", "seed repeat epochs"),
     **_columns("float64", "target_accuracy"),
-    **_columns("str", "isolation tuning"),
+    **_columns("str", "isolation tuning stepped_aside"),
     **_columns("int64", "epochs_done examples steps"),
     **_columns("float64", "examples_per_second eval_examples_per_second setup_seconds warmup_seconds train_seconds"),
     **_columns("float64", "eval_seconds wall_seconds cold_seconds"),

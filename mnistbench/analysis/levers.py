@@ -48,6 +48,9 @@ def lever_effects(frame: pd.DataFrame) -> Exhibit:
         with_lever, profile = about[pair.a.settings], about[pair.b.settings]
         kind, lever = _change(str(with_lever["execution_label"]), str(profile["execution"]))
         columns = ratio_columns(pair)
+        aside = dict(part.partition(": ")[::2] for part in str(with_lever["stepped_aside"]).split("; ") if part)
+        if lever.partition("=")[0] in aside:
+            columns |= {"verdict": "", "reason": f"stepped aside: {aside[lever.partition('=')[0]]}"}
         sides = costs[group, pair.a.settings], costs[group, pair.b.settings]
         table.append(
             {

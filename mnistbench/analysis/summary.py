@@ -59,7 +59,7 @@ def _first(frame: pd.DataFrame) -> Iterator[str]:
             continue
         proof = _proof(first["seconds_low"], first["seconds_high"], str(first["interval"]))
         detail = f"{first['seconds_text']}, {proof} (training clock, {first['reached']} of {seeds} seeds reached it)"
-        tied = int((rows["rank"] == 1).sum()) - 1 if first["rank"] == 1 else 0
+        tied = int((rows["rank"] == 1).sum()) - 1
         if pd.isna(first["rank"]):
             why = first["rank_reason"]
             yield f"{first['label']} has the shortest median time to {goal}: {detail}; not ranked: {why}."
