@@ -216,7 +216,7 @@ def test_every_module_is_in_the_readme() -> None:
         )
         if name not in listed and not spoken_for and not (name.endswith("__init__.py")):
             missing.append(name)
-    assert missing == []
+    assert not missing, f"README.md does not list {', '.join(missing)}"
 
 
 def test_every_link_in_the_readme_leads_somewhere() -> None:
