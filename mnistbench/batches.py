@@ -20,6 +20,7 @@ class Batches(Protocol):
     """Batches of the training data."""
 
     examples: int
+    batch_size: int
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Each example once, in the order of this epoch, the last partial batch included.
@@ -86,7 +87,11 @@ class LoaderBatches:
         from torch.utils.data import DataLoader
 
         order = order_of_examples(self.examples, self.seed, number, shuffle=self.shuffle)
-        loader = DataLoader(self._dataset, batch_size=self.batch_size, sampler=order.tolist())
+        loader: Any = DataLoader(
+            self._dataset,  # type: ignore[arg-type]
+            batch_size=self.batch_size,
+            sampler=order.tolist(),
+        )
         for inputs, labels in loader:
             yield inputs.to(self.device), labels.to(self.device)
 

@@ -126,6 +126,32 @@ def interference(before: Counters, after: Counters) -> Interference:
     return Interference(foreign, steal, throttled)
 
 
+class InterferenceMeter:
+    """Adds up interference over the timed regions: counters are read right before and after each, never within."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float | None] = {"foreign_cpu": 0.0, "steal": 0.0, "throttled": 0.0}
+        self._wall = 0.0
+
+    def add(self, before: Counters, after: Counters) -> None:
+        """Count one timed region."""
+        wall = after.wall - before.wall
+        found = interference(before, after)
+        for name, so_far in self._sums.items():
+            share = getattr(found, name)
+            self._sums[name] = None if share is None or so_far is None else so_far + share * wall
+        self._wall += wall
+
+    def share(self, name: str) -> float | None:
+        """Mean share over all regions, None if it could not be observed."""
+        total = self._sums[name]
+        return None if total is None else total / max(self._wall, 1e-9)
+
+    def flags(self) -> list[str]:
+        """Names of what was over its limit."""
+        return Interference(*(self.share(name) for name in self._sums)).flags
+
+
 def is_short(train_seconds: float, steps: int) -> bool:
     """True if the timed region is too short for a verdict (rule 8)."""
     return train_seconds < SHORT_SECONDS or steps < SHORT_STEPS

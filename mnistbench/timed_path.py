@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mnistbench.reference import Batch
+from mnistbench.reference import Batch, trainable
 
 if TYPE_CHECKING:
     from mnistbench.trainee import Trainee
@@ -44,7 +44,11 @@ class TimedPath:
 
     def apply(self, gradients: Sequence[Tensor], lr: float) -> None:
         """As `TrainingPath`."""
-        self._trainee.update.gradients = [gradient.clone() for gradient in gradients]
+        # Fused kernels walk weights and gradients by memory: layouts have to agree, as they do after a backward pass.
+        self._trainee.update.gradients = [
+            torch.empty_like(parameter).copy_(gradient)
+            for parameter, gradient in zip(trainable(self.model), gradients, strict=True)
+        ]
         self._trainee.step.update(lr)
 
     def train_step(self, batch: Batch, lr: float) -> float:

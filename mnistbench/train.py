@@ -147,12 +147,8 @@ def _one_epoch(
     )
     if first_bad is None:
         return measured, None
-    step = (number - 1) * math.ceil(trainee.batches.examples / _batch_size(trainee)) + first_bad + 1
+    step = (number - 1) * math.ceil(trainee.batches.examples / trainee.batches.batch_size) + first_bad + 1
     return measured, Error(type="diverged", message=f"the loss was not finite at step {step}", step=step)
-
-
-def _batch_size(trainee: Trainee) -> int:
-    return int(getattr(trainee.batches, "batch_size", trainee.batches.examples))
 
 
 def _train_epoch(trainee: Trainee, number: int) -> tuple[Tensor, Tensor, int, int]:
@@ -164,7 +160,7 @@ def _train_epoch(trainee: Trainee, number: int) -> tuple[Tensor, Tensor, int, in
     import torch
 
     trainee.model.train()
-    expected = math.ceil(trainee.batches.examples / _batch_size(trainee))
+    expected = math.ceil(trainee.batches.examples / trainee.batches.batch_size)
     losses = torch.zeros(expected, device=trainee.device)
     rights = torch.zeros(expected, dtype=torch.int64, device=trainee.device)
     rates = trainee.learning_rates[(number - 1) * expected : number * expected]

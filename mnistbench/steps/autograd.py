@@ -1,4 +1,4 @@
-"""The step as everybody writes it: torch's autograd, with chunks, memory format, precision and compilation as levers."""
+"""The step as everybody writes it, by torch's autograd; chunks, memory format, precision, compilation are levers."""
 
 from __future__ import annotations
 

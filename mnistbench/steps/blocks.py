@@ -7,7 +7,7 @@ the shapes at hand. A block keeps what its backward needs from the last forward,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from torch import Tensor
 
-aten = torch.ops.aten
+aten: Any = torch.ops.aten
 MEMORY_FORMAT = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 LAYOUTS = tuple(MEMORY_FORMAT)
 
@@ -29,7 +29,7 @@ class Block:
         choice: the values in use.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter] = ()) -> None:
+    def __init__(self, parameters: Sequence[Tensor] = ()) -> None:
         self.parameters = list(parameters)
         self.gradients: list[Tensor] = []
         self.choice: dict[str, str] = {}
@@ -55,8 +55,8 @@ class Linear(Block):
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__([layer.weight] if layer.bias is None else [layer.weight, layer.bias])
-        self.weight = layer.weight.detach()
-        self.bias = None if layer.bias is None else layer.bias.detach()
+        self.weight: Tensor = layer.weight.detach()
+        self.bias: Tensor | None = None if layer.bias is None else layer.bias.detach()
         self.choice = {key: values[0] for key, values in self.choices().items()}
 
     def choices(self) -> dict[str, tuple[str, ...]]:
@@ -96,7 +96,7 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 class Activation(Block):
     """ReLU, sigmoid, tanh: their backward needs only their output, so they overwrite their input."""
 
-    KINDS: dict[type[nn.Module], tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
+    KINDS: ClassVar[dict[type[nn.Module], tuple[Callable[..., Tensor], Callable[..., Tensor]]]] = {
         nn.ReLU: (torch.relu_, lambda gradient, y: aten.threshold_backward.default(gradient, y, 0)),
         nn.Sigmoid: (torch.sigmoid_, aten.sigmoid_backward.default),
         nn.Tanh: (torch.tanh_, aten.tanh_backward.default),
@@ -111,7 +111,7 @@ class Activation(Block):
         self._y = self._forward(x)
         return self._y
 
-    def backward(self, gradient: Tensor, *, wants_input: bool, output: Tensor | None = None) -> Tensor | None:
+    def backward(self, gradient: Tensor, *, wants_input: bool, output: Tensor | None = None) -> Tensor:
         """See `Block`."""
         return self._backward(gradient, self._y if output is None else output)
 
@@ -121,9 +121,10 @@ class Convolution(Block):
 
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__([layer.weight] if layer.bias is None else [layer.weight, layer.bias])
-        self.weight = layer.weight.detach()
-        self.bias = None if layer.bias is None else layer.bias.detach()
-        self.geometry = (list(layer.stride), list(layer.padding), list(layer.dilation), False, [0, 0], layer.groups)
+        self.weight: Tensor = layer.weight.detach()
+        self.bias: Tensor | None = None if layer.bias is None else layer.bias.detach()
+        self.padding = _pair(layer.padding)
+        self.geometry: Any = (layer.stride, self.padding, layer.dilation, False, (0, 0), layer.groups)
         self.choice = {key: values[0] for key, values in self.choices().items()}
 
     def choices(self) -> dict[str, tuple[str, ...]]:
@@ -143,9 +144,9 @@ class Convolution(Block):
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Any) -> Tensor:
         layout = MEMORY_FORMAT[self.choice["forward"]]
         self._saved = x, weight, bias, geometry
-        return aten.convolution.default(
-            x.contiguous(memory_format=layout), weight.contiguous(memory_format=layout), bias, *geometry
-        )
+        x, weight = x.contiguous(memory_format=layout), weight.contiguous(memory_format=layout)
+        y: Tensor = aten.convolution.default(x, weight, bias, *geometry)
+        return y
 
     def _convolve_backward(self, gradient: Tensor, wants_input: bool) -> tuple[Tensor | None, Tensor, Tensor]:
         x, weight, bias, geometry = self._saved
@@ -190,7 +191,7 @@ class PooledConvolution(Convolution):
         """See `Block`."""
         self._pool.choice = {"pool": self.choice["pool"]}
         self._folded = self.choice["fold"] != "no" and not any(
-            (size + 2 * pad) % 2 for size, pad in zip(x.shape[2:], self.geometry[1], strict=True)
+            (size + 2 * pad) % 2 for size, pad in zip(x.shape[2:], self.padding, strict=True)
         )
         if not self._folded:
             y = super().forward(x)
@@ -220,13 +221,13 @@ class PooledConvolution(Convolution):
         for shifted, window in self._windows(folded):
             shifted[window] = self.weight
         bias = None if self.bias is None else self.bias.repeat(4)
-        padding = self.geometry[1]
+        down, right = self.padding
         if self.choice["fold"] == "strided":
-            return self._convolve(x, folded, bias, ([2, 2], padding, [1, 1], False, [0, 0], 1))
-        if any(padding):
-            x = functional.pad(x, (padding[1], padding[1], padding[0], padding[0]))
+            return self._convolve(x, folded, bias, ((2, 2), self.padding, (1, 1), False, (0, 0), 1))
+        if down or right:
+            x = functional.pad(x, (right, right, down, down))
         x, folded = functional.pixel_unshuffle(x, 2), functional.pixel_unshuffle(folded, 2)
-        return self._convolve(x, folded, bias, ([1, 1], [0, 0], [1, 1], False, [0, 0], 1))
+        return self._convolve(x, folded, bias, ((1, 1), (0, 0), (1, 1), False, (0, 0), 1))
 
     def _windows(self, folded: Tensor) -> list[tuple[Tensor, tuple[slice, ...]]]:
         """The four groups of kernels, and where in its larger frame each holds the layer's kernel."""
@@ -238,7 +239,7 @@ class PooledConvolution(Convolution):
         ]
 
     def _unpad(self, x: Tensor) -> Tensor:
-        down, right = self.geometry[1]
+        down, right = self.padding
         return x[:, :, down : x.shape[2] - down, right : x.shape[3] - right]
 
     def _pool_groups(self, y: Tensor) -> Tensor:
@@ -303,17 +304,21 @@ class Pool(Block):
         self._x = x.contiguous(memory_format=MEMORY_FORMAT[self.choice["pool"]])
         if not self.is_max:
             return functional.avg_pool2d(self._x, 2)
+        y: Tensor
         y, self._indices = aten.max_pool2d_with_indices.default(self._x, [2, 2], [2, 2])
         return y
 
-    def backward(self, gradient: Tensor, *, wants_input: bool) -> Tensor | None:
+    def backward(self, gradient: Tensor, *, wants_input: bool) -> Tensor:
         """See `Block`."""
         gradient = gradient.contiguous(memory_format=MEMORY_FORMAT[self.choice["pool"]])
         if not self.is_max:
-            return aten.avg_pool2d_backward.default(gradient, self._x, [2, 2], [2, 2], [0, 0], False, True, None)
-        return aten.max_pool2d_with_indices_backward.default(
-            gradient, self._x, [2, 2], [2, 2], [0, 0], [1, 1], False, self._indices
-        )
+            below = aten.avg_pool2d_backward.default(gradient, self._x, [2, 2], [2, 2], [0, 0], False, True, None)
+        else:
+            below = aten.max_pool2d_with_indices_backward.default(
+                gradient, self._x, [2, 2], [2, 2], [0, 0], [1, 1], False, self._indices
+            )
+        assert isinstance(below, torch.Tensor)
+        return below
 
 
 def _pair(value: Any) -> tuple[Any, Any]:
@@ -334,7 +339,7 @@ class Dropout(Block):
         self._mask = x.new_empty(shape).bernoulli_(self.keep).div_(self.keep)
         return x * self._mask
 
-    def backward(self, gradient: Tensor, *, wants_input: bool) -> Tensor | None:
+    def backward(self, gradient: Tensor, *, wants_input: bool) -> Tensor:
         """See `Block`."""
         return gradient * self._mask
 
@@ -347,7 +352,7 @@ class Flatten(Block):
         self._shape = x.shape
         return x.reshape(len(x), -1)
 
-    def backward(self, gradient: Tensor, *, wants_input: bool) -> Tensor | None:
+    def backward(self, gradient: Tensor, *, wants_input: bool) -> Tensor:
         """See `Block`."""
         return gradient.reshape(self._shape)
 
@@ -364,8 +369,9 @@ class AnyLayer(Block):
         # Its own copy, since a block behind it may overwrite its input.
         with torch.enable_grad():
             self._x = x.detach().requires_grad_()
-            self._y = self._layer(self._x)
-        return self._y.detach().clone()
+            self._y: Tensor = self._layer(self._x)
+        y: Tensor = self._y.detach().clone()
+        return y
 
     def backward(self, gradient: Tensor, *, wants_input: bool) -> Tensor | None:
         """See `Block`."""

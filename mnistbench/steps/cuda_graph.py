@@ -28,8 +28,9 @@ class Graph(Protocol):
         ...
 
 
-Record = Callable[[Callable[[], None]], Graph]
-"""Runs a function, recording what it launches."""
+Launch = Callable[[], "list[Tensor]"]
+Record = Callable[[Launch], "tuple[Graph, list[Tensor]]"]
+"""Runs a function, recording what it launches; returns the graph and the tensors that each replay overwrites."""
 
 
 @dataclass
@@ -37,7 +38,8 @@ class _Captured:
     graph: Graph
     inputs: Tensor
     labels: Tensor
-    outcome: tuple[Tensor, Tensor]
+    loss: Tensor
+    right: Tensor
     gradients: list[Tensor]
 
 
@@ -66,7 +68,7 @@ class GraphStep:
         captured.labels.copy_(labels)
         captured.graph.replay()
         self._step.keep(captured.gradients)
-        return captured.outcome
+        return captured.loss, captured.right
 
     def update(self, lr: float) -> None:
         """See `Step`."""
@@ -77,12 +79,14 @@ class GraphStep:
         return self._step.kept_gradients()
 
     def _capture(self, inputs: Tensor, labels: Tensor) -> _Captured:
-        outcome: list[tuple[Tensor, Tensor]] = []
-        graph = self._record(lambda: outcome.append(self._step.gradients(inputs, labels)))
-        return _Captured(graph, inputs, labels, outcome[-1], self._step.kept_gradients())
+        def launch() -> list[Tensor]:
+            return [*self._step.gradients(inputs, labels), *self._step.kept_gradients()]
+
+        graph, (loss, right, *gradients) = self._record(launch)
+        return _Captured(graph, inputs, labels, loss, right, gradients)
 
 
-def record_cuda_graph(launch: Callable[[], None]) -> Graph:
+def record_cuda_graph(launch: Launch) -> tuple[Graph, list[Tensor]]:
     """Capture what `launch` does on the current CUDA device."""
     import torch
 
@@ -95,5 +99,5 @@ def record_cuda_graph(launch: Callable[[], None]) -> Graph:
     graph = torch.cuda.CUDAGraph()
     recording: AbstractContextManager[None] = torch.cuda.graph(graph)
     with recording:
-        launch()
-    return graph
+        overwritten = launch()
+    return graph, overwritten

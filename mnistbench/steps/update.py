@@ -29,7 +29,7 @@ class Update:
     ) -> None:
         import torch
 
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.parameters: list[Any] = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.gradients: list[Tensor] = []
         self._flat: Tensor | None = None
         implementation: dict[str, Any] = {"fused": True} if fused else {}
@@ -88,7 +88,7 @@ class _FusedSGD:
         self._buffers: list[Tensor] = []
         self._first = True
 
-    def __call__(self, parameters: list[nn.Parameter], gradients: list[Tensor], lr: float) -> None:
+    def __call__(self, parameters: list[Any], gradients: list[Tensor], lr: float) -> None:
         import torch
 
         if self._first and self._settings["momentum"]:

@@ -7,7 +7,7 @@ Layers without a block of their own still go through autograd, one by one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mnistbench.batches import Inputs
     from mnistbench.steps.update import Update
 
-aten = torch.ops.aten
+aten: Any = torch.ops.aten
 SUM = 2
 """aten's number for `reduction="sum"`."""
 

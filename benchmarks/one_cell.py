@@ -1,0 +1,97 @@
+"""Trains the first cell of a recipe's grid in this process, with mnistbench, and prints one line of JSON.
+
+    python benchmarks/one_cell.py mlp_sigmoid_sgd [--epochs 1] [--seed 0] [--set execution=plain] [--bare]
+
+With --bare the same steps on the same tensors run in a bare loop, without mnistbench's measuring around them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+
+STARTED = time.perf_counter()
+
+from mnistbench.execution import KEPT_ALLOCATOR  # noqa: E402
+
+if not set(KEPT_ALLOCATOR) <= set(os.environ):  # glibc reads them only when a process starts
+    os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEPT_ALLOCATOR})
+
+import dataclasses  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import torch  # noqa: E402
+
+from mnistbench import datasets  # noqa: E402
+from mnistbench.cell import Cell  # noqa: E402
+from mnistbench.grid import Grid  # noqa: E402
+from mnistbench.records import Data  # noqa: E402
+from mnistbench.train import train_cell  # noqa: E402
+from mnistbench.trainee import make_trainee  # noqa: E402
+from mnistbench.warmup import choose, warm_up  # noqa: E402
+from mnistbench.worker import Job  # noqa: E402
+
+GRIDS = Path(__file__).parent / "grids"
+
+
+def first_job(recipe: str, overrides: list[str], epochs: int, seed: int) -> Job:
+    """The job of the recipe's first cell, of this length and seed."""
+    grid = Grid.load(GRIDS / f"{recipe}.yaml", overrides=overrides)
+    prepared = datasets.prepare(grid.dataset)
+    cell: Cell = grid.cells(prepared.component, prepared.spec.train_examples, ["cpu"])[0]
+    cell = dataclasses.replace(cell, seed=seed, training=dataclasses.replace(cell.training, epochs=epochs))
+    return Job(
+        cell=cell,
+        record_id="benchmark",
+        data_directory=str(prepared.directory),
+        data=Data(sha256=prepared.sha256, fallback=prepared.fallback),
+    )
+
+
+def with_mnistbench(job: Job) -> dict[str, object]:
+    """Train as a run does."""
+    started = time.perf_counter()
+    record = train_cell(job, on_epoch=lambda epoch: None, process_started=started)
+    assert record.timing and record.model
+    return {
+        "train_seconds": record.timing.train_seconds,
+        "examples": sum(epoch.examples for epoch in record.epochs),
+        "test_accuracy": record.epochs[-1].test_accuracy,
+        "flops_per_example": record.model.train_flops_per_example,
+        "equivalence": record.checks.get("equivalence"),
+        "clocks": dataclasses.asdict(record.timing),
+        "outside_seconds": time.perf_counter() - started,
+        "execution_resolved": record.execution_resolved,
+    }
+
+
+def bare(job: Job) -> dict[str, object]:
+    """The same steps on the same tensors, and nothing around them but the clock."""
+    device = torch.device("cpu")
+    trainee = choose(job, make_trainee(job, device))
+    warm_up(trainee, job.cell.seed)
+    examples, seconds, lr = 0, 0.0, trainee.learning_rates[0]
+    trainee.model.train()
+    for number in range(1, job.cell.training.epochs + 1):
+        start = time.perf_counter()
+        for inputs, labels in trainee.batches.epoch(number):
+            trainee.step.gradients(inputs, labels)
+            trainee.step.update(lr)
+            examples += len(labels)
+        seconds += time.perf_counter() - start
+    return {"train_seconds": seconds, "examples": examples}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe")
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
+    parser.add_argument("--bare", action="store_true")
+    arguments = parser.parse_args()
+    job = first_job(arguments.recipe, arguments.overrides, arguments.epochs, arguments.seed)
+    print(json.dumps(bare(job) if arguments.bare else with_mnistbench(job)))
