@@ -1,0 +1,405 @@
+"""The tables that answer the report's questions."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from synthetic import make_cell, make_environment, make_grid_records, make_record
+from test_verdicts import runs
+
+from mnistbench.analysis import (
+    Exhibit,
+    accuracy_by_batch,
+    banners,
+    completeness,
+    confusion,
+    crossovers,
+    device_speedups,
+    environments,
+    epochs_frame,
+    failures,
+    leaderboard,
+    learning_curves,
+    lever_effects,
+    optimizer_ranking,
+    per_class,
+    results_frame,
+    throughput_by_batch,
+    time_curves,
+    worst_drops,
+)
+from mnistbench.cell import Component, Training
+from mnistbench.records import CellRecord, Data
+
+
+def rows(exhibit: Exhibit) -> list[dict[Any, Any]]:
+    return exhibit.frame.to_dict("records")
+
+
+def reaching(times: list[float | None], *, batch_size: int = 64) -> list[CellRecord]:
+    """One record a seed that reaches 97 % after so many seconds of training, or not at all."""
+    return [
+        make_record(
+            make_cell(seed=seed, batch_size=batch_size),
+            examples_per_second=60_000 / (time or 50.0) * 2,
+            accuracies=(0.9, 0.97 if time else 0.96),
+        )
+        for seed, time in enumerate(times)
+    ]
+
+
+def test_leaderboard_is_ordered_by_the_median_time_to_target() -> None:
+    board = rows(leaderboard(results_frame([*reaching([5.0, 6.0, 9.0]), *reaching([4.0, 4.5, 20.0], batch_size=8)])))
+    assert [row["batch_size"] for row in board] == [8, 64]
+    assert [row["order"] for row in board] == [1, 2]
+    assert board[1]["seconds_to_target"] == pytest.approx(6.0)
+    assert (board[1]["seconds_low"], board[1]["seconds_high"]) == (pytest.approx(5.0), pytest.approx(9.0))
+    assert (board[1]["interval"], board[1]["seconds_text"]) == ("range of 3", "6.00 s")
+
+
+@pytest.mark.parametrize(
+    ("times", "text", "reached"),
+    [
+        ([5.0, 6.0, None], "6.00 s", 2),
+        ([5.0, None, None], "> 50.0 s", 1),
+        ([None, None, None], "not reached (best 96 %)", 0),
+    ],
+)
+def test_unreached_seeds_stay_in_the_median_and_are_no_number(
+    times: list[float | None], text: str, reached: int
+) -> None:
+    """Rule 11."""
+    (row,) = rows(leaderboard(results_frame(reaching(times))))
+    assert (row["seconds_text"], row["reached"], row["seeds"]) == (text, reached, 3)
+    assert math.isinf(row["seconds_to_target"]) == (reached < 2)
+    assert row["seconds_values"].count(math.inf) == 3 - reached
+
+
+def test_a_rank_is_one_more_than_the_cells_proven_better() -> None:
+    """Rule 17: two level cells share rank 1, the slower one is third."""
+    fast = [5.0, 5.05, 4.95, 5.02, 4.98]
+    board = leaderboard(
+        results_frame(
+            [
+                *reaching([*fast]),
+                *reaching([time * 1.001 for time in fast[::-1]], batch_size=8),
+                *reaching([time * 2 for time in fast], batch_size=512),
+            ]
+        )
+    )
+    assert [row["rank"] for row in rows(board)] == [1, 1, 3]
+
+
+def test_three_seeds_are_ordered_but_not_ranked() -> None:
+    """Rule 18: time to target has verdicts from five seeds on."""
+    board = leaderboard(results_frame([*reaching([5.0, 5.1, 5.2]), *reaching([50.0, 51.0, 52.0], batch_size=8)]))
+    assert board.frame["rank"].isna().all()
+    assert set(board.frame["rank_reason"]) == {"needs 5 seeds, 3 ran"}
+    assert "a rank needs 5 seeds" in board.notes[0]
+
+
+def test_a_cell_past_no_gate_has_no_rank() -> None:
+    records = [*runs(10_000, 5), *runs(20_000, 5, cell={"batch_size": 64}, equivalence=None)]
+    board = leaderboard(results_frame(records)).frame.set_index("batch_size")
+    assert board.loc[64, "rank_reason"] == "equivalence: not checked"
+    assert board.loc[512, "rank"] == 1
+
+
+def test_without_a_target_accuracy_orders() -> None:
+    cell = {"training": Training(epochs=2)}
+    board = leaderboard(
+        results_frame(
+            [*runs(1e4, 3, cell=cell), *runs(1e4, 3, cell={**cell, "batch_size": 64}, accuracies=(0.9, 0.99))]
+        )
+    )
+    assert [row["batch_size"] for row in rows(board)] == [64, 512]
+    assert {row["seconds_text"] for row in rows(board)} == {"no target"}
+    assert "no target accuracy" in board.notes[0]
+
+
+def test_machines_have_leaderboards_of_their_own() -> None:
+    board = leaderboard(results_frame(make_grid_records(machines=["one", "two"])))
+    assert board.frame.groupby("group")["order"].max().tolist() == [12, 12]
+
+
+def test_cold_clock_is_from_process_start() -> None:
+    frame = results_frame(reaching([5.0, 6.0, 9.0]))
+    (cold,) = rows(leaderboard(frame, clock="cold"))
+    assert cold["seconds_to_target"] == pytest.approx(6.0 + 2.0 + 2 * 0.2)
+
+
+def test_time_curves_mark_the_pareto_front() -> None:
+    records = [
+        make_record(make_cell(batch_size=64), examples_per_second=60_000, accuracies=(0.90, 0.97)),
+        make_record(make_cell(batch_size=512), examples_per_second=30_000, accuracies=(0.95, 0.96)),
+    ]
+    table = time_curves(results_frame(records), epochs_frame(records)).frame
+    front = {(row["batch_size"], row["epoch"]) for row in table[table["pareto"]].to_dict("records")}
+    assert front == {(64, 1), (64, 2)}
+    assert table.loc[table["batch_size"] == 512, "seconds"].tolist() == pytest.approx([2.0, 4.0])
+    assert table["target_error"].tolist() == pytest.approx([0.03] * 4)
+
+
+def test_throughput_marks_what_ran_out_of_memory() -> None:
+    records = [*runs(10_000, 3), make_record(make_cell(batch_size=60_000), status="out_of_memory")]
+    table = throughput_by_batch(results_frame(records)).frame.set_index("batch_size")
+    assert table.loc[512, "examples_per_second"] == pytest.approx(10_000)
+    assert (table.loc[512, "status"], table.loc[60_000, "status"]) == ("ok", "out_of_memory")
+    assert math.isnan(table.loc[60_000, "examples_per_second"])
+
+
+def test_twins_are_no_repeats() -> None:
+    """Rule 1: n counts seeds, not A/A twins."""
+    records = [*runs(10_000, 3), *(make_record(make_cell(seed=seed, repeat=1)) for seed in range(3))]
+    assert throughput_by_batch(results_frame(records)).frame["n"].tolist() == [3]
+
+
+def gpu_and_cpu(gpu: dict[int, float], *, startup: float = 1.0, **changes: Any) -> list[CellRecord]:
+    """Five seeds on a CPU at 10,000 examples/s and on a GPU at the given multiple by batch size."""
+    records = []
+    for batch_size, ratio in gpu.items():
+        records += runs(10_000, 5, cell={"batch_size": batch_size}, startup_seconds=1.0)
+        records += runs(
+            10_000 * ratio, 5, cell={"batch_size": batch_size, "device": "cuda"}, startup_seconds=startup, **changes
+        )
+    return records
+
+
+def test_device_ratios_are_published_steady_and_from_cold() -> None:
+    """Rule 20: a GPU that computes 4 times as fast but starts slowly is no 4 times as fast from cold."""
+    table = device_speedups(results_frame(gpu_and_cpu({512: 4.0}, startup=5.0))).frame.set_index("clock")
+    assert table.loc["steady", "ratio"] == pytest.approx(4.0)
+    assert table.loc["cold", "ratio"] == pytest.approx((1 + 12 + 0.4) / (5 + 3 + 0.4), rel=0.01)
+    assert set(table["verdict"]) == {"faster"}
+    assert (table.loc["steady", "device"], table.loc["steady", "baseline"]) == ("cuda", "cpu")
+
+
+def test_no_device_ratio_where_the_gate_did_not_pass() -> None:
+    """Rule 14 and the gate: not even the number is printed."""
+    table = device_speedups(results_frame(gpu_and_cpu({512: 4.0}, equivalence="failed: gradient"))).frame
+    assert table["ratio"].isna().all()
+    assert set(table["reason"]) == {"equivalence: failed: gradient"}
+
+
+def test_the_crossover_is_the_batch_from_which_the_gpu_always_wins() -> None:
+    ratios = {64: 0.5, 128: 2.0, 256: 1.0, 512: 3.0, 1024: 8.0}
+    found = crossovers(results_frame(gpu_and_cpu(ratios))).frame.set_index("clock")
+    assert found.loc["steady", "crossover_batch"] == 512
+    assert found.loc["steady", "at_batch"] == 1024
+    assert "cuda is faster than cpu from batch 512 on, 8.00× at batch 1024 (training clock, n = 5" in str(
+        found.loc["steady", "sentence"]
+    )
+
+
+def test_a_gpu_that_never_wins_has_no_crossover() -> None:
+    found = crossovers(results_frame(gpu_and_cpu({64: 0.5, 512: 0.9}))).frame
+    assert found["crossover_batch"].isna().all()
+    assert found["sentence"].str.contains("cuda is not proven faster than cpu at the largest batch size").all()
+
+
+def test_one_device_is_no_comparison() -> None:
+    exhibit = device_speedups(results_frame(runs(10_000, 3)))
+    assert exhibit.reason == "Cells finished on one device only, so there is no speed-up between devices to show."
+
+
+def execution(profile: str, **options: Any) -> dict[str, Any]:
+    return {"execution": Component(name=profile, options=options)}
+
+
+def test_levers_are_added_to_one_profile_and_left_out_of_the_other() -> None:
+    """Rule 19."""
+    records = [
+        *runs(10_000, 5, cell=execution("plain"), equivalence="reference"),
+        *runs(15_000, 5, cell=execution("plain", data="resident")),
+        *runs(40_000, 5, cell=execution("fast")),
+        *runs(20_000, 5, cell=execution("fast", data="loader")),
+        *runs(60_000, 5, cell=execution("fast", precision="bf16")),
+        *runs(20_000, 5, cell=execution("fast", data="loader", fused=False)),
+    ]
+    table = lever_effects(results_frame(records)).frame
+    found = {(row["kind"], row["profile"], row["lever"]): row["ratio"] for row in table.to_dict("records")}
+    assert found == {
+        ("add-one", "plain", "data=resident"): pytest.approx(1.5),
+        ("leave-one-out", "fast", "data=loader"): pytest.approx(0.5),
+        ("add-one", "fast", "precision=bf16"): pytest.approx(1.5),
+        ("several", "fast", "data=loader, fused=False"): pytest.approx(0.5),
+        ("profile", "plain", "fast"): pytest.approx(4.0),
+    }
+    assert table["peak_share"].notna().all()
+    assert table["break_even_examples"].isna().all()
+
+
+def test_compile_has_a_break_even_number_of_examples() -> None:
+    """Rule 19: 9 s more of start-up at 1/10,000 − 1/20,000 s saved an example."""
+    records = [
+        *runs(10_000, 5, cell=execution("fast"), startup_seconds=1.0),
+        *runs(20_000, 5, cell=execution("fast", compile=True), startup_seconds=10.0),
+        *runs(5_000, 5, cell={**execution("fast", compile=True), "batch_size": 64}, startup_seconds=10.0),
+        *runs(10_000, 5, cell={**execution("fast"), "batch_size": 64}, startup_seconds=1.0),
+    ]
+    table = lever_effects(results_frame(records)).frame.set_index("batch_size")
+    assert table.loc[512, "break_even_examples"] == pytest.approx(9.0 / (1 / 10_000 - 1 / 20_000), rel=1e-3)
+    assert math.isinf(table.loc[64, "break_even_examples"])
+
+
+def test_a_lever_that_stepped_aside_has_no_verdict() -> None:
+    aside = {"stepped_aside": {"compile": "no compiler here"}}
+    records = [
+        *runs(10_000, 5, cell=execution("fast")),
+        *runs(20_000, 5, cell=execution("fast", compile=True), execution_resolved=aside),
+    ]
+    (row,) = rows(lever_effects(results_frame(records)))
+    assert (row["verdict"], row["reason"]) == ("", "stepped aside: no compiler here")
+
+
+def test_accuracy_is_shown_less_the_best_batch_of_its_series() -> None:
+    records = [
+        record
+        for batch_size, accuracy in ((64, 0.98), (512, 0.985), (8192, 0.90))
+        for record in runs(10_000, 3, cell={"batch_size": batch_size}, accuracies=(0.5, accuracy))
+    ]
+    frame = results_frame([*records, make_record(make_cell(batch_size=8192, seed=9), status="diverged")])
+    table = accuracy_by_batch(frame).frame.set_index("batch_size")
+    assert table["drop"].tolist() == pytest.approx([-0.005, 0.0, -0.085])
+    assert set(table["best_batch"]) == {512}
+    assert table.loc[8192, "diverged"] == 1
+    worst = rows(worst_drops(frame))
+    assert [row["batch_size"] for row in worst] == [8192, 64]
+
+
+def test_the_learning_rate_rule_is_named() -> None:
+    scaled = Component(name="sgd", options={"lr": 0.1, "lr_scaling": "linear"})
+    exhibit = accuracy_by_batch(results_frame(runs(1e4, 3, cell={"optimizer": scaled})))
+    assert exhibit.notes == ("Learning rate: scaled with the batch size.",)
+
+
+def optimizers(seeds: int, **changes: Any) -> list[CellRecord]:
+    records = []
+    for number, (name, accuracy) in enumerate((("sgd", 0.95), ("adam", 0.98), ("adamw", 0.98))):
+        for seed in range(seeds):
+            noisy = accuracy + 1e-4 * ((7 * seed + 3 * number) % 5)
+            cell = make_cell(optimizer=name, seed=seed)
+            records.append(make_record(cell, accuracies=(0.5, noisy), **(changes if name == "sgd" else {})))
+    return records
+
+
+def test_optimizers_are_ranked_from_ten_seeds_on_and_say_how_they_were_tuned() -> None:
+    few, enough = (optimizer_ranking(results_frame(optimizers(seeds))) for seeds in (9, 10))
+    assert few.frame["rank"].isna().all()
+    ranks = {row["optimizer_label"]: row["rank"] for row in rows(enough)}
+    assert ranks == {"adam": 1, "adamw": 1, "sgd": 3}
+    assert enough.notes == ("Settings of the optimizers: as given.",)
+
+
+def test_tuned_and_untuned_optimizers_are_not_ranked_together() -> None:
+    tuned = {"checks": {"equivalence": "passed", "tuning": "tuned over 8 trials"}}
+    exhibit = optimizer_ranking(results_frame(optimizers(10, **tuned)))
+    assert exhibit.frame["rank"].isna().all()
+    assert exhibit.notes[0] == "Settings of the optimizers: as given, tuned over 8 trials."
+
+
+def test_learning_curves_are_medians_over_seeds() -> None:
+    records = [
+        make_record(make_cell(seed=seed), accuracies=(accuracy, 0.97)) for seed, accuracy in enumerate((0.8, 0.9, 0.95))
+    ]
+    first = rows(learning_curves(results_frame(records), epochs_frame(records)))[0]
+    assert (first["n"], first["epoch"]) == (3, 1)
+    assert (first["test_accuracy_low"], first["test_accuracy"], first["test_accuracy_high"]) == (0.8, 0.9, 0.95)
+
+
+def test_confusion_is_that_of_the_best_cell() -> None:
+    good, bad = make_record(accuracies=(0.9, 0.98)), make_record(make_cell(seed=1), accuracies=(0.9, 0.91))
+    exhibit = confusion([bad, good.to_json()], results_frame([bad, good]))
+    assert good.model is not None and good.model.confusion is not None
+    counts = exhibit.frame.pivot_table(index="true", columns="predicted", values="count").to_numpy()
+    assert counts.tolist() == good.model.confusion
+    assert exhibit.frame.groupby("true")["share"].sum().tolist() == pytest.approx([1.0] * 10)
+    assert "seed 0: 98.00 %" in exhibit.notes[0]
+
+
+def test_errors_by_class_name_the_usual_mistake() -> None:
+    record = make_record(accuracies=(0.9, 0.98))
+    table = per_class(confusion([record], results_frame([record])).frame)
+    worst = table.loc[table["errors"].idxmax()]
+    assert (worst["true"], worst["most_confused_with"], worst["examples"]) == (9, 0, 1000)
+    assert worst["error"] == worst["errors"] / 1000
+
+
+def test_completeness_counts_what_has_no_record_too() -> None:
+    records = [make_record(), make_record(make_cell(seed=1), status="failed")]
+    found = completeness(results_frame(records), asked=5)
+    assert found.sentence == "1 of 5 cells answered; 1 failed; 3 not run yet"
+    assert found.by_status == {"finished": 1, "failed": 1, "missing": 3}
+
+
+def test_diverged_and_out_of_memory_are_answers() -> None:
+    records = [make_record(make_cell(seed=1), status="diverged"), make_record(status="out_of_memory")]
+    assert completeness(results_frame(records)).answered == 2
+
+
+def test_every_failure_has_its_reason_and_the_command_that_reruns_it() -> None:
+    records = [
+        make_record(make_cell(architecture="my nets:Wide"), status="failed"),
+        make_record(make_cell(seed=1), status="diverged"),
+        make_record(make_cell(seed=2)),
+    ]
+    table = failures(results_frame(records), command="mnistbench run g.yaml").frame.set_index("status")
+    assert list(table.index) == ["failed", "diverged"]
+    assert table.loc["failed", "reason"] == "RuntimeError: shapes cannot be multiplied (512x400 and 256x120)"
+    assert str(table.loc["failed", "rerun"]).startswith("mnistbench run g.yaml --only 'architecture=my nets:Wide'")
+    assert str(table.loc["diverged", "rerun"]).endswith("--force")
+    assert table.loc["diverged", "step"] == 17
+
+
+def test_environments_list_what_differs() -> None:
+    frame = results_frame(make_grid_records(machines=["one", "two"], devices=("cpu", "cuda"), seeds=1))
+    table = environments(frame).frame
+    assert len(table) == 4
+    assert table["cells"].sum() == len(frame)
+
+
+def test_banners_are_silent_when_all_is_well() -> None:
+    assert banners(results_frame(make_grid_records())) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"data": Data(sha256="x", fallback=True)}, "not results on the dataset of the grid"),
+        ({"flags": ["foreign_cpu"]}, "disturbed the machine"),
+        ({"flags": ["short"]}, "under 1 s or 50 steps"),
+        ({"execution_resolved": {"isolation": "shared"}}, "ran beside others"),
+        ({"noise": None}, "unknown, not quiet"),
+        ({"equivalence": "failed: gradient"}, "did not pass the equivalence gate"),
+        ({"environment": make_environment("other")}, "2 machines"),
+        ({"environment": make_environment(torch="3.0")}, "2 torch builds"),
+        ({"environment": make_environment(git_dirty=True)}, "not committed"),
+        ({"protocol": 2}, "2 protocol versions"),
+    ],
+)
+def test_banners_warn_of_each_thing(changes: dict[str, Any], word: str) -> None:
+    said = banners(results_frame([make_record(), make_record(make_cell(seed=1), **changes)]))
+    assert len(said) == 1
+    assert word in said[0]
+
+
+def test_a_question_without_data_leaves_one_line() -> None:
+    records = [make_record(status="failed", epochs=[])]
+    frame, epochs = results_frame(records), epochs_frame(records)
+    for exhibit in (
+        leaderboard(frame),
+        time_curves(frame, epochs),
+        throughput_by_batch(frame),
+        device_speedups(frame),
+        crossovers(frame),
+        lever_effects(frame),
+        accuracy_by_batch(frame),
+        worst_drops(frame),
+        optimizer_ranking(frame),
+        learning_curves(frame, epochs),
+        confusion(records, frame),
+    ):
+        assert exhibit.frame.empty
+        assert exhibit.reason.endswith(".") and "\n" not in exhibit.reason
