@@ -177,8 +177,8 @@ def test_noise_is_told_by_device() -> None:
     frame = results_frame(
         [
             *make_grid_records(devices=("cpu", "cuda"), seeds=5, noise_sd=0.01),
-            make_record(make_cell(seed=99), flags=["steal"]),
-            make_record(make_cell(seed=98), flags=["short"]),
+            make_record(make_cell(optimizer="sgd", seed=99), flags=["steal"]),
+            make_record(make_cell(optimizer="sgd", seed=98), flags=["short"]),
         ]
     )
     rows = noise(frame).frame.set_index("device")

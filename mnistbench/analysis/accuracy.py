@@ -12,11 +12,13 @@ import pandas as pd
 
 from mnistbench.analysis import statistics
 from mnistbench.analysis.exhibit import Exhibit, nothing
-from mnistbench.analysis.frames import Record, parts
+from mnistbench.analysis.frames import Record
 from mnistbench.analysis.labels import labels
 from mnistbench.analysis.ranking import curve_points
 from mnistbench.analysis.repeats import Repeats, repeats
-from mnistbench.analysis.verdicts import NEEDED, compare_chosen
+from mnistbench.analysis.rows import parts
+from mnistbench.analysis.samples import NEEDED
+from mnistbench.analysis.verdicts import compare_chosen
 from mnistbench.analysis.wording import percent
 
 

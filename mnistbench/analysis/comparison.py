@@ -15,8 +15,8 @@ from mnistbench.analysis import markdown, statistics
 from mnistbench.analysis.exhibit import Exhibit, nothing
 from mnistbench.analysis.labels import labels
 from mnistbench.analysis.repeats import Repeats, repeats
+from mnistbench.analysis.samples import ACCURACY_FLOOR, NEEDED, Field, Metric, fields, measured, obstacle
 from mnistbench.analysis.statistics import Difference, Floats
-from mnistbench.analysis.verdicts import ACCURACY_FLOOR, NEEDED, Field, Metric, fields, measured, obstacle
 from mnistbench.analysis.wording import accuracy_text, interval_text, percent, plural, seconds_text, times
 from mnistbench.errors import UserError
 

@@ -12,7 +12,8 @@ from mnistbench.analysis import statistics
 from mnistbench.analysis.exhibit import Exhibit, nothing
 from mnistbench.analysis.labels import labels
 from mnistbench.analysis.repeats import Repeats, repeats
-from mnistbench.analysis.verdicts import MOST_COMPARED, NEEDED, Metric, compare_all, fields, settle_outcomes
+from mnistbench.analysis.samples import NEEDED, Metric, fields, settle_outcomes
+from mnistbench.analysis.verdicts import MOST_COMPARED, compare_all
 from mnistbench.analysis.wording import accuracy_text, seconds_text
 from mnistbench.records import RESULTS
 

@@ -12,8 +12,9 @@ from mnistbench.analysis import statistics
 from mnistbench.analysis.exhibit import Exhibit, nothing
 from mnistbench.analysis.labels import labels
 from mnistbench.analysis.repeats import repeats
+from mnistbench.analysis.samples import Metric
 from mnistbench.analysis.statistics import Floats
-from mnistbench.analysis.verdicts import Metric, Pair, compare_chosen
+from mnistbench.analysis.verdicts import Pair, compare_chosen
 from mnistbench.analysis.wording import interval_text, times
 
 CLOCKS: dict[str, Metric] = {"steady": "examples_per_second", "cold": "cold_seconds"}
