@@ -9,7 +9,6 @@ import pandas as pd
 
 from mnistbench.report import palette
 from mnistbench.report.charts import (
-    SMALL,
     WIDTH,
     Chart,
     Look,
@@ -18,6 +17,7 @@ from mnistbench.report.charts import (
     handle,
     legend,
     log_axis,
+    panel,
     spread,
     style,
 )  # fmt: skip
@@ -95,7 +95,7 @@ def learning_curve(rows: pd.DataFrame, name: str, title: str, frame: Frame) -> C
     metric, epochs = frame.metric, frame.epochs
     batches = sorted(set(rows["batch_size"]))
     with style():
-        figure, axes = canvas(SMALL, 2.7)
+        figure, axes = panel()
         ends = []
         for place, batch in enumerate(batches):
             own = rows[rows["batch_size"] == batch].sort_values("epoch")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 from mnistbench.report.palette import ALL
@@ -51,13 +51,18 @@ def legible(text: object) -> str:
 
 
 def standalone(figure: Figure) -> str:
-    """The figure as an SVG file, in the light colours, its text as text."""
+    """The figure as an SVG file, in the light colours, its text as text.
+
+    The canvas is asked directly: `savefig` would draw every figure twice, and only a tight bounding box needs that.
+    """
     import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     buffer = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mnistbench"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        canvas: Any = FigureCanvasSVG(figure)
+        canvas.print_svg(buffer, metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
 
 

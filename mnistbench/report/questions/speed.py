@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
+
+import pandas as pd
 
 from mnistbench import analysis
 from mnistbench.report import speed_charts, time_charts
-from mnistbench.report.formatting import missing, seconds_range
+from mnistbench.report.formatting import missing, percent, seconds_range
 from mnistbench.report.questions.section import MOST_PANELS, Part, Question, Section, Study, groups, slug, unanswered
 from mnistbench.report.rows import rows_of
 from mnistbench.report.tables import Column, table
@@ -46,7 +49,7 @@ def first(study: Study) -> Section:
     if not exhibit:
         return unanswered(question, exhibit)
     parts = []
-    for heading, suffix, rows in groups(exhibit.frame):
+    for heading, suffix, rows in _by_target(exhibit.frame):
         board = rows.sort_values("order")
         board = board.assign(
             time_text=[str(text).partition(" (")[0] for text in board["seconds_text"]],
@@ -235,6 +238,18 @@ def levers(study: Study) -> Section:
         " plain, and left out of fast, where a value below 1× says what it was worth."
     )
     return Section(question, lead=lead, parts=parts, notes=exhibit.notes)
+
+
+def _by_target(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """As `groups`, and each target by itself, since times to different targets are no race."""
+    for heading, suffix, rows in groups(frame):
+        targets = list(dict.fromkeys(rows["target_accuracy"]))
+        for place, (target, own) in enumerate(rows.groupby("target_accuracy", dropna=False, sort=False)):
+            if len(targets) == 1:
+                yield heading, suffix, own
+            else:
+                named = "without a target" if missing(target) else f"target {percent(target, 1)}"
+                yield " · ".join(filter(None, [heading, named])), f"{suffix}-target-{place + 1}", own
 
 
 def _interval(row: Any) -> str:
