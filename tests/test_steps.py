@@ -158,6 +158,7 @@ def test_every_choice_of_a_pooled_convolution_gives_the_same(pool: type[nn.Modul
             got = block.backward(gradient.clone(), wants_input=True)
         assert got is not None
         assert_close([got, *block.gradients], [below, *weights])
+        assert all(gradient.is_contiguous() for gradient in block.gradients)
 
 
 def test_an_image_of_odd_size_is_not_folded() -> None:

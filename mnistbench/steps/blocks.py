@@ -138,6 +138,9 @@ class Convolution(Block):
     def backward(self, gradient: Tensor, *, wants_input: bool) -> Tensor | None:
         """See `Block`."""
         below, weight, bias = self._convolve_backward(gradient, wants_input)
+        # Fused optimizers walk raw memory: a gradient in another layout than its weight's would be taken for another.
+        weight = weight.contiguous()
+        weight = weight.contiguous()  # fused optimizers walk weights and gradients by memory, whatever their strides
         self.gradients = [weight] if self.bias is None else [weight, bias]
         return below
 
