@@ -185,14 +185,12 @@ def plan(
 
 def status(folder: flags.Folder) -> int:
     """How far a run is: counts by status, the best cells so far, and who is at it."""
-    from rich.console import Console
-
-    from mnistbench.commands.outcome import print_best
+    from mnistbench.commands.outcome import console_for_tables, print_best
     from mnistbench.results import ResultsFolder
     from mnistbench.standing import standing
 
     results = ResultsFolder(flags.results_folder(folder))
-    console = Console(highlight=False)
+    console = console_for_tables()
     print_best(results, console)
     for line in standing(results):
         console.print(line, markup=False, soft_wrap=True)

@@ -49,9 +49,7 @@ def print_outcome(summary: RunSummary, command: str, tracking_uri: str | None = 
         command: that goes on with it, for a run that was interrupted or has failed cells.
         tracking_uri: as the command line gave it.
     """
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    console = console_for_tables()
     print_best(summary.results, console)
     counts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in summary.counts.items() if count)
     console.print(f"cells: {counts or 'none'}; {summary.kept} kept from before, {summary.ran} run now", markup=False)
@@ -83,6 +81,14 @@ def _warnings(summary: RunSummary, command: str) -> list[str]:
     return lines
 
 
+def console_for_tables() -> Console:
+    """Standard output; wider than a terminal where it goes to a file or a pipe, so that nothing is folded."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=max(console.width, 120))
+
+
 def print_best(results: ResultsFolder, console: Console) -> None:
     """The first rows of the leaderboard; nothing if no cell has finished."""
     from rich.table import Table
@@ -95,9 +101,9 @@ def print_best(results: ResultsFolder, console: Console) -> None:
         return
     table = Table(title="Best so far, by median", title_justify="left")
     table.add_column("")
-    table.add_column("trained", overflow="fold")
+    table.add_column("trained", overflow="fold", min_width=20)
     for name in ("batch", "device", "to target", "accuracy", "examples/s", "seeds"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", no_wrap=name != "to target")
     for _, row in board.sort_values("order").head(SHOWN).iterrows():
         table.add_row(*(Text(text) for text in _best_row(row)))
     console.print(table)
