@@ -132,6 +132,14 @@ def test_a_server_that_dies_in_the_middle_is_caught_up_without_doubles(
     assert len(runs_by_rest(server, results.name)) == 3
 
 
+def test_a_server_that_comes_back_before_the_end_gets_everything(server: MlflowServer, results: ResultsFolder) -> None:
+    mirror = Mirror(f"http://127.0.0.1:{free_port()}", results, results.name)
+    assert [mirror.write(record) for record in results.records()] == [False] * 3
+    mirror._uri = server.uri  # somebody listens now
+    result = mirror.finish()
+    assert (result.mirrored, result.failed, result.reason) == (3, 0, None)
+
+
 def test_sync_outlasts_a_restart_of_the_server(server: MlflowServer, results: ResultsFolder) -> None:
     fill(results, 60, first_seed=10)
     outcome: list[SyncResult] = []

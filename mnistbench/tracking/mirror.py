@@ -55,8 +55,8 @@ class SyncResult:
 class Mirror:
     """Writes the records of one results folder to one experiment.
 
-    Its methods never raise because of the server: at the first failure they give up for good, and what is missing is
-    left to `sync`.
+    Its methods never raise because of the server: after the first failure `write` gives up, so that an absent server
+    costs its wait once; what is missing then is left to `finish` and `sync`.
 
     Attributes:
         address: the server, fit to be shown.
@@ -114,7 +114,12 @@ class Mirror:
         return record.status == "skipped" or (self.open() and self._write(record))
 
     def finish(self) -> SyncResult:
-        """Mirror what the folder holds and the server does not, then the report; call it when that is written."""
+        """Mirror what the folder holds and the server does not, then the report; call it when that is written.
+
+        A server that failed is tried once more, in case it came back; one that hung is not.
+        """
+        if not isinstance(self._failure, NoAnswer):
+            self._failure = None
         return self._mirror_all(patience_seconds=0.0)
 
     def has_all(self, record_ids: set[str]) -> bool:
