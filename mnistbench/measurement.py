@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,6 +162,29 @@ def probe_is_off(seconds: float, session: Sequence[float]) -> bool:
     median = statistics.median(session)
     scaled_mad = 1.4826 * statistics.median(abs(value - median) for value in session)
     return abs(seconds - median) > max(PROBE_LIMIT * median, PROBE_MADS * scaled_mad)
+
+
+@dataclass
+class ProbeHistory:
+    """The probes of a session: a cell whose own are off their median is flagged (rule 12)."""
+
+    enough: int = 8
+    """Values before a median says anything."""
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+
+    def is_off(self, group: str, probe: Mapping[str, Sequence[float]]) -> bool:
+        """Remember a cell's probes, and say whether one of them is off what the session has seen so far.
+
+        Args:
+            group: what probes can be compared within: device, precision and threads.
+            probe: seconds before and after the cell, by the part's name.
+        """
+        off = False
+        for name, values in probe.items():
+            session = self.seconds.setdefault(f"{group}/{name}", [])
+            session += values
+            off |= len(session) >= self.enough and any(probe_is_off(value, session) for value in values)
+        return off
 
 
 def cpu_quota() -> float | None:

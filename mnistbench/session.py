@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mnistbench.budget import rounds_that_fit, seconds_by_setting
@@ -13,6 +13,7 @@ from mnistbench.cell import Cell
 from mnistbench.executors import Executor, is_shared
 from mnistbench.index import Known, known
 from mnistbench.interruption import Interruption
+from mnistbench.measurement import ProbeHistory
 from mnistbench.progress import Progress, duration
 from mnistbench.records import FAILURES, CellRecord, Data, Error
 from mnistbench.results import ResultsFolder
@@ -78,6 +79,7 @@ class Session:
         self._after_record = after_record
         self._fail_fast = fail_fast
         self._failed = False
+        self._probes = ProbeHistory()
         self._budget_seconds = budget_seconds
         self._deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
 
@@ -144,7 +146,7 @@ class Session:
         )
 
     def _keep(self, record: CellRecord) -> None:
-        record = self._results.keep_weights(record)
+        record = self._results.keep_weights(self._flagged(record))
         if self._results.write(record):
             self.index[record.cell_id] = known(record)
         self.ran += 1
@@ -152,6 +154,14 @@ class Session:
         self._progress.finished(record)
         if self._interruption.signum is None:
             self._after_record(record)
+
+    def _flagged(self, record: CellRecord) -> CellRecord:
+        """Flag a cell whose probes are off those of the session's other cells."""
+        noise, levers = record.noise, record.execution_resolved
+        group = "/".join(str(part) for part in (record.cell.device, levers.get("precision"), levers.get("threads")))
+        if noise is None or not self._probes.is_off(group, noise.probe):
+            return record
+        return record.with_changes(noise=replace(noise, flags=[*noise.flags, "probe"]))
 
     def _say_what_fits(self, rounds: Sequence[Round], seconds: float | None = None) -> None:
         if self._budget_seconds is None:

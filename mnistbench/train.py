@@ -17,6 +17,7 @@ from mnistbench.cell import Cell
 from mnistbench.evaluation import confusion, evaluate, flops_per_example
 from mnistbench.kept_weights import KeptWeights
 from mnistbench.measurement import InterferenceMeter, Stopwatch, read_counters
+from mnistbench.probe import take_probe
 from mnistbench.records import CellRecord, EpochMeasurement, Error, Memory, Model, Noise, Timing
 from mnistbench.trainee import Trainee, make_trainee
 from mnistbench.warmup import choose, warm_up
@@ -56,6 +57,7 @@ def train_cell(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRe
     with watch.region("warmup"):
         trainee = choose(job, trainee)
         warm_up(trainee, cell.seed)
+    probes = [take_probe(device, trainee.levers.precision, watch.synchronize)]
     devices.reset_peak_memory(device)
 
     epochs: list[EpochMeasurement] = []
@@ -69,6 +71,7 @@ def train_cell(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRe
         on_epoch(measured)
         if error or _reached(cell, measured):
             break
+    probes.append(take_probe(device, trainee.levers.precision, watch.synchronize))
     kept.finish()
 
     steps = sum(epoch.steps for epoch in epochs)
@@ -78,6 +81,7 @@ def train_cell(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRe
     if trainee.levers.isolation == "shared":
         flags.append("shared")
     noise = Noise(
+        probe={name: [probe.seconds[name] for probe in probes] for name in probes[0].seconds},
         foreign_cpu=foreign.share("foreign_cpu"),
         steal=foreign.share("steal"),
         throttled=foreign.share("throttled"),
@@ -109,7 +113,13 @@ def train_cell(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRe
         noise=noise,
         checks={"equivalence": equivalence.check_job(job, trainee.levers)},  # on no clock of the record
         environment=dataclasses.replace(
-            reproducibility.describe_environment(cell.device), **dict(job.environment_extra)
+            reproducibility.describe_environment(cell.device),
+            **{
+                "peak_flops": {
+                    f"{cell.device}/{trainee.levers.precision}": max(probe.flops_per_second for probe in probes)
+                },
+                **job.environment_extra,
+            },
         ),
         error=error,
     )

@@ -8,9 +8,19 @@ import sys
 import time
 
 import pytest
+import torch
 
 from mnistbench import measurement
-from mnistbench.measurement import Counters, InterferenceMeter, Stopwatch, interference, is_short, probe_is_off
+from mnistbench.measurement import (
+    Counters,
+    InterferenceMeter,
+    ProbeHistory,
+    Stopwatch,
+    interference,
+    is_short,
+    probe_is_off,
+)
+from mnistbench.probe import SIZE, take_probe
 
 
 class LazyDevice:
@@ -145,3 +155,20 @@ def test_threads_leave_second_hardware_threads_alone(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(measurement, "cpu_quota", lambda: None)
     monkeypatch.setattr(measurement.os, "sched_getaffinity", lambda pid: set(range(16)), raising=False)
     assert measurement.usable_threads(8) == 8
+
+
+def test_a_cell_whose_probe_is_off_the_sessions_is_flagged() -> None:
+    """Only once the session has seen enough, and only among its like."""
+    history = ProbeHistory()
+    assert not history.is_off("cpu", {"compute": [9.0]})
+    for _ in range(5):
+        assert not history.is_off("cpu", {"copy": [1.0, 1.01]})
+    assert history.is_off("cpu", {"copy": [1.0, 1.5]})
+    assert not history.is_off("cuda", {"copy": [0.1, 0.1]})
+
+
+def test_a_probe_is_short_and_measures_what_it_says() -> None:
+    """Compute and copy on the CPU; a queueing device also gets empty launches."""
+    probe = take_probe(torch.device("cpu"), "fp32", lambda: None)
+    assert set(probe.seconds) == {"compute", "copy"}
+    assert probe.flops_per_second == pytest.approx(2 * SIZE["cpu"] ** 3 / probe.seconds["compute"])
