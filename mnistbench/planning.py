@@ -117,11 +117,14 @@ def plan(
     earlier = _all_known(folder, index)
     seconds_known = seconds_by_setting(earlier)
     rounds = _rounds(pending)
+    seconds_all = estimate(pending, seconds_known)
+    if seconds_all is not None:  # a round of settings that never ran takes as long as the others
+        seconds_known = {cell.without_seed(): seconds_all / len(pending) for cell in pending} | seconds_known
     return Plan(
         cells=cells,
         pending=pending,
         rounds=len(rounds),
-        seconds=estimate(pending, seconds_known),
+        seconds=seconds_all,
         estimated_from=sum(1 for item in earlier if item.is_result and item.seconds is not None),
         budget_seconds=budget_seconds,
         tuned=tuned,

@@ -203,7 +203,7 @@ def test_a_run_ends_with_the_best_cells_the_report_and_mlflow(finished: Path) ->
     assert "Best so far" in said
     assert "cells: 2 finished; 0 kept from before, 2 run now" in said
     assert "report: results/tiny/report.html" in said
-    assert said.strip().splitlines()[-1].endswith("mlflow ui --workers 1")
+    assert "mlflow ui --workers 1" in said.strip().splitlines()[-1]
     folder = finished / "results" / "tiny"
     for name in ("grid.yaml", "results.csv", "epochs.csv", "summary.md", "report.html"):
         assert (folder / name).stat().st_size > 0

@@ -102,8 +102,8 @@ def print_best(results: ResultsFolder, console: Console) -> None:
     table = Table(title="Best so far, by median", title_justify="left")
     table.add_column("")
     table.add_column("trained", overflow="fold", min_width=20)
-    for name in ("batch", "device", "to target", "accuracy", "examples/s", "seeds"):
-        table.add_column(name, justify="right", no_wrap=name != "to target")
+    for name in ("batch", "device", "to target", "accuracy", "examples/s", "n"):
+        table.add_column(name, justify="right", no_wrap=True)
     for _, row in board.sort_values("order").head(SHOWN).iterrows():
         table.add_row(*(Text(text) for text in _best_row(row)))
     console.print(table)
@@ -116,7 +116,7 @@ def _best_row(row: pd.Series) -> list[str]:
         f"{row['architecture_label']} · {row['optimizer_label']}{schedule}",
         str(row["batch_size"]),
         str(row["device"]),
-        str(row["seconds_text"]),
+        str(row["seconds_text"]).partition(" (")[0],
         f"{row['test_accuracy']:.2%}",
         f"{row['examples_per_second']:,.0f}",
         str(row["seeds"]),
