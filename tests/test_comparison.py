@@ -45,9 +45,9 @@ def test_a_slower_version_is_a_regression() -> None:
     assert found.exit_code == 5
 
 
-@pytest.mark.parametrize("rate", [10_000, 9_700, 9_510, 20_000])
+@pytest.mark.parametrize("rate", [10_000, 9_700, 9_480, 20_000])
 def test_no_regression_unless_the_whole_interval_is_beyond(rate: float) -> None:
-    """Rule 21: 4.9 % slower with an interval across the threshold passes."""
+    """Rule 21: 5.2 % slower with an interval across the threshold of 5 % passes."""
     assert compare(side(10_000), side(rate, hours=(1,)), fail_on=SLOWER).exit_code == 0
 
 
@@ -76,7 +76,7 @@ def test_alternated_sessions_are_compared_by_their_means() -> None:
     """A session moves all its runs: many runs in three wandering sessions are not many proofs."""
     frames = [
         pd.concat([side(rate, hours=(hour,)) for hour, rate in zip(hours, rates, strict=True)], ignore_index=True)
-        for hours, rates in (((0, 2, 4), (9_000, 10_000, 11_000)), ((1, 3, 5), (8_500, 9_500, 10_500)))
+        for hours, rates in (((0, 2, 4), (9_700, 10_000, 10_300)), ((1, 3, 5), (9_100, 9_400, 9_700)))
     ]
     assert throughput(compare(*frames).table.frame)["verdict"] == "unresolved"
 

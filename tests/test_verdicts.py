@@ -113,6 +113,18 @@ def test_unreached_seeds_make_it_a_rank_test() -> None:
     assert math.isnan(pair["ratio"])
 
 
+def test_one_unreached_seed_among_overlapping_times_proves_nothing() -> None:
+    mixed = [
+        make_record(make_cell(seed=seed, batch_size=64), examples_per_second=rate, accuracies=(0.9, accuracy))
+        for seed, (rate, accuracy) in enumerate(
+            [(13e3, 0.98), (7e3, 0.98), (12e3, 0.98), (7e3, 0.98), (7e3, 0.98), (7e3, 0.9)]
+        )
+    ]
+    pair = only_pair([*runs(10_000, 6), *mixed], "seconds_to_target")
+    assert (pair["method"], pair["verdict"]) == ("rank", "unresolved")
+    assert pair["ratio"] == pytest.approx(10 / 7, rel=0.01)
+
+
 def test_two_cells_that_never_reach_the_target_are_unresolved() -> None:
     never = [
         record
