@@ -26,7 +26,8 @@ check: $(READY)  ## style, types, known vulnerabilities
 	$(VENV)/bin/mypy
 	@$(PY) .ci/audit.py
 
-benchmark: $(READY)  ## the suite's own speed, beside plain PyTorch loops
+benchmark: $(READY)  ## fast beside plain PyTorch loops, in pairs of processes: about 20 minutes, on a quiet machine
+	$(PY) benchmarks/versus.py --data $${MNISTBENCH_DATA:-data}
 	$(PY) -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds
 
 constraints: $(READY)  ## freeze what is installed now into constraints.txt
