@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from mnistbench.cell import Cell
@@ -247,3 +248,8 @@ def _plain(value: Any) -> Any:
 def dump(record: CellRecord) -> str:
     """The record's file content."""
     return json.dumps(record.to_json(), allow_nan=False, ensure_ascii=False, indent=1)
+
+
+def utc_now() -> str:
+    """The time for people, as records write it; durations never come from it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

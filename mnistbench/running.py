@@ -13,9 +13,9 @@ from typing import Literal, NamedTuple
 
 from mnistbench import channel as messages
 from mnistbench.forkserver import ForkServer, kill_group
-from mnistbench.records import RESULTS, CellRecord, EpochMeasurement, Error, Status
+from mnistbench.records import RESULTS, CellRecord, EpochMeasurement, Error, Status, utc_now
 from mnistbench.redaction import redact
-from mnistbench.worker import STACK_SIGNAL, Began, Job, utc_now
+from mnistbench.worker import STACK_SIGNAL, Began, Job
 
 TAIL_BYTES = 16_384
 """What is kept of the output of a worker that prints a lot."""

@@ -15,9 +15,9 @@ from mnistbench.index import Known, known
 from mnistbench.interruption import Interruption
 from mnistbench.measurement import ProbeHistory
 from mnistbench.progress import Progress, duration
-from mnistbench.records import FAILURES, CellRecord, Data, Error
+from mnistbench.records import FAILURES, CellRecord, Data, Error, utc_now
 from mnistbench.results import ResultsFolder
-from mnistbench.worker import Job, utc_now
+from mnistbench.worker import Job
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from mnistbench.evaluation import confusion, evaluate, flops_per_example
 from mnistbench.kept_weights import KeptWeights
 from mnistbench.measurement import InterferenceMeter, Stopwatch, read_counters
 from mnistbench.probe import take_probe
-from mnistbench.records import CellRecord, EpochMeasurement, Error, Memory, Model, Noise, Timing
+from mnistbench.records import CellRecord, EpochMeasurement, Error, Memory, Model, Noise, Timing, utc_now
 from mnistbench.trainee import Trainee, make_trainee
 from mnistbench.warmup import choose, warm_up
 
@@ -46,8 +46,6 @@ def train_cell(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRe
         to record.
     """
     import torch
-
-    from mnistbench.worker import utc_now
 
     cell, started_at = job.cell, utc_now()
     device = torch.device(cell.device)
@@ -128,8 +126,6 @@ def train_cell(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRe
 def _one_epoch(
     trainee: Trainee, number: int, watch: Stopwatch, process_started: float, foreign: InterferenceMeter
 ) -> tuple[EpochMeasurement, Error | None]:
-    from mnistbench.worker import utc_now
-
     train_before, eval_before = watch["train"], watch["eval"]
     before = read_counters()
     with watch.region("train"):

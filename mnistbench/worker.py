@@ -14,13 +14,12 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mnistbench import channel as messages
 from mnistbench.cell import Cell
-from mnistbench.records import CellRecord, Data, EpochMeasurement, Error, Status
+from mnistbench.records import CellRecord, Data, EpochMeasurement, Error, Status, utc_now
 from mnistbench.redaction import redact
 
 if TYPE_CHECKING:
@@ -153,11 +152,6 @@ def environment_of(job: Job) -> Environment | None:
         return environment
     except Exception:
         return None
-
-
-def utc_now() -> str:
-    """The time for people, as records write it; durations never come from it."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def run_worker(channel: socket.socket, log: int, stack: int, alive: int) -> NoReturn:
