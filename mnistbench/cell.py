@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal
 
+from mnistbench.typed import read_typed
+
 SETTINGS_VERSION = 1
 """Goes up when a default changes its meaning, so that an old `cell_id` never names a new experiment."""
 
@@ -137,7 +139,7 @@ class Cell:
         """Read back what `to_json` wrote.
 
         Raises:
-            KeyError, TypeError, AttributeError: if something is missing or of another shape.
+            KeyError, TypeError, AttributeError, ValueError: if something is missing or of another shape.
         """
         execution = dict(plain["execution"])
         return cls(
@@ -149,7 +151,7 @@ class Cell:
             device=plain["device"],
             seed=plain["seed"],
             repeat=plain["repeat"],
-            training=Training(**plain["training"]),
+            training=read_typed(Training, plain["training"], "training"),
             execution=Component.from_json({"name": execution.pop("profile"), **execution}),
         )
 

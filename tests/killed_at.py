@@ -1,0 +1,124 @@
+"""Runs that are killed with -9 at a write boundary; `test_faults.py` tells this script which, one line of JSON a run.
+
+The boundaries lie where every writer must pass: before and after each fsync and each rename; with a mirror, before and
+after each line of its journal and each call that writes to MLflow. At every other fsync of a file, the file is first
+cut in half, as a power cut may leave it. Runs are forked off after all imports, which take longer than all the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import signal
+import stat
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from mnistbench import datasets, reproducibility  # noqa: F401
+from mnistbench.executors import InlineExecutor
+from mnistbench.grid import Grid
+from mnistbench.runner import run_grid
+from mnistbench.tracking.journal import Journal
+
+GRID = """
+name: faults
+dataset: {name: sum3, rows: 100}
+architectures: [mlp]
+optimizers: [sgd]
+batch_sizes: [8, 16]
+devices: [cpu]
+seeds: [0]
+twins: 0
+training: {epochs: 1, save_model: last}
+"""
+
+
+FSYNC = os.fsync
+
+
+class Boundaries:
+    """Counts write boundaries, and dies at one of them (0: at none)."""
+
+    def __init__(self, fatal: int) -> None:
+        self.count = 0
+        self.fatal = fatal
+
+    def passed(self) -> None:
+        self.count += 1
+        if self.count == self.fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            if function is FSYNC and self.count + 1 == self.fatal and self.fatal % 2:
+                cut_in_half(arguments[0])
+            self.passed()
+            result = function(*arguments, **options)
+            self.passed()
+            return result
+
+        return wrapped
+
+
+def cut_in_half(descriptor: int) -> None:
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode) and os.get_inheritable(descriptor) is False:
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, found.st_size // 2)
+
+
+def run(grid: Grid, folder: str, fatal: int, database: str | None) -> int:
+    """Run the grid; returns the number of boundaries that were passed: those of the mirror if there is one."""
+    boundaries = Boundaries(fatal)
+    if database is None:
+        for name in ("fsync", "replace", "rename"):
+            setattr(os, name, boundaries.around(getattr(os, name)))
+    else:
+        from mlflow import MlflowClient
+
+        for name in ("create_run", "log_batch", "log_text", "log_artifacts", "set_terminated"):
+            setattr(MlflowClient, name, boundaries.around(getattr(MlflowClient, name)))
+        Journal._append = boundaries.around(Journal._append)  # type: ignore[method-assign]
+    summary = run_grid(
+        grid,
+        only=["batch_size=8"] if database else [],
+        out=folder,
+        tracking=database is not None,
+        tracking_uri=database and f"sqlite:///{database}",
+        executor=InlineExecutor(train="stand_ins:quick"),
+    )
+    assert summary.exit_code == 0 and summary.left == 0 and summary.not_mirrored == 0, summary
+    return boundaries.count
+
+
+def main() -> None:
+    grid = Grid.from_text(GRID)
+    grid.cells(datasets.prepare(grid.dataset).component, 70, ["cpu"])
+    if "--mirror" in sys.argv:
+        importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
+
+    for line in sys.stdin:
+        asked = json.loads(line)
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                os.write(writing, str(run(grid, **asked)).encode())
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            os._exit(status)
+        os.close(writing)
+        _, ended = os.waitpid(child, 0)
+        with os.fdopen(reading) as pipe:
+            passed = pipe.read()
+        print(json.dumps({"code": os.waitstatus_to_exitcode(ended), "passed": int(passed or 0)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

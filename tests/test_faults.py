@@ -1,0 +1,377 @@
+"""Faults that are made to happen to a whole run: kills at every write and at any time, Ctrl-C, two runners, the clock.
+
+docs/reliability.md says which fault is held by which test.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from killed_at import GRID
+
+from mnistbench import datasets
+from mnistbench.errors import UserError
+from mnistbench.executors import InlineExecutor, ProcessExecutor
+from mnistbench.grid import Grid
+from mnistbench.progress import Silent
+from mnistbench.records import CellRecord
+from mnistbench.results import ResultsFolder, read_record
+from mnistbench.runner import RunSummary, run_grid
+from mnistbench.worker import Job
+
+ROOT = Path(__file__).parents[1]
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the runs below inherit."""
+    monkeypatch.setenv("MNISTBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(TESTS)]))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+# kill -9 at every write boundary
+
+
+Run = Callable[..., dict[str, int]]
+
+
+@pytest.fixture
+def killed_at(tmp_path: Path, environment: None, request: pytest.FixtureRequest) -> Iterator[Run]:
+    """Run the grid of killed_at.py, and die at the boundary given."""
+    process = subprocess.Popen(
+        [sys.executable, str(TESTS / "killed_at.py"), *request.param],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    asking, answers = process.stdin, process.stdout
+
+    def run(folder: Path, fatal: int = 0, database: Path | None = None) -> dict[str, int]:
+        asked = {"folder": str(folder), "fatal": fatal, "database": database and str(database)}
+        print(json.dumps(asked), file=asking, flush=True)
+        answer: dict[str, int] = json.loads(answers.readline())
+        return answer
+
+    yield run
+    asking.close()
+    process.wait()
+
+
+@pytest.mark.parametrize("killed_at", [()], indirect=True, ids=["records"])
+def test_a_kill_at_any_write_boundary_loses_nothing_and_doubles_nothing(killed_at: Run, tmp_path: Path) -> None:
+    """The rerun finishes the grid: whole records, each cell once, weights where their record says, no left-overs."""
+    boundaries = killed_at(tmp_path / "count")["passed"]
+    assert boundaries > 40
+    for fatal in range(1, boundaries + 1):
+        folder = tmp_path / f"at{fatal}"
+        assert killed_at(folder, fatal)["code"] == -signal.SIGKILL, f"boundary {fatal}"
+        before = whole_records(folder)
+        assert killed_at(folder)["code"] == 0, f"rerun after boundary {fatal}"
+        after = whole_records(folder)
+        assert len(after) == 2, f"boundary {fatal}"
+        assert before.items() <= after.items(), f"boundary {fatal}: a record was lost or made again"
+        assert ResultsFolder(folder).attempts() == []
+        for record in ResultsFolder(folder).records():
+            assert record.model is not None
+            assert [(folder / name).read_bytes() for name in record.model.weights] == [b"weights"]
+        assert sorted(path.name for path in (folder / "models").iterdir()) == sorted(after.values())
+        assert not list(folder.rglob("*.part"))
+
+
+@pytest.mark.parametrize("killed_at", [("--mirror",)], indirect=True, ids=["mirror"])
+def test_a_kill_at_any_write_of_the_mirror_leaves_each_record_there_once(killed_at: Run, tmp_path: Path) -> None:
+    """Runs that were left open are found again, filled and ended."""
+    template = tmp_path / "template.db"
+    assert killed_at(tmp_path / "first", database=template)["code"] == 0  # migrates the database, which takes seconds
+    forget_runs(template)
+    boundaries = killed_at(tmp_path / "count", database=copy(template, tmp_path / "count.db"))["passed"]
+    assert boundaries > 15
+    for fatal in range(1, boundaries + 1):
+        folder, database = tmp_path / f"at{fatal}", copy(template, tmp_path / f"at{fatal}.db")
+        assert killed_at(folder, fatal, database)["code"] == -signal.SIGKILL, f"boundary {fatal}"
+        before = whole_records(folder)
+        assert killed_at(folder, database=database)["code"] == 0, f"rerun after boundary {fatal}"
+        after = whole_records(folder)
+        assert before.items() <= after.items()
+        assert mirrored(database) == {record_id: ["FINISHED"] for record_id in after.values()}, f"boundary {fatal}"
+
+
+def whole_records(folder: Path) -> dict[str, str]:
+    """cell_id -> record_id of every file in cells/, each of which must be a whole record."""
+    found = [read_record(path) for path in (folder / "cells").glob("*.json")]
+    assert all(isinstance(record, CellRecord) for record in found), found
+    return {record.cell_id: record.record_id for record in found if isinstance(record, CellRecord)}
+
+
+def copy(database: Path, target: Path) -> Path:
+    shutil.copy(database, target)
+    return target
+
+
+def forget_runs(database: Path) -> None:
+    connection = sqlite3.connect(database)
+    with connection:
+        for table in ("latest_metrics", "metrics", "params", "tags", "runs", "experiment_tags"):
+            connection.execute(f"DELETE FROM {table}")
+        connection.execute("DELETE FROM experiments WHERE name = 'faults'")
+    connection.close()
+
+
+def mirrored(database: Path) -> dict[str, list[str]]:
+    """record_id -> statuses of its runs on the server."""
+    connection = sqlite3.connect(database)
+    rows = connection.execute(
+        "SELECT tags.value, runs.status FROM tags JOIN runs USING (run_uuid)"
+        " WHERE tags.key LIKE '%record_id' AND runs.lifecycle_stage = 'active'"
+    ).fetchall()
+    connection.close()
+    found: dict[str, list[str]] = {}
+    for record_id, status in rows:
+        found.setdefault(record_id, []).append(status)
+    return found
+
+
+# kill -9 at any time, Ctrl-C, SIGTERM, two runners
+
+
+SCRIPT = """
+import json, sys
+from mnistbench.executors import ProcessExecutor
+from mnistbench.grid import Grid
+from mnistbench.progress import Silent
+from mnistbench.runner import run_grid
+
+folder, train, text = sys.argv[1:]
+
+
+class Tell(Silent):
+    def epoch(self, job, measurement):
+        (pid,) = [worker.pid for worker in executor._running]
+        servers = [server._process.pid for server in executor._servers.values()]
+        print(json.dumps({"worker": pid, "servers": servers}), flush=True)
+
+
+executor = ProcessExecutor(train=f"stand_ins:{train}", preload=("without_torch",))
+summary = run_grid(
+    Grid.from_text(text), out=folder, tracking=False, executor=executor, progress=Tell(),
+    write_report=lambda results: results.report_file.write_text("the report"),
+)
+sys.exit(summary.exit_code)
+"""
+
+
+class Runner:
+    """A runner in a process of its own, as a terminal would start it."""
+
+    def __init__(self, folder: Path, train: str, seeds: int = 2) -> None:
+        text = GRID.replace("seeds: [0]", f"seeds: {list(range(seeds))}")
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(folder), train, text],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def first_epoch(self) -> list[int]:
+        """Wait until a cell has trained an epoch; returns the ids of all processes below the runner."""
+        assert self.process.stdout is not None
+        told = json.loads(self.process.stdout.readline())
+        return [told["worker"], *told["servers"]]
+
+    def ctrl_c(self) -> None:
+        """As the terminal does it: to the whole group in the foreground."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def end(self, seconds: float = 60.0) -> tuple[int, str]:
+        output, errors = self.process.communicate(timeout=seconds)
+        return self.process.returncode, output + errors
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> ResultsFolder:
+    return ResultsFolder(tmp_path / "results" / "faults")
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    """Gone, or a corpse that nobody in this container collects."""
+    deadline = time.monotonic() + 10
+    while alive := [pid for pid in pids if is_alive(pid)]:
+        assert time.monotonic() < deadline, f"still there: {alive}"
+        time.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_one_signal_ends_the_present_cell_and_writes_the_report(
+    folder: ResultsFolder, number: signal.Signals, code: int
+) -> None:
+    runner = Runner(folder.path, "sleep")
+    below = runner.first_epoch()
+    if number == signal.SIGINT:
+        runner.ctrl_c()
+    else:
+        runner.process.send_signal(number)
+    ended, output = runner.end()
+    assert ended == code, output
+    assert "once more to leave at once" in output
+    (record,) = folder.records()
+    assert record.status == "killed"
+    assert record.error is not None
+    assert record.error.message == f"stopped by {'Ctrl-C' if number == signal.SIGINT else 'SIGTERM'}"
+    assert len(record.epochs) == 1
+    assert folder.report_file.read_text() == "the report"
+    wait_until_gone(below)
+
+
+def test_a_second_ctrl_c_leaves_at_once(folder: ResultsFolder) -> None:
+    """Even while the report hangs; nothing is left half-written, nobody is left behind."""
+    runner = Runner(folder.path, "sleep")
+    below = runner.first_epoch()
+    os.mkfifo(folder.report_file)  # whoever writes the report blocks until somebody reads it
+    runner.ctrl_c()
+    deadline = time.monotonic() + 30
+    while not folder.records():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert runner.process.poll() is None
+    runner.ctrl_c()
+    ended, _ = runner.end(seconds=10)
+    assert ended == 130
+    assert [record.status for record in folder.records()] == ["killed"]
+    wait_until_gone(below)
+
+
+def test_nobody_outlives_a_runner_that_was_killed(folder: ResultsFolder) -> None:
+    runner = Runner(folder.path, "sleep")
+    below = runner.first_epoch()
+    assert all(is_alive(pid) for pid in below)
+    runner.process.kill()
+    runner.process.communicate()
+    wait_until_gone(below)
+    assert folder.records() == []
+    with folder.lock():  # a dead one's lock does not block
+        pass
+
+
+def test_kills_at_random_times_lose_nothing(folder: ResultsFolder) -> None:
+    """Until the grid is complete; each cell has one record, and none was made again."""
+    seed = random.randrange(10**6)
+    chance = random.Random(seed)
+    stored: dict[str, str] = {}
+    for _ in range(4):
+        runner = Runner(folder.path, "quick", seeds=40)
+        runner.first_epoch()
+        time.sleep(chance.uniform(0.0, 0.4))
+        runner.process.kill()
+        runner.process.communicate()
+        now = whole_records(folder.path)
+        assert stored.items() <= now.items(), f"seed {seed}"
+        stored = now
+    ended, output = Runner(folder.path, "quick", seeds=40).end()
+    assert ended == 0, output
+    assert stored.items() <= whole_records(folder.path).items(), f"seed {seed}"
+    assert len(folder.records()) == 80, f"seed {seed}"
+    assert folder.attempts() == []
+
+
+def test_a_second_runner_is_told_who_holds_the_folder_and_leaves(folder: ResultsFolder) -> None:
+    first = Runner(folder.path, "sleep")
+    try:
+        first.first_epoch()
+        before = sorted(path.name for path in folder.path.rglob("*"))
+        code, output = Runner(folder.path, "quick").end()
+        assert code != 0
+        assert f"is in use by process {first.process.pid}, since 2" in output
+        assert sorted(path.name for path in folder.path.rglob("*")) == before
+    finally:
+        first.ctrl_c()
+        first.end()
+
+
+# the disk and the clock
+
+
+def run_here(folder: ResultsFolder, **options: Any) -> RunSummary:
+    return run_grid(Grid.from_text(GRID), out=folder.path, tracking=False, **options)
+
+
+def test_a_disk_that_fills_up_ends_the_run_clearly_and_the_rerun_goes_on(
+    folder: ResultsFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each write in turn."""
+    datasets.prepare(Grid.from_text(GRID).dataset)
+    number = 0
+    for number in range(1, 40):
+        calls = iter(range(1, 1000))
+
+        def full(descriptor: int, calls: Iterator[int] = calls, number: int = number) -> None:
+            if next(calls) == number:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", full)
+            try:
+                run_here(folder, executor=InlineExecutor(train="stand_ins:quick"))
+            except UserError as error:
+                assert re.search(r"cannot write .*No space left on device.*run again to go on", str(error))
+            else:
+                break
+        whole_records(folder.path)
+    assert 5 < number < 39
+    assert len(folder.records()) == 2
+    assert folder.attempts() == []
+
+
+def test_a_results_folder_that_vanishes_ends_the_run_clearly(folder: ResultsFolder) -> None:
+    class Vanishing(Silent):
+        def started(self, job: Job) -> None:
+            shutil.rmtree(folder.path)
+
+    with pytest.raises(UserError, match=r"cannot write .*No such file or directory"):
+        run_here(folder, executor=InlineExecutor(train="stand_ins:quick"), progress=Vanishing())
+    assert not folder.cells.exists()
+
+
+def test_a_jump_of_the_clock_changes_no_duration(folder: ResultsFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wall clock goes an hour ahead each time anybody looks; training is real."""
+    hours = iter(range(1, 10**9))
+    monkeypatch.setattr(time, "time", lambda: 3600.0 * next(hours))
+    assert run_here(folder, executor=InlineExecutor()).exit_code == 0
+    for record in folder.records():
+        assert record.timing is not None
+        assert 0 < record.timing.train_seconds <= record.timing.wall_seconds < 3600
+        assert all(0 < epoch.train_seconds < 3600 for epoch in record.epochs)
+
+
+def test_a_jump_of_the_clock_is_no_timeout(folder: ResultsFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    hours = iter(range(1, 10**9))
+    monkeypatch.setattr(time, "time", lambda: 3600.0 * next(hours))
+    executor = ProcessExecutor(train="stand_ins:quick", preload=("without_torch",))
+    summary = run_here(folder, executor=executor, timeout_seconds=300)
+    assert summary.counts == {"finished": 2}
