@@ -178,10 +178,11 @@ def _verdict(study: Study) -> list[str]:
 
 
 def _banners(study: Study) -> list[tuple[str, bool]]:
+    """Warnings, and whether each is to be loud: the data asked for were not the data used, which is said first."""
     if study.frame.empty:
         return []
     loud = bool(study.frame["fallback"].fillna(False).any())
-    said = [(text, loud and "fallback" in text.lower()) for text in analysis.banners(study.frame)]
+    said = [(text, loud and place == 0) for place, text in enumerate(analysis.banners(study.frame))]
     if study.unread:
         said.append((f"{plural(len(study.unread), 'file')} could not be read as a record and were set aside.", False))
     return said

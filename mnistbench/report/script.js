@@ -27,7 +27,7 @@ function csvCell(_data, _row, _column, node) {
 
 function button(extend, text, table) {
   return {
-    extend, text, title: null, filename: table.id, fieldSeparator: ",", fieldBoundary: '"', header: true, footer: false,
+    extend, text, title: null, messageTop: null, messageBottom: null, filename: table.id, fieldSeparator: ",", fieldBoundary: '"', header: true, footer: false,
     exportOptions: { columns: ":visible", format: { body: csvCell, header: (_d, _c, node) => node.dataset.title } },
   };
 }
@@ -92,12 +92,16 @@ for (const table of document.querySelectorAll("main table")) {
   if (!details) enhance(table);
   else details.addEventListener("toggle", () => details.open && enhance(table));
 }
-addEventListener("beforeprint", () => {
-  for (const api of DataTable.tables({ api: true }).toArray()) {
-    const shown = new DataTable.Api(api);
-    if (shown.page.info().recordsDisplay <= 200) shown.page.len(-1).draw();
+
+// On paper nobody turns pages.
+function pageLength(rows) {
+  for (const table of DataTable.tables()) {
+    const api = new DataTable.Api(table);
+    if (api.settings()[0].oFeatures.bPaginate && api.rows().count() <= 200) api.page.len(rows).draw();
   }
-});
+}
+addEventListener("beforeprint", () => pageLength(-1));
+addEventListener("afterprint", () => pageLength(15));
 
 // A download is gzip inside a link; where the browser can, it is handed over unpacked.
 for (const link of document.querySelectorAll("a[data-unpacked]")) {

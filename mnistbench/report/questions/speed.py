@@ -89,7 +89,7 @@ def time(study: Study) -> Section:
                 Column("error_high", "highest seed", "percent"),
                 Column("n", "seeds", "count"),
             ],
-            name=f"pareto{suffix}",
+            name=f"pareto-table{suffix}",
             caption="The Pareto front: nothing is both faster and better",
         )
         drawable = rows[(rows["seconds"] > 0) & (rows["error"] > 0)]
@@ -139,7 +139,7 @@ def devices(study: Study) -> Section:
                 Column("verdict", "verdict", "tag", filtered=True),
                 Column("reason", "why no verdict", "long"),
             ],
-            name=f"speed-ups{suffix}",
+            name=f"speed-ups-table{suffix}",
             caption="Speed-up of the device over the baseline",
         )
         parts.append(
@@ -229,7 +229,7 @@ def levers(study: Study) -> Section:
                 Column("verdict", "verdict", "tag", filtered=True),
                 Column("reason", "why no verdict", "long"),
             ],
-            name=f"levers{suffix}",
+            name=f"levers-table{suffix}",
             caption="Throughput with the lever over the bare profile",
         )
         parts.append(Part(heading, charts=charts[:MOST_PANELS], table=shown, disclosed=bool(charts)))
