@@ -409,7 +409,7 @@ def test_a_folder_in_use_is_not_mirrored_beside_its_runner(uri: str, results: Re
 # Faults
 
 
-BOUNDARIES = ["create_run", "log_batch", "log_text", "set_terminated"]
+BOUNDARIES = ["create_run", "log_batch", "_log_record", "set_terminated"]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -434,7 +434,8 @@ def _die_at(call: str, when: str, uri: str, results: ResultsFolder) -> None:
     """Mirror, and kill this process at the second cell's call. Its database was not opened before the fork."""
     from mlflow import MlflowClient
 
-    real = getattr(MlflowClient, call)
+    owner = Server if call == "_log_record" else MlflowClient
+    real = getattr(owner, call)
     seen: list[str] = []
 
     def dying(self: object, *args: object, **kwargs: object) -> object:
@@ -447,13 +448,28 @@ def _die_at(call: str, when: str, uri: str, results: ResultsFolder) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return answer
 
-    setattr(MlflowClient, call, dying)
+    setattr(owner, call, dying)
     try:
         mirror = Mirror(uri, results, "quick")
         for record in results.records():
             mirror.write(record)
     finally:
         os._exit(1)
+
+
+def test_a_run_that_a_server_made_too_late_is_deleted_by_the_next_sync(uri: str, results: ResultsFolder) -> None:
+    """The first attempt to create it hung, sync made another, and then the first was carried out after all."""
+    (record,) = filled(results, 1)
+    prepare(uri)
+    server = Server(uri, "quick")
+    Journal.read(results.mirrored_file, server.key).intend(record.record_id)
+    assert sync(results, uri).mirrored == 1
+    (kept,) = runs(uri)
+    server.create_run(record)
+    assert len(runs(uri)) == 2
+    assert sync(results, uri).already == 1
+    assert [run.info.run_id for run in runs(uri)] == [kept.info.run_id]
+    assert not Journal.read(results.mirrored_file, server.key).doubtful
 
 
 def test_a_run_whose_record_is_gone_is_closed_as_killed(uri: str, results: ResultsFolder) -> None:

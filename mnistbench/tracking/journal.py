@@ -27,6 +27,8 @@ class Journal:
         done: record_id to run_id of complete runs.
         open: record_ids of runs that may have been created.
         created: record_id to run_id of runs that are known to be there, whole or not.
+        doubtful: done, but created after an earlier attempt to create it failed or hung: a server may carry out even
+            that one, late, so that there are two.
     """
 
     path: Path
@@ -35,6 +37,7 @@ class Journal:
     done: dict[str, str] = field(default_factory=dict)
     open: set[str] = field(default_factory=set)
     created: dict[str, str] = field(default_factory=dict)
+    doubtful: set[str] = field(default_factory=set)
 
     @classmethod
     def read(cls, path: Path, experiment_key: str, place: str = "") -> Journal:
@@ -47,8 +50,7 @@ class Journal:
             if not isinstance(record_id, str):
                 continue
             if isinstance(run_id, str):
-                journal.done[record_id] = run_id
-                journal.open.discard(record_id)
+                journal._set_done(record_id, run_id, line.get("doubtful") is True)
             elif record_id not in journal.done:
                 journal.open.add(record_id)
         return journal
@@ -58,13 +60,17 @@ class Journal:
         self.open.add(record_id)
         self._append(record_id=record_id)
 
-    def complete(self, record_id: str, run_id: str) -> None:
+    def complete(self, record_id: str, run_id: str, *, doubtful: bool = False) -> None:
         """Say that the record's run is whole."""
-        self._append(record_id=record_id, run_id=run_id)
+        self._append(record_id=record_id, run_id=run_id, **({"doubtful": True} if doubtful else {}))
+        self._set_done(record_id, run_id, doubtful)
+
+    def _set_done(self, record_id: str, run_id: str, doubtful: bool) -> None:
         self.done[record_id] = run_id
         self.open.discard(record_id)
+        (self.doubtful.add if doubtful else self.doubtful.discard)(record_id)
 
-    def _append(self, **what: str) -> None:
+    def _append(self, **what: str | bool) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         line = (
             json.dumps({"version": VERSION, "experiment": self.experiment_key, "place": self.place, **what, "at": now})

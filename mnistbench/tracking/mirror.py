@@ -159,11 +159,10 @@ class Mirror:
         """Look up what may be on the server without this folder's journal saying that it is complete."""
         server, journal = self._reached()
         ids = {record.record_id for record in records}
-        unknown = [item for item in records if item.record_id not in journal.done]
+        unknown = [item for item in records if item.record_id not in journal.done or item.record_id in journal.doubtful]
 
         def look_up() -> None:
-            server.doubt(record for record in unknown if record.record_id in journal.open)
-            for record_id, run in server.runs_of(unknown).items():
+            for record_id, run in server.runs_of(unknown, journal.done.values()).items():
                 if run.whole:
                     journal.complete(record_id, run.run_id)
                 else:
@@ -182,12 +181,13 @@ class Mirror:
                 found = None
                 if record.record_id in journal.open:
                     found = server.runs_of([record]).get(record.record_id)
+                    server.doubtful[record.record_id] = record
                 else:
                     journal.intend(record.record_id)
                 run_id = found.run_id if found else server.create_or_find_run(record)
                 journal.created[record.record_id] = run_id
             server.fill_run(run_id, record, self._results.models / record.record_id)
-            journal.complete(record.record_id, run_id)
+            journal.complete(record.record_id, run_id, doubtful=record.record_id in server.doubtful)
             self._mirrored.add(record.record_id)
 
         return record.record_id in journal.done or self._attempt(mirror, self._wait_seconds)

@@ -61,6 +61,7 @@ class Server:
     Attributes:
         key: names the experiment for good, whatever address its server is reached at; a database that was deleted and
             made again has another.
+        doubtful: records, by record_id, that were created after an earlier attempt failed or hung.
         given_up: set by whoever stopped waiting, so that a call that hung does not go on behind its back.
     """
 
@@ -82,7 +83,7 @@ class Server:
         self.given_up = threading.Event()
         self._client: MlflowClient = MlflowClient(tracking_uri=uri)
         self._artifacts = None if path is None else path.parent / "mlruns"
-        self._doubtful: list[CellRecord] = []
+        self.doubtful: dict[str, CellRecord] = {}
         self._folders: dict[str, Path] = {}
         self._experiment = self._find_experiment(experiment, create)
         self.key = f"{self._experiment.experiment_id}-{self._experiment.creation_time}"
@@ -105,7 +106,7 @@ class Server:
         try:
             return self.create_run(record)
         except Exception:
-            self.doubt([record])
+            self.doubtful[record.record_id] = record
             time.sleep(PAUSE_SECONDS)
             self._go_on()
             found = self.runs_of([record]).get(record.record_id)
@@ -163,14 +164,9 @@ class Server:
                 self._client.delete_run(double.run_id)
         return {record_id: runs[0] for record_id, runs in found.items()}
 
-    def doubt(self, records: Iterable[CellRecord]) -> None:
-        """Note records that a creation, failed or given up, may still give a run: a server can answer too late."""
-        self._doubtful.extend(records)
-
     def settle_doubts(self, done: Iterable[str]) -> None:
         """Look again at the records in doubt, and delete their second runs."""
-        doubtful, self._doubtful = self._doubtful, []
-        self.runs_of(doubtful, done)
+        self.runs_of(list(self.doubtful.values()), done)
 
     def close_as_killed(self, record_id: str) -> str:
         """Close the run that was begun for a record which no longer exists; its id, or "" if there is none."""
