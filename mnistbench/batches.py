@@ -86,7 +86,8 @@ class LoaderBatches:
         """See `Batches`."""
         from torch.utils.data import DataLoader
 
-        order = order_of_examples(self.examples, self.seed, number, shuffle=self.shuffle)
+        shuffle = self.shuffle and self.batch_size < self.examples
+        order = order_of_examples(self.examples, self.seed, number, shuffle=shuffle)
         loader: Any = DataLoader(
             self._dataset,  # type: ignore[arg-type]
             batch_size=self.batch_size,

@@ -5,6 +5,7 @@ It shares no code with the paths it judges, on purpose: what it computes can be 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -77,7 +78,7 @@ class Reference:
         self._order = order
         self._loss = loss
         self._normalize = normalize
-        self._fresh_optimizer = optimizer.state_dict()
+        self._fresh_optimizer = copy.deepcopy(optimizer.state_dict())  # AdaGrad has its sums from the start
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """As `TrainingPath`."""
@@ -89,12 +90,12 @@ class Reference:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """As `TrainingPath`."""
         self.model.load_state_dict(dict(state))
-        self.optimizer.load_state_dict(self._fresh_optimizer)
+        self.optimizer.load_state_dict(copy.deepcopy(self._fresh_optimizer))
 
     def gradients(self, batch: Batch) -> list[Tensor]:
         """As `TrainingPath`."""
         self.model.zero_grad(set_to_none=True)
-        self._mean_loss(batch).backward()  # type: ignore[no-untyped-call]
+        self._mean_loss(batch).backward()
         return [
             torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
             for parameter in trainable(self.model)
@@ -110,7 +111,7 @@ class Reference:
         """As `TrainingPath`."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = self._mean_loss(batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self._update(lr)
         return loss.item()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,17 @@ from mnistbench import gates, masks
 from mnistbench.arrays import Arrays, DataSpec
 from mnistbench.cache import write_entry
 from mnistbench.cell import Cell, Component, Training
-from mnistbench.equivalence import check, compare, is_reference, make_reference, verdict
+from mnistbench.equivalence import check, check_job, compare, is_reference, make_reference, verdict
 from mnistbench.execution import levers_of, plain
 from mnistbench.gates import Finding
 from mnistbench.idx import read_idx
+from mnistbench.optimizers import OPTIMIZERS
+from mnistbench.records import Data
 from mnistbench.reference import Batch, Reference, TrainingPath, trainable
+from mnistbench.steps.written import WrittenStep
+from mnistbench.trainee import make_trainee
+from mnistbench.warmup import choose
+from mnistbench.worker import Job
 
 EXAMPLES, BATCH_SIZE, CHUNK = 600, 128, 48
 FAST = levers_of(Component(name="fast")).to_json()
@@ -46,7 +53,11 @@ def data(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+SMALL: dict[str, dict[str, Any]] = {"cnn": {"channels": [8, 16]}, "resnet": {"width": 4}, "mlp": {"hidden": [64, 32]}}
+
+
 def cell_of(architecture: str = "lenet5", optimizer: str = "adam", **options: Any) -> Cell:
+    options = {**SMALL.get(architecture, {}), **options}
     return Cell(
         dataset=Component(name="mnist"),
         architecture=Component(name=architecture, options=options),
@@ -187,6 +198,16 @@ class ChannelsLast(Sound):
         return super().as_floats(inputs, dtype).contiguous(memory_format=torch.channels_last)
 
 
+class GradientsInAnotherLayout(Sound):
+    """A whole step whose update reads the right gradients in the wrong order."""
+
+    def train_step(self, batch: Batch, lr: float) -> float:
+        with torch.no_grad():
+            loss = self._mean_loss(batch).item()
+        self.apply([each.flatten().roll(1).view_as(each) for each in self.gradients(batch)], lr)
+        return loss
+
+
 class LearningRateBakedIn(Sound):
     """A captured update that never sees the schedule."""
 
@@ -246,6 +267,7 @@ def test_networks_with_batch_norm_pass(architecture: str, data: Path) -> None:
         (ShiftedLabels, "G0 other labels in epoch 1"),
         (LabelsShiftedLate, "G1 gradient"),
         (TF32LeftOn, "G1 gradient"),
+        (GradientsInAnotherLayout, "G3 first update"),
         (LearningRateBakedIn, "G2 update"),
         (MomentumKept, "G3 loss"),
     ],
@@ -260,13 +282,13 @@ def test_planted_faults_fail(fault: type[Reference], gate: str, architecture: st
     [(FrozenMask, "masks repeated between gradients"), (MaskSharedByChunks, "masks' scatter")],
 )
 def test_faults_of_masks_fail(fault: type[Reference], gate: str, data: Path) -> None:
-    found = failures(fault, cell_of("cnn", channels=[4, 8]), data)
+    found = failures(fault, cell_of("cnn"), data)
     assert gate in found
     assert all(each.startswith("masks") for each in found)
 
 
 def test_another_keep_rate_fails(data: Path) -> None:
-    cell = cell_of("cnn", channels=[4, 8], dropout=0.25)
+    cell = cell_of("cnn", dropout=0.25)
 
     def make(prepare: Callable[[nn.Module], None]) -> TrainingPath:
         path = make_reference(cell, data, prepare=prepare)
@@ -280,7 +302,7 @@ def test_another_keep_rate_fails(data: Path) -> None:
 
 
 def test_random_slopes_pass_like_masks(data: Path) -> None:
-    cell = cell_of("mlp", "sgd", activation="rrelu", hidden=[32])
+    cell = cell_of("mlp", "sgd", activation="rrelu")
     findings, random = compare(cell, FAST, data, maker(Chunked, cell, data))
     assert verdict(findings, "fp32", random=random) == "equivalent up to masks"
 
@@ -307,6 +329,90 @@ def test_a_loss_that_is_no_number_fails(data: Path) -> None:
             return float("nan")
 
     assert failures(NoNumber, cell_of("mlp"), data) == ["G3 loss"]
+
+
+def answer_of(cell: Cell, data: Path) -> str:
+    """What a record says of the path that `train_cell` would time."""
+    job = Job(cell=cell, record_id="a", data_directory=str(data), data=Data(sha256="0"))
+    return check_job(job, choose(job, make_trainee(job, torch.device("cpu"))).levers)
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MNISTBENCH_CACHE", str(tmp_path))
+
+
+@pytest.mark.usefixtures("empty_cache")
+@pytest.mark.parametrize(
+    ("architecture", "options", "answer"),
+    [
+        ("mlp", {}, "passed"),
+        ("mlp", {"activation": "prelu"}, "passed"),
+        ("mlp", {"activation": "rrelu"}, "equivalent up to masks"),
+        ("lenet5", {}, "passed"),
+        ("lenet5", {"activation": "sigmoid", "pool": "average", "init": "xavier"}, "passed"),
+        ("lenet5", {"activation": "tanh", "pool": "max"}, "passed"),
+        ("cnn", {}, "equivalent up to masks"),
+        ("cnn", {"dropout": 0.0, "head": "log_softmax"}, "passed"),
+        ("resnet", {}, "passed"),
+        ("logistic", {}, "passed"),
+        ("speedrun", {"channels": [8, 16]}, "passed"),
+    ],
+)
+def test_the_fast_path_of_each_network_passes(
+    architecture: str, options: dict[str, Any], answer: str, data: Path
+) -> None:
+    assert answer_of(cell_of(architecture, "sgd", **options), data) == answer
+
+
+@pytest.mark.usefixtures("empty_cache")
+@pytest.mark.parametrize(
+    ("which", "fixed"), [(0, {}), (-1, {}), (-1, {"fold": "no"}), (-1, {"fold": "no", "pool": "nchw", "input": "nchw"})]
+)
+def test_whatever_kernels_a_tuning_may_choose_pass(which: int, fixed: dict[str, str], data: Path) -> None:
+    """Gradients in another memory layout than their weights would make fused optimizers err in silence."""
+    cell = cell_of("cnn", "adam", channels=[4, 8, 8], dropout=0.0)
+    job = Job(cell=cell, record_id="a", data_directory=str(data), data=Data(sha256="0"))
+    trainee = make_trainee(job, torch.device("cpu"))
+    assert isinstance(trainee.step, WrittenStep)
+    kernels = []
+    for block in trainee.step.blocks:
+        chosen = {key: values[which] for key, values in block.choices().items()}
+        kernels.append({**chosen, **{key: value for key, value in fixed.items() if key in chosen}})
+    assert check_job(job, replace(trainee.levers, chunk=CHUNK, kernels=kernels)) == "passed"
+
+
+@pytest.mark.usefixtures("empty_cache")
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_fast_path_of_each_optimizer_passes(optimizer: str, data: Path) -> None:
+    assert answer_of(cell_of("mlp", optimizer), data) == "passed"
+
+
+@pytest.mark.usefixtures("empty_cache")
+@pytest.mark.parametrize(
+    ("changes", "answer"),
+    [
+        ({"optimizer": Component(name="sgd", options={"lr": 0.1, "momentum": 0.9, "nesterov": True})}, "passed"),
+        ({"optimizer": Component(name="sgd", options={"lr": 0.1, "weight_decay": 1e-3})}, "passed"),
+        ({"schedule": Component(name="one_cycle")}, "passed"),
+        ({"batch_size": EXAMPLES}, "passed"),
+        ({"dataset": Component(name="mnist", options={"normalize": True})}, "passed"),
+        ({"training": Training(epochs=1, validation_examples=100)}, "passed"),
+        ({"training": Training(epochs=1, shuffle=False)}, "passed"),
+        ({"training": Training(epochs=1, loss="mse")}, "passed"),
+        ({"execution": Component(name="fast", options={"chunk": CHUNK})}, "passed"),
+        ({"execution": Component(name="fast", options={"data": "loader"})}, "passed"),
+        (
+            {"execution": Component(name="fast", options={"step": "autograd", "memory_format": "channels_last"})},
+            "passed",
+        ),
+        ({"execution": Component(name="fast", options={"precision": "bf16"})}, "outcome untested"),
+        ({"execution": Component(name="plain", options={"data": "resident"})}, "passed"),
+        ({"execution": Component(name="plain")}, "reference"),
+    ],
+)
+def test_what_a_grid_may_ask_for_passes(changes: dict[str, Any], answer: str, data: Path) -> None:
+    assert answer_of(Cell(**{**cell_of().__dict__, **changes}), data) == answer
 
 
 def test_silence_leaves_nothing_random() -> None:
@@ -366,19 +472,21 @@ def test_the_plain_profile_is_the_reference(data: Path) -> None:
 
 
 def test_an_answer_is_kept_with_its_figures_for_all_seeds(data: Path, tmp_path: Path) -> None:
-    cell = cell_of("mlp", hidden=[16])
+    cell = cell_of("mlp")
     assert check(cell, FAST, data, maker(Sound, cell, data), folder=tmp_path) == "passed"
     other_seed = Cell(**{**cell.__dict__, "seed": 7, "repeat": 1})
     again = check(other_seed, FAST, data, lambda prepare: pytest.fail("asked twice"), folder=tmp_path)
     assert again == "passed"
     (file,) = tmp_path.glob("*.json")
     kept = json.loads(file.read_text())
-    assert {"G1 gradient", "G2 update", "G3 loss"} <= {finding["gate"] for finding in kept["findings"]}
-    assert kept["cell"]["architecture"] == {"name": "mlp", "hidden": [16]}
+    assert {"G1 gradient", "G2 update", "G3 loss", "G3 first update"} <= {
+        finding["gate"] for finding in kept["findings"]
+    }
+    assert kept["cell"]["architecture"] == {"name": "mlp", "hidden": [64, 32]}
 
 
 def test_other_levers_are_asked_anew(data: Path, tmp_path: Path) -> None:
-    cell = cell_of("mlp", hidden=[16])
+    cell = cell_of("mlp")
     check(cell, FAST, data, maker(Sound, cell, data), folder=tmp_path)
     chunked = {**FAST, "chunk": CHUNK}
     answer = check(cell, chunked, data, maker(UnweightedChunks, cell, data), folder=tmp_path)
@@ -387,7 +495,7 @@ def test_other_levers_are_asked_anew(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_damaged_answer_is_asked_anew(data: Path, tmp_path: Path) -> None:
-    cell = cell_of("mlp", hidden=[16])
+    cell = cell_of("mlp")
     check(cell, FAST, data, maker(Sound, cell, data), folder=tmp_path)
     (file,) = tmp_path.glob("*.json")
     file.write_text('{"answer": ')
@@ -404,7 +512,7 @@ def test_a_gate_that_breaks_fails_and_is_not_kept(data: Path, tmp_path: Path) ->
 
 
 def test_the_random_state_of_the_caller_is_left_alone(data: Path) -> None:
-    cell = cell_of("cnn", channels=[2, 4])
+    cell = cell_of("cnn")
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)

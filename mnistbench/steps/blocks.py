@@ -140,7 +140,6 @@ class Convolution(Block):
         below, weight, bias = self._convolve_backward(gradient, wants_input)
         # Fused optimizers walk raw memory: a gradient in another layout than its weight's would be taken for another.
         weight = weight.contiguous()
-        weight = weight.contiguous()  # fused optimizers walk weights and gradients by memory, whatever their strides
         self.gradients = [weight] if self.bias is None else [weight, bias]
         return below
 
