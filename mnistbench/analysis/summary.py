@@ -125,7 +125,7 @@ def _leaderboard_text(frame: pd.DataFrame, limit: int = 10) -> Iterator[str]:
     board = leaderboard(frame)
     if not board:
         return
-    yield "## First at the target"
+    yield "## First at the target" if board.frame["target_accuracy"].notna().any() else "## Most accurate"
     for group, rows in board.frame.groupby("group", sort=False):
         yield markdown.escape(group)
         yield markdown.table(
