@@ -40,8 +40,9 @@ class Asked:
         *,
         only: Sequence[str] = (),
         shard: tuple[int, int] | None = None,
+        devices_there: Sequence[str] | None = None,
     ) -> Asked:
-        """Look at the devices and at the command line's conditions.
+        """Look at the devices (this machine's, if `devices_there` is left out) and at the command line's conditions.
 
         Raises:
             UserError: for an absent device, a batch larger than the data, or conditions that match nothing.
@@ -51,7 +52,7 @@ class Asked:
         named = (
             list(dict.fromkeys(cell.device for cell in grid.cells)) if isinstance(grid.cells, list) else grid.devices
         )
-        here, absent = devices.resolve(named, on_missing=grid.on_missing_device)
+        here, absent = devices.resolve(named, on_missing=grid.on_missing_device, here=devices_there)
         asked = cls(grid, dataset, train_examples, here, absent)
         if not only and shard is None:
             return asked

@@ -46,8 +46,15 @@ def available() -> list[DeviceInfo]:
     return found
 
 
-def resolve(wanted: str | Sequence[str], *, on_missing: str = "error") -> tuple[list[str], list[str]]:
+def resolve(
+    wanted: str | Sequence[str], *, on_missing: str = "error", here: Sequence[str] | None = None
+) -> tuple[list[str], list[str]]:
     """Turn a grid's `devices` into names; `auto` is one device per kind.
+
+    Args:
+        wanted: names, or `auto`.
+        on_missing: `error` or `skip`.
+        here: the devices there are, if cells run elsewhere; this machine's if left out.
 
     Returns:
         The devices that are here, and those that are not (empty unless `on_missing` is `skip`).
@@ -56,16 +63,17 @@ def resolve(wanted: str | Sequence[str], *, on_missing: str = "error") -> tuple[
         UserError: if a device is absent and `on_missing` is `error`.
     """
     asked = [wanted] if isinstance(wanted, str) else list(wanted)
-    if asked == ["cpu"] or (asked == ["auto"] and not accelerator_may_be_here()):
+    if here is None and (asked == ["cpu"] or (asked == ["auto"] and not accelerator_may_be_here())):
         return ["cpu"], []  # without torch, whose import takes longer than finding that nothing is left to run
-    here = [device.name for device in available()]
+    place = "this machine" if here is None else "the cluster"
+    here = [device.name for device in available()] if here is None else here
     if asked == ["auto"]:
         return [name for name in here if name in KINDS], []
     names = ["cuda" if name == "cuda:0" else name for name in asked]
     absent = [name for name in names if name not in here]
     if absent and on_missing == "error":
         raise UserError(
-            f"device {', '.join(absent)} is not on this machine, which has {', '.join(here)}: "
+            f"device {', '.join(absent)} is not on {place}, which has {', '.join(here)}: "
             "take it out of `devices`, or set `on_missing_device: skip`"
         )
     return [name for name in names if name in here], absent

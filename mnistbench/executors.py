@@ -20,6 +20,8 @@ from mnistbench.running import Running
 from mnistbench.worker import TRAIN_CELL, Job, find_function, train_safely
 
 OnEpoch = Callable[[Job, EpochMeasurement], None]
+LOST = "lost"
+"""Error type of an attempt that ended with the machine or the process that watched it: no fault of the cell."""
 
 
 class Executor(Protocol):
@@ -27,6 +29,10 @@ class Executor(Protocol):
 
     An attempt that fails, hangs or is killed yields a record too. Closing the iterator ends what runs.
     """
+
+    def devices(self) -> list[str] | None:
+        """Names of the devices that cells can run on; None for those of this machine."""
+        ...
 
     def prepare(self, cells: Iterable[Cell]) -> None:
         """Begin to load what these cells need, and return at once."""
@@ -52,6 +58,10 @@ class InlineExecutor:
         self._train = train
         self._reason: str | None = None
         self._training = False
+
+    def devices(self) -> list[str] | None:
+        """See `Executor`."""
+        return None
 
     def prepare(self, cells: Iterable[Cell]) -> None:
         """See `Executor`."""
@@ -121,6 +131,10 @@ class ProcessExecutor:
         self._reason: str | None = None
         self._woken, self._wake = os.pipe()
         os.set_blocking(self._wake, False)
+
+    def devices(self) -> list[str] | None:
+        """See `Executor`."""
+        return None
 
     def prepare(self, cells: Iterable[Cell]) -> None:
         """See `Executor`; servers import torch while the caller does something else."""

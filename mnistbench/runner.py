@@ -119,10 +119,12 @@ def run_grid(
     progress = progress or Silent()
     results = ResultsFolder(out if out is not None else Path("results") / grid.name)
     mirror = _mirror(tracking_uri, results, grid.name) if tracking else None
-    runner = _executor(executor, timeout_seconds) if isinstance(executor, str) else executor
+    runner = _executor(executor, timeout_seconds, plugins) if isinstance(executor, str) else executor
     try:
         data = _prepare_data(grid, data_dir, plugins, progress)
-        asked = Asked.of(grid, data.component, data.spec.train_examples, only=only, shard=shard)
+        asked = Asked.of(
+            grid, data.component, data.spec.train_examples, only=only, shard=shard, devices_there=runner.devices()
+        )
         results.create()
         setup = Setup(
             data_directory=str(data.directory),
@@ -327,14 +329,18 @@ def _mirror(uri: str | None, results: ResultsFolder, name: str) -> Mirror:
     return Mirror(uri, results, name)
 
 
-def _executor(name: str, timeout_seconds: float | None) -> Executor:
+def _executor(name: str, timeout_seconds: float | None, plugins: Plugins | None) -> Executor:
     if name == "process":
         return ProcessExecutor()
     if name == "inline":
         if timeout_seconds is not None:
             raise UserError("--timeout needs a process to end: leave --executor inline out")
         return InlineExecutor()
-    raise UserError(f"unknown executor {name}: there are process and inline")
+    if name == "ray":
+        from mnistbench.executors_ray import RayExecutor
+
+        return RayExecutor(plugins=plugins.names if plugins else ())
+    raise UserError(f"unknown executor {name}: there are process, inline and ray")
 
 
 def _prepare_data(

@@ -10,7 +10,7 @@ from typing import Any
 
 from mnistbench.budget import rounds_that_fit, seconds_by_setting
 from mnistbench.cell import Cell
-from mnistbench.executors import Executor, is_shared
+from mnistbench.executors import LOST, Executor, is_shared
 from mnistbench.index import Known, known
 from mnistbench.interruption import Interruption
 from mnistbench.measurement import ProbeHistory
@@ -18,6 +18,9 @@ from mnistbench.progress import Progress, duration
 from mnistbench.records import FAILURES, CellRecord, Data, Error, utc_now
 from mnistbench.results import ResultsFolder
 from mnistbench.worker import Job
+
+LOSSES = 3
+"""Attempts at one cell that may be lost with their machines in one session: perhaps it is the cell that fells them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +101,17 @@ class Session:
         if not rounds or self.ends:
             return
         self._say_what_fits(rounds)
-        for record in self._executor.run(self._jobs(rounds), self._progress.epoch):
-            self._keep(record.with_changes(noisy_rerun=True) if noisy_rerun else record)
+        for left in reversed(range(LOSSES)):
+            lost: set[str] = set()
+            for record in self._executor.run(self._jobs(rounds), self._progress.epoch):
+                if left and record.error is not None and record.error.type == LOST:
+                    lost.add(record.cell_id)
+                self._keep(
+                    record.with_changes(noisy_rerun=True) if noisy_rerun else record, again=record.cell_id in lost
+                )
+            rounds = [again for round_ in rounds if (again := round_.only(_of(lost))).cells]
+            if not rounds or self.ends:
+                return
 
     def skip(self, cells: Sequence[Cell]) -> None:
         """Record cells whose device is not on this machine, unless something is known of them already."""
@@ -145,13 +157,17 @@ class Session:
             environment_extra=self._setup.environment_extra,
         )
 
-    def _keep(self, record: CellRecord) -> None:
+    def _keep(self, record: CellRecord, *, again: bool = False) -> None:
+        """Store an attempt; `again` if it was lost through no fault of its cell, which will have another."""
         record = self._results.keep_weights(self._flagged(record))
         if self._results.write(record):
             self.index[record.cell_id] = known(record)
         self.ran += 1
-        self._failed = self._failed or (self._fail_fast and record.status in FAILURES)
-        self._progress.finished(record)
+        if again and record.error is not None:
+            self._progress.say(f"{record.cell.label}: {record.error.message}; it will run again")
+        else:
+            self._failed = self._failed or (self._fail_fast and record.status in FAILURES)
+            self._progress.finished(record)
         if self._interruption.signum is None:
             self._after_record(record)
 
@@ -174,6 +190,10 @@ class Session:
         else:
             left = f"{fit} of {len(rounds)} {'rounds' if seconds is None else 'rounds that are left'}"
             self._progress.say(f"budget {duration(budget)}: about {left} will be run")
+
+
+def _of(cell_ids: set[str]) -> Callable[[Cell], bool]:
+    return lambda cell: cell.cell_id in cell_ids
 
 
 def in_rounds(cells: Sequence[Cell], seed: int = 0, first: int = 0) -> list[Round]:

@@ -108,7 +108,7 @@ def run(
         data_dir=data_dir,
         tracking_uri=tracking_uri,
         tracking=not no_tracking,
-        executor=_executor(executor, ray_address),
+        executor=_executor(executor, ray_address, plugins),
         timeout_seconds=timeout_seconds,
         fail_fast=fail_fast,
         force=force,
@@ -124,13 +124,12 @@ def run(
     return summary.exit_code
 
 
-def _executor(name: ExecutorName, ray_address: str | None) -> str | Executor:
+def _executor(name: ExecutorName, ray_address: str | None, plugins: Plugins) -> str | Executor:
     if name is not ExecutorName.ray:
         return name.value
-    from importlib import import_module
+    from mnistbench.executors_ray import RayExecutor
 
-    found: Executor = import_module("mnistbench.executors_ray").RayExecutor(ray_address)
-    return found
+    return RayExecutor(ray_address, plugins=plugins.names)
 
 
 def plan(
