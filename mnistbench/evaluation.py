@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mnistbench.losses import correct
+from mnistbench.losses import predictions
 from mnistbench.trainee import Trainee
 
 if TYPE_CHECKING:
@@ -16,36 +17,35 @@ if TYPE_CHECKING:
 EVALUATION_BATCH = 1000
 
 
-def evaluate(trainee: Trainee, stored: Tensor, labels: Tensor) -> tuple[float | None, float]:
-    """Mean loss (None if it is not finite) and accuracy, in evaluation mode."""
+@dataclass(frozen=True)
+class Evaluation:
+    """What a network reaches on one part of the data.
+
+    Attributes:
+        loss: mean over the examples, None if it is not finite.
+        confusion: rows are true classes, columns predicted ones.
+    """
+
+    loss: float | None
+    accuracy: float
+    confusion: list[list[int]]
+
+
+def evaluate(trainee: Trainee, stored: Tensor, labels: Tensor) -> Evaluation:
+    """Evaluate in evaluation mode, in batches of a size that does not depend on the cell's."""
     import torch
 
     trainee.model.eval()
-    loss, right = 0.0, 0
+    loss, predicted = 0.0, []
     with torch.no_grad():
         for some, wanted in zip(stored.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True):
             outputs = trainee.model(trainee.inputs(some)).float()
             loss += float(trainee.loss(outputs, wanted))
-            right += int(correct(outputs, wanted))
-    mean = loss / len(labels)
-    return (mean if math.isfinite(mean) else None), right / len(labels)
-
-
-def confusion(trainee: Trainee) -> list[list[int]]:
-    """Rows are true classes, columns predicted ones, on the test data."""
-    import torch
-
-    stored, labels = trainee.test
-    trainee.model.eval()
-    predicted = []
-    with torch.no_grad():
-        for some in stored.split(EVALUATION_BATCH):
-            outputs = trainee.model(trainee.inputs(some))
-            predicted.append((outputs[:, 0] > 0.5).long() if outputs.shape[1] == 1 else outputs.argmax(1))
+            predicted.append(predictions(outputs))
         classes = max(outputs.shape[1], 2)
         counts = torch.bincount(labels * classes + torch.cat(predicted), minlength=classes * classes)
-    rows: list[list[int]] = counts.view(classes, classes).tolist()
-    return rows
+    mean, table = loss / len(labels), counts.view(classes, classes)
+    return Evaluation(mean if math.isfinite(mean) else None, int(table.trace()) / len(labels), table.tolist())
 
 
 def flops_per_example(job: Job, trainee: Trainee) -> float | None:

@@ -46,8 +46,11 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+def predictions(outputs: Tensor) -> Tensor:
+    """Class of each example [n]: that of its largest output, or a single probability cut at 0.5."""
+    return (outputs[:, 0] > 0.5).long() if outputs.shape[1] == 1 else outputs.argmax(1)
+
+
 def correct(outputs: Tensor, labels: Tensor) -> Tensor:
-    """How many of the batch are right: the largest output's class, or a single probability cut at 0.5."""
-    if outputs.shape[1] == 1:
-        return ((outputs[:, 0] > 0.5) == (labels > 0)).sum()
-    return outputs.argmax(1).eq(labels).sum()
+    """How many of the batch are right."""
+    return predictions(outputs).eq(labels).sum()

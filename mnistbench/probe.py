@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-SIZE = {"cpu": 768, "cuda": 4096, "mps": 2048}
-COPY_BYTES = 16 << 20
+SIZE = {"cpu": 512, "cuda": 4096, "mps": 2048}
+COPY_BYTES = 8 << 20
 REPEATS = 3
 LAUNCHES = 200
 

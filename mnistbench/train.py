@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from mnistbench import devices, equivalence, measurement, reproducibility
 from mnistbench.cell import Cell
-from mnistbench.evaluation import confusion, evaluate, flops_per_example
+from mnistbench.evaluation import Evaluation, evaluate, flops_per_example
 from mnistbench.kept_weights import KeptWeights
 from mnistbench.measurement import InterferenceMeter, Stopwatch, read_counters
 from mnistbench.probe import take_probe
@@ -63,7 +63,7 @@ def train_cell(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRe
     kept = KeptWeights(job, trainee)
     foreign = InterferenceMeter()
     for number in range(1, cell.training.epochs + 1):
-        measured, error = _one_epoch(trainee, number, watch, process_started, foreign)
+        measured, test, error = _one_epoch(trainee, number, watch, process_started, foreign)
         epochs.append(measured)
         kept.after(measured)
         on_epoch(measured)
@@ -90,7 +90,7 @@ def train_cell(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRe
         model = Model(
             parameters=sum(parameter.numel() for parameter in trainee.model.parameters() if parameter.requires_grad),
             train_flops_per_example=flops_per_example(job, trainee),
-            confusion=confusion(trainee) if not error else None,
+            confusion=None if error else test.confusion,
             weights_sha256=reproducibility.weights_sha256(trainee.model),
             weights=kept.names,
         )
@@ -125,7 +125,7 @@ def train_cell(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRe
 
 def _one_epoch(
     trainee: Trainee, number: int, watch: Stopwatch, process_started: float, foreign: InterferenceMeter
-) -> tuple[EpochMeasurement, Error | None]:
+) -> tuple[EpochMeasurement, Evaluation, Error | None]:
     train_before, eval_before = watch["train"], watch["eval"]
     before = read_counters()
     with watch.region("train"):
@@ -134,8 +134,8 @@ def _one_epoch(
     total, first_bad = _sum_of_finite(losses[:steps])
     diverged = first_bad is not None
     with watch.region("eval"):
-        test_loss, test_accuracy = evaluate(trainee, *trainee.test)
-        validation = evaluate(trainee, *trainee.held_out) if trainee.held_out else (None, None)
+        test = evaluate(trainee, *trainee.test)
+        validation = evaluate(trainee, *trainee.held_out) if trainee.held_out else None
     measured = EpochMeasurement(
         epoch=number,
         examples=examples,
@@ -144,17 +144,17 @@ def _one_epoch(
         eval_seconds=watch["eval"] - eval_before,
         train_loss=None if diverged else total / examples,
         train_accuracy=int(rights[:steps].sum()) / examples,
-        test_loss=test_loss,
-        test_accuracy=test_accuracy,
-        validation_loss=validation[0],
-        validation_accuracy=validation[1],
+        test_loss=test.loss,
+        test_accuracy=test.accuracy,
+        validation_loss=validation.loss if validation else None,
+        validation_accuracy=validation.accuracy if validation else None,
         cold_seconds=time.perf_counter() - process_started,
         ended_at=utc_now(),
     )
     if first_bad is None:
-        return measured, None
+        return measured, test, None
     step = (number - 1) * math.ceil(trainee.batches.examples / trainee.batches.batch_size) + first_bad + 1
-    return measured, Error(type="diverged", message=f"the loss was not finite at step {step}", step=step)
+    return measured, test, Error(type="diverged", message=f"the loss was not finite at step {step}", step=step)
 
 
 def _train_epoch(trainee: Trainee, number: int) -> tuple[Tensor, Tensor, int, int]:
