@@ -51,7 +51,7 @@ class ResidentBatches:
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Batches`; an order that is not shuffled is read in slices, without a copy."""
-        if not self.shuffle or self.batch_size >= self.examples:
+        if not self.shuffle:
             yield from zip(self.inputs.split(self.batch_size), self.labels.split(self.batch_size), strict=True)
             return
         order = order_of_examples(self.examples, self.seed, number, shuffle=True).to(self.inputs.device)

@@ -202,6 +202,11 @@ def test_levers_that_need_a_gpu_step_aside_on_the_cpu(make_job: MakeJob) -> None
     assert "CUDA" in trainee.levers.stepped_aside["precision"]
 
 
+def test_a_full_batch_passes_the_gate(make_job: MakeJob) -> None:
+    """One batch of all is shuffled like any other: sums in another order round differently."""
+    assert train(make_job(batch_size=3000)).checks["equivalence"] == "passed"
+
+
 def test_bf16_uses_autograd_and_says_so(make_job: MakeJob) -> None:
     record = train(make_job(execution=Component(name="fast", options={"precision": "bf16"}), batch_size=1000))
     assert record.execution_resolved["precision"] == "bf16"
