@@ -170,9 +170,8 @@ def make_reference(
     if training.validation_examples:
         held_out_last = order_of_examples(everything, 0, -1, shuffle=True)
         chosen = held_out_last[: everything - training.validation_examples]
-    shuffle = training.shuffle and cell.batch_size < len(chosen)  # the order within one batch changes no sum
     order: dict[int, Any] = {
-        epoch: torch.split(chosen[order_of_examples(len(chosen), cell.seed, epoch, shuffle=shuffle)], cell.batch_size)
+        epoch: chosen[order_of_examples(len(chosen), cell.seed, epoch, shuffle=training.shuffle)].split(cell.batch_size)
         for epoch in (1, 2)
     }
     return Reference(
