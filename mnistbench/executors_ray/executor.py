@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import signal
 import tempfile
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +19,12 @@ from mnistbench.errors import UserError
 from mnistbench.executors import LOST, OnEpoch
 from mnistbench.executors_ray import luggage, node
 from mnistbench.executors_ray.cluster import Needs, Node, choose, devices_of
+from mnistbench.executors_ray.connection import connect
+from mnistbench.forkserver import PRELOAD
 from mnistbench.records import CellRecord, EpochMeasurement, Error, utc_now
 from mnistbench.redaction import redact
 from mnistbench.reproducibility import git_state
-from mnistbench.worker import TRAIN_CELL, Job, one_line
+from mnistbench.worker import TRAIN_CELL, Job
 
 LOOK_AHEAD = 16
 """Jobs taken before there is room for them, so that a GPU does not wait behind cells for the CPU."""
@@ -36,9 +34,6 @@ WAKE_SECONDS = 0.5
 """Longest sleep of the driver, after which it sees Ctrl-C."""
 GIVE_UP_SECONDS = 10.0
 """For nodes to confirm that a cancelled cell is gone."""
-LOCAL_STORE_BYTES = 256 * 2**20
-"""Ray's shared memory on this machine: kept weights pass through it; its own choice would be a third of all memory."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -63,6 +58,7 @@ class RayExecutor:
         address: `auto`, `host:port` or `ray://host:port`; a Ray on this machine, for the time of the run, if left out.
         plugins: as the command line named them; their sources travel to the nodes.
         train: `module:function` that trains a cell.
+        preload: modules that the nodes load before the first cell.
         patience_seconds: how long to wait for a node when there is none left.
     """
 
@@ -72,11 +68,13 @@ class RayExecutor:
         *,
         plugins: Sequence[str] = (),
         train: str = TRAIN_CELL,
+        preload: tuple[str, ...] = PRELOAD,
         patience_seconds: float = 60.0,
     ) -> None:
         self._address = address
         self._plugins = tuple(plugins)
         self._train = train
+        self._preload = preload
         self._patience_seconds = patience_seconds
         self._ray: Any = None
         self._nodes: dict[str, Node] = {}
@@ -142,29 +140,9 @@ class RayExecutor:
     def _connect(self) -> None:
         if self._ray is not None:
             return
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody outside
-        os.environ.setdefault("RAY_worker_niceness", "0")  # a cell that gives way to others measures them
-        try:
-            ray: Any = import_module("ray")
-        except ImportError as error:
-            raise UserError("--executor ray needs Ray: pip install 'mnistbench[ray]'") from error
-        if ray.is_initialized():
-            raise UserError("this process is connected to a Ray already: call ray.shutdown() before")
-        local = {"include_dashboard": False, "object_store_memory": LOCAL_STORE_BYTES} if self._address is None else {}
-        with tempfile.TemporaryDirectory(prefix="mnistbench-ray-") as folder, _keeping_sigterm():
+        with tempfile.TemporaryDirectory(prefix="mnistbench-ray-") as folder:
             self._plugin_names = luggage.pack(self._plugins, Path(folder))
-            try:
-                ray.init(
-                    self._address or "local",
-                    runtime_env={"working_dir": folder},
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    **local,
-                )
-            except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-                where = f"no Ray answers at {self._address}" if self._address else "no Ray could be started here"
-                raise UserError(f"{where}: {one_line(str(error))}") from error
-        self._ray = ray
+            self._ray = ray = connect(self._address, Path(folder))
         self._run_cell = ray.remote(max_retries=0)(node.run_cell)
         self._find_data = ray.remote(num_cpus=0, max_retries=0)(node.find_data)
         at_head = {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}}
@@ -205,7 +183,7 @@ class RayExecutor:
             environment_extra={"git_commit": commit, "git_dirty": dirty, **job.environment_extra},
         )
         options = {"num_cpus": needs.cpus, "num_gpus": needs.gpus, "scheduling_strategy": self._on(chosen)}
-        reference = self._run_cell.options(**options).remote(travelling, self._train, self._mailbox)
+        reference = self._run_cell.options(**options).remote(travelling, self._train, self._preload, self._mailbox)
         self._attempts[reference] = Attempt(job, chosen, needs, reference)
         chosen.taken.append(needs)
         return True
@@ -331,19 +309,6 @@ class RayExecutor:
                 self._ray.cancel(reference, force=True)
             if references:
                 self._ray.wait(references, num_returns=len(references), timeout=GIVE_UP_SECONDS)
-
-
-@contextlib.contextmanager
-def _keeping_sigterm() -> Iterator[None]:
-    """Ray takes SIGTERM for itself, which the runner has use for."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _kind(cell: Cell) -> str:

@@ -58,9 +58,9 @@ def find_data(data_directory: str, sha256: str, sent: Sequence[Any]) -> str | No
     Raises:
         UserError: if what was sent is not what it should be, or the cache cannot be written.
     """
-    at_driver = Path(data_directory)
-    name = f"{at_driver.name}-{sha256[:12]}"
-    for directory in (at_driver, entry_directory(at_driver.name), entry_directory(name)):
+    prepared = Path(data_directory).name
+    name = f"{prepared}-{sha256[:12]}"
+    for directory in map(entry_directory, (prepared, name)):
         entry = read_entry(directory)
         if entry is not None and entry.sha256 == sha256:
             return str(directory)
@@ -79,17 +79,17 @@ def _unpack(sha256: str, reference: Any) -> Arrays:
     return arrays
 
 
-def run_cell(job: Job, train: str, mailbox: Any) -> Delivery:
+def run_cell(job: Job, train: str, preload: tuple[str, ...], mailbox: Any) -> Delivery:
     """Run one attempt in a process of its own, which this process forks and watches."""
     with tempfile.TemporaryDirectory(prefix="mnistbench-weights-") as folder:
         here = replace(job, weights_directory=folder if job.weights_directory else None)
-        executor = _processes(train, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        executor = _processes(train, preload, os.environ.get("CUDA_VISIBLE_DEVICES"))
         (record,) = executor.run([here], lambda job, epoch: mailbox.put.remote(job.record_id, epoch))
         return Delivery(record, {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())})
 
 
 @cache
-def _processes(train: str, gpus: str | None) -> ProcessExecutor:
+def _processes(train: str, preload: tuple[str, ...], gpus: str | None) -> ProcessExecutor:
     """Kept from cell to cell, with torch loaded; another one where Ray has given this process other GPUs."""
     os.environ.pop("OMP_NUM_THREADS", None)  # Ray sets it to the CPUs asked for; cells choose for themselves (rule 13)
-    return ProcessExecutor(train=train)
+    return ProcessExecutor(train=train, preload=preload)
