@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from mnistbench.cell import Component
-from mnistbench.options import PositiveInt
 
 Data = Literal["resident", "loader"]
 MemoryFormat = Literal["auto", "contiguous", "channels_last"]
