@@ -160,6 +160,8 @@ def as_tf32(x: Tensor) -> Tensor:
 class TF32LeftOn(Sound):
     """The planted fault as a CPU can show it: operands of matrix products and convolutions lose 13 bits."""
 
+    _rounded: list[tuple[Any, Tensor]]
+
     def _mean_loss(self, batch: Batch) -> Tensor:
         if next(self.model.parameters()).dtype != torch.float32:
             return super()._mean_loss(batch)
@@ -172,7 +174,6 @@ class TF32LeftOn(Sound):
         loss = super()._mean_loss(batch)
         for hook in hooks:
             hook.remove()
-        loss.register_hook(lambda gradient: gradient)
         self._rounded = list(zip(layers, kept, strict=True))
         return loss
 
@@ -188,7 +189,7 @@ class TF32LeftOn(Sound):
     def _unround(self) -> None:
         for layer, weight in getattr(self, "_rounded", []):
             layer.weight.data = weight
-        self._rounded: list[Any] = []
+        self._rounded = []
 
 
 class ChannelsLast(Sound):
