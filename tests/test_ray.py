@@ -176,20 +176,19 @@ def test_cells_run_on_every_node_with_our_code_and_checked_data(
     assert summary.ran == len(records) == 9
     assert all(len(record.epochs) == 1 for record in records if record.status != "failed")
     told = [record.execution_resolved for record in records if record.status == "finished"]
-    caches = {Path(str(item["cache"])) for item in told}
-    assert len(caches) == 3
     assert all("working_dir_files" in str(item["code"]) for item in told)
     assert {item["niceness"] for item in told} == {0}
     assert {item["threads"] for item in told} == {None}
     assert not any(item["ray"] for item in told)
-    for item in told:
-        entry = read_entry(Path(str(item["data"])))
+    assert all(Path(str(item["data"])).is_relative_to(str(item["cache"])) for item in told)
+    caches = [nodes.folder / note.name.removeprefix("at.") for note in nodes.meeting.glob("at.*")]
+    assert len(caches) == 3
+    for cache in caches:
+        (directory,) = [path for path in (cache / "prepared").iterdir() if path.is_dir()]
+        entry = read_entry(directory)
         assert entry is not None
-        assert entry.directory.is_relative_to(str(item["cache"]))
         assert is_intact(entry)
         assert {entry.sha256} == {record.data.sha256 for record in records if record.data is not None}
-    made = [path for cache in caches for path in (cache / "prepared").iterdir() if path.is_dir()]
-    assert len(made) == 3
     for record in records:
         if record.status == "finished":
             assert record.model is not None

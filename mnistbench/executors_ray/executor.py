@@ -276,6 +276,8 @@ class RayExecutor:
         except failures.RayTaskError as error:
             return self._unfinished(attempt, Error(type="RayTaskError", message=_said(error)), "failed")
         except failures.RayError as error:
+            # Ray may not know yet that the node is dead: it gets no more cells until it has answered again.
+            self._nodes.pop(attempt.node.node_id, None)
             message = f"the process that ran it on {attempt.node.name} was lost ({type(error).__name__})"
             return self._unfinished(attempt, Error(type=LOST, message=message, log=redact(str(error))[-4000:]))
         for name, content in delivery.weights.items():
