@@ -94,6 +94,10 @@ class Asked:
         picked = tuning.pick(self._tuned, records)
         return tuning.final_cells(self._tuned, picked, self.dataset, self.train_examples, self.devices)
 
+    def tuning(self, cell: Cell) -> str | None:
+        """What the cell's record says of how its learning rate came about; None if the grid does not tune."""
+        return self._tuned.tune.role(cell) if self.is_tuned and self._tuned.tune is not None else None
+
     def choose(self, cells: Iterable[Cell]) -> list[Cell]:
         """Those of `cells()` that the command line asks for."""
         return [cell for cell in cells if self.wanted is None or self._key(cell) in self.wanted]

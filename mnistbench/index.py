@@ -17,7 +17,7 @@ from mnistbench.atomic import write_whole
 from mnistbench.records import RESULTS, CellRecord, Status
 from mnistbench.results import ResultsFolder, SetAside, read_counting
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 SAID_BY_DESIGN = {"short", "shared"}
 """Flags that say what a cell is, not that something disturbed it."""
 
@@ -31,6 +31,7 @@ class Known:
         seconds: wall time of the attempt, None if it left no timing.
         torch: its build, without the part after `+`.
         noisy: a cause of noise was seen while it was timed.
+        tuning: how its learning rate came about; None if the grid gave it.
     """
 
     cell_id: str
@@ -43,6 +44,7 @@ class Known:
     torch: str | None
     noisy: bool
     noisy_rerun: bool
+    tuning: str | None
 
     @property
     def is_result(self) -> bool:
@@ -74,6 +76,7 @@ def is_noisy(record: CellRecord) -> bool:
 
 def read_index(results: ResultsFolder) -> tuple[dict[str, Known], list[SetAside]]:
     """What is known of each cell by its id, and the files in `cells/` that are no records."""
+        tuning=record.checks.get("tuning"),
     remembered = _remembered(results)
     index: dict[str, Known] = {}
     aside: list[SetAside] = []

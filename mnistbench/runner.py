@@ -194,6 +194,7 @@ class _Run:
             progress=self._progress,
             interruption=self.interruption,
             after_record=self._mirror.write if self._mirror else _nothing,
+            tuning=self._asked.tuning,
             fail_fast=fail_fast,
             budget_seconds=budget_seconds,
         )
@@ -254,6 +255,7 @@ class _Run:
         here = [cell for cell in chosen if cell.device not in self._asked.absent]
         pending = {cell.cell_id for cell in here if self._force or not self._has_result(cell)}
         self._kept += len(here) - len(pending)
+        self._warn_of_other_tuning(cell for cell in here if cell.cell_id not in pending)
         if not pending or session.ends:
             return
         self._begin(len(pending), [cell for cell in here if cell.cell_id in pending])
@@ -305,6 +307,13 @@ class _Run:
         self._progress.say(text)
 
     def _warn_of_other_machines(self) -> None:
+    def _warn_of_other_tuning(self, kept: Iterable[Cell]) -> None:
+        others = sum(self._index[cell.cell_id].tuning != self._asked.tuning(cell) for cell in kept)
+        if others:
+            self._warn(
+                f"{others} records here were made before `tune:` changed, and say so: kept; --force makes them again"
+            )
+
         from mnistbench.reproducibility import machine_id
 
         others = sum(item.machine_id not in (None, machine_id()) for item in self._index.values())

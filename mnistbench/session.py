@@ -54,6 +54,7 @@ class Session:
         index: what is known of each cell; kept up to date.
         attempts: the highest attempt number of each cell in `attempts/`.
         after_record: called between cells with each record that was stored, to mirror it.
+        tuning: what to note of how a cell's learning rate came about, see `Asked.tuning`.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Session:
         progress: Progress,
         interruption: Interruption,
         after_record: Callable[[CellRecord], object],
+        tuning: Callable[[Cell], str | None],
         fail_fast: bool = False,
         budget_seconds: float | None = None,
     ) -> None:
@@ -80,6 +82,7 @@ class Session:
         self._progress = progress
         self._interruption = interruption
         self._after_record = after_record
+        self._tuning = tuning
         self._fail_fast = fail_fast
         self._failed = False
         self._probes = ProbeHistory()
@@ -119,7 +122,7 @@ class Session:
             if cell.cell_id not in self.index:
                 job = self._job(cell, 0, 0)
                 error = Error(type="device", message=f"{cell.device} is not on this machine")
-                record = job.record("skipped", utc_now(), error=error)
+                record = self._with_tuning(job.record("skipped", utc_now(), error=error))
                 self._results.write(record)
                 self.index[cell.cell_id] = known(record)
 
@@ -159,7 +162,7 @@ class Session:
 
     def _keep(self, record: CellRecord, *, again: bool = False) -> None:
         """Store an attempt; `again` if it was lost through no fault of its cell, which will have another."""
-        record = self._results.keep_weights(self._flagged(record))
+        record = self._results.keep_weights(self._with_tuning(self._flagged(record)))
         if self._results.write(record):
             self.index[record.cell_id] = known(record)
         self.ran += 1
@@ -178,6 +181,10 @@ class Session:
         if noise is None or not self._probes.is_off(group, noise.probe):
             return record
         return record.with_changes(noise=replace(noise, flags=[*noise.flags, "probe"]))
+
+    def _with_tuning(self, record: CellRecord) -> CellRecord:
+        said = self._tuning(record.cell)
+        return record if said is None else record.with_changes(checks={**record.checks, "tuning": said})
 
     def _say_what_fits(self, rounds: Sequence[Round], seconds: float | None = None) -> None:
         if self._budget_seconds is None:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from mnistbench.records import CellRecord
 
 
+TRIAL, TUNED, AS_GIVEN = "trial", "tuned", "as given"
+"""How `checks["tuning"]` of a record begins; one without it was measured at the learning rate that the grid gives."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
     """The `tune:` of a grid.
@@ -43,7 +47,16 @@ class Tuning:
     def rates(self, optimizer: str) -> list[float]:
         """The rates that one optimizer tries, in the order in which they count as first, second, … trial."""
         listed = list(self.learning_rates[optimizer])
-        return random.Random(f"{self.seed}/{optimizer}").sample(listed, self.trials)
+        random.Random(f"{self.seed}/{optimizer}").shuffle(
+            listed
+        )  # all of them: more trials keep the order of the first
+        return listed[: self.trials]
+
+    def role(self, cell: Cell) -> str:
+        """What a cell's record says under `checks["tuning"]`: `trial 2`, or `tuned over 5 trials` if it is measured."""
+        if cell.seed in self.seeds:
+            return f"{TRIAL} {1 + self.rates(cell.optimizer.name).index(lr_of(cell.optimizer))}"
+        return f"{TUNED} over {self.trials} {'trial' if self.trials == 1 else 'trials'}"
 
 
 @dataclass(frozen=True, kw_only=True)

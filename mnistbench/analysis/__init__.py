@@ -20,6 +20,7 @@ from mnistbench.analysis.levers import lever_effects
 from mnistbench.analysis.ranking import leaderboard, time_curves
 from mnistbench.analysis.speed import crossovers, device_speedups, throughput_by_batch
 from mnistbench.analysis.summary import summary_markdown, verdict_sentences
+from mnistbench.analysis.trials import best_after_trials, without_trials
 from mnistbench.analysis.verdicts import noise, pairwise
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Threshold",
     "accuracy_by_batch",
     "banners",
+    "best_after_trials",
     "compare",
     "completeness",
     "confusion",
@@ -52,6 +54,7 @@ __all__ = [
     "throughput_by_batch",
     "time_curves",
     "verdict_sentences",
+    "without_trials",
     "worst_drops",
     "write_csv",
 ]

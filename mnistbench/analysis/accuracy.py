@@ -18,6 +18,7 @@ from mnistbench.analysis.ranking import curve_points
 from mnistbench.analysis.repeats import Repeats, repeats
 from mnistbench.analysis.rows import parts
 from mnistbench.analysis.samples import NEEDED
+from mnistbench.analysis.trials import tuning_note, without_trials
 from mnistbench.analysis.verdicts import compare_chosen
 from mnistbench.analysis.wording import percent
 
@@ -30,6 +31,7 @@ def accuracy_by_batch(frame: pd.DataFrame) -> Exhibit:
     (range or interval), interval (text), values (list), drop (median less that of the best batch: ≤ 0, a share),
     best_batch, best_accuracy, diverged (number of seeds that diverged).
     """
+    frame = without_trials(frame)
     rows = frame[frame["status"].isin(["finished", "diverged"]) & (frame["group"] != "") & (frame["repeat"] == 0)]
     if rows["test_accuracy"].notna().sum() == 0:
         return nothing("No evaluation was recorded, so there is no accuracy to show.")
@@ -52,7 +54,10 @@ def accuracy_by_batch(frame: pd.DataFrame) -> Exhibit:
     best = best.rename(columns={"batch_size": "best_batch", "test_accuracy": "best_accuracy"})
     table = table.merge(best[["group", "series", "best_batch", "best_accuracy"]], on=["group", "series"])
     table["drop"] = table["test_accuracy"] - table["best_accuracy"]
-    return Exhibit(table, notes=_lr_notes(table))
+    notes = _lr_notes(table)
+    if rows["optimizer_label"].nunique() > 1:
+        notes += (tuning_note(rows),)
+    return Exhibit(table, notes=notes)
 
 
 def _shown(runs: Repeats) -> dict[str, Any]:
@@ -99,10 +104,11 @@ def optimizer_ranking(frame: pd.DataFrame) -> Exhibit:
     """Optimizers by test accuracy within the same architecture, batch size and device.
 
     Columns: group, contest (what the optimizers share), architecture_label, batch_size, device, settings,
-    optimizer_label, schedule_label, tuning (`as given` or `tuned over k trials`), rank (1 + number proven better; NA
+    optimizer_label, lr, schedule_label, tuning (`as given`, `tuned over k trials`), rank (1 + number proven better; NA
     below 10 seeds, or where some are tuned and others are not), order, n, test_accuracy (median), low, high, interval,
     seconds_to_target (median; inf when most seeds did not reach it), reached, diverged.
     """
+    frame = without_trials(frame)
     rows = frame[frame["status"].isin(["finished", "diverged"]) & (frame["group"] != "") & (frame["repeat"] == 0)]
     rivals = rows.groupby(["group", "any_optimizer"])["settings"].transform("nunique")
     rows = rows[rivals > 1]
@@ -111,7 +117,7 @@ def optimizer_ranking(frame: pd.DataFrame) -> Exhibit:
     contests = labels(frame, "any_optimizer", without=("optimizer", "schedule"))
     beaten = _beaten(frame, rows)
     about = [
-        "architecture_label", "batch_size", "device", "optimizer_label", "schedule_label", "tuning",
+        "architecture_label", "batch_size", "device", "optimizer_label", "lr", "schedule_label", "tuning",
     ]  # fmt: skip
     entries = [
         {
@@ -136,8 +142,7 @@ def optimizer_ranking(frame: pd.DataFrame) -> Exhibit:
         .mask((keys["n"].transform("min") < NEEDED["test_accuracy"]) | (keys["tuning"].transform("nunique") > 1))
     )
     table["order"] = keys.cumcount() + 1
-    tuning = sorted(set(table["tuning"]))
-    notes = [f"Settings of the optimizers: {', '.join(tuning)}."]
+    notes = [tuning_note(table)]
     if table["rank"].isna().any():
         notes.append(f"A rank needs {NEEDED['test_accuracy']} seeds each, and all tuned alike; else ordered by median.")
     return Exhibit(table.drop(columns="values"), notes=tuple(notes))

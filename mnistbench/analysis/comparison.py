@@ -17,6 +17,7 @@ from mnistbench.analysis.labels import labels
 from mnistbench.analysis.repeats import Repeats, repeats
 from mnistbench.analysis.samples import ACCURACY_FLOOR, NEEDED, Field, Metric, fields, measured, obstacle
 from mnistbench.analysis.statistics import Difference, Floats
+from mnistbench.analysis.trials import without_trials
 from mnistbench.analysis.wording import accuracy_text, interval_text, percent, plural, seconds_text, times
 from mnistbench.errors import UserError
 
@@ -123,6 +124,7 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, *, fail_on: Threshold | None = Non
     A session of a side is a stretch of time in which no record of the other side was started on that machine. With
     at least three sessions a side the sessions' means are compared, else the runs, and the verdict is confounded.
     """
+    a, b = without_trials(a), without_trials(b)
     names = labels(pd.concat([a, b], ignore_index=True)) if len(a) or len(b) else {}
     only_a, only_b = (_only(side, other, names) for side, other in ((a, b), (b, a)))
     rows: list[dict[str, Any]] = []

@@ -35,10 +35,13 @@ def results_frame(records: Iterable[Record], *, source: str = "") -> pd.DataFram
     Columns (a cell's settings):
         cell_id, record_id, attempt, status, settings (the same for all seeds and twins of the same settings),
         any_batch, any_device, any_batch_device, any_execution, any_optimizer (the same, for all values of that axis
-        too), fp32_settings (the settings in full precision, for the outcome test of reduced ones),
+        too; of tuned cells any_batch and any_batch_device for all learning rates as well), any_lr (for all learning
+        rates and devices), fp32_settings (the settings in full precision, for the outcome test of reduced ones),
         dataset, architecture, optimizer, schedule, execution (names), the same with `_label` (options that differ
-        from the default), training_label, lr, lr_scaling, batch_size, device, device_kind (cpu, cuda, mps), seed,
-        repeat, epochs (asked for), target_accuracy, isolation, tuning ("as given", or "tuned over k trials").
+        from the default; `sgd(lr=tuned)` where the rate was picked), tuned_label (so for any optimizer),
+        training_label, lr, lr_scaling, batch_size, device, device_kind (cpu, cuda, mps), seed,
+        repeat, epochs (asked for), target_accuracy, isolation, tuning ("as given", "tuned over k trials", or
+        "trial 2" for what only tried a rate and is no measurement, see `without_trials`).
     Columns (what happened; missing is NaN or None):
         epochs_done, examples, steps, examples_per_second, eval_examples_per_second, setup_seconds, warmup_seconds,
         train_seconds, eval_seconds, wall_seconds, cold_seconds (process start to the last evaluation),
@@ -143,7 +146,7 @@ _DTYPES: dict[str, str] = {
     **_columns("str", "cell_id record_id"),
     **_columns("int64", "attempt"),
     **_columns("str", "status settings any_batch any_device any_batch_device"),
-    **_columns("str", "any_execution any_optimizer fp32_settings dataset dataset_label"),
+    **_columns("str", "any_execution any_optimizer any_lr tuned_label fp32_settings dataset dataset_label"),
     **_columns("str", "architecture architecture_label optimizer optimizer_label schedule schedule_label"),
     **_columns("str", "execution execution_label training_label"),
     **_columns("float64", "lr"),

@@ -13,6 +13,7 @@ from mnistbench.analysis.exhibit import Exhibit, nothing
 from mnistbench.analysis.labels import labels
 from mnistbench.analysis.repeats import Repeats, repeats
 from mnistbench.analysis.samples import NEEDED, Metric, fields, settle_outcomes
+from mnistbench.analysis.trials import tuning_note, without_trials
 from mnistbench.analysis.verdicts import MOST_COMPARED, compare_all
 from mnistbench.analysis.wording import accuracy_text, seconds_text
 from mnistbench.records import RESULTS
@@ -35,7 +36,7 @@ def leaderboard(frame: pd.DataFrame, *, clock: Clock = "train") -> Exhibit:
     Args:
         clock: "train" for the training clock, "cold" for process start to target.
     """
-    frame = settle_outcomes(frame)
+    frame = settle_outcomes(without_trials(frame))
     rows = frame[frame["status"].isin(RESULTS) & (frame["group"] != "") & (frame["repeat"] == 0)]
     if rows.empty:
         return nothing("No cell finished, so there is nothing to rank.")
@@ -57,6 +58,8 @@ def leaderboard(frame: pd.DataFrame, *, clock: Clock = "train") -> Exhibit:
     table["order"] = table.groupby("group").cumcount() + 1
     table["rank"] = table["rank"].astype("Int64")
     notes = [] if targeted else ["The grid names no target accuracy: ordered by test accuracy, then by throughput."]
+    if rows["optimizer_label"].nunique() > 1:
+        notes.append(tuning_note(rows))
     if table["rank"].isna().all():
         alone = " of runs alone that passed the equivalence gate" if targeted else ""
         notes.append(f"Ordered by median; a rank needs {NEEDED[metric]} seeds{alone}.")
@@ -188,6 +191,7 @@ def time_curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> Exhibit:
 
 def curve_points(frame: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
     """Epochs of the runs that gave a result, twins apart, with the settings' columns."""
+    frame = without_trials(frame)
     kept = frame[frame["status"].isin(RESULTS) & (frame["group"] != "") & (frame["repeat"] == 0)]
     columns = [
         "record_id", "group", "architecture_label", "optimizer_label", "batch_size", "device", "target_accuracy",

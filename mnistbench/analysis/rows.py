@@ -11,6 +11,7 @@ from typing import Any
 
 from mnistbench.cell import Cell, Component, canonical_json
 from mnistbench.records import FAILURES
+from mnistbench.tuning import AS_GIVEN, TUNED
 
 NOT_NOISE = {"short", "shared"}
 """Flags that say how a cell was run, not that something disturbed it."""
@@ -39,6 +40,8 @@ class _Settings:
 
     settings: str
     columns: dict[str, Any]
+    if_tuned: dict[str, Any]
+    """Columns that differ if the learning rate was picked: one series, whatever was picked for each batch size."""
 
 
 _SETTINGS: dict[str, _Settings] = {}
@@ -63,7 +66,13 @@ def _describe(cell: Cell) -> _Settings:
     def without(*parts: str) -> str:
         return digest({key: value for key, value in hashed.items() if key not in parts})[:16]
 
+    def tuned_without(*parts: str) -> str:
+        optimizer = {key: value for key, value in hashed["optimizer"].items() if key != "lr"}
+        kept = {key: value for key, value in hashed.items() if key not in parts}
+        return digest({**kept, "optimizer": optimizer, "lr": "tuned"})[:16]
+
     settings = cell.without_seed()
+    tuned = replace(cell.optimizer, options={**cell.optimizer.options, "lr": "tuned"})
     training = {key: value for key, value in cell.training.to_json().items() if key != "target_accuracy"}
     lr = cell.optimizer.options.get("lr", _default_lr(cell.optimizer.name))
     return _Settings(
@@ -75,6 +84,8 @@ def _describe(cell: Cell) -> _Settings:
             "any_batch_device": without("batch_size", "device"),
             "any_execution": without("execution"),
             "any_optimizer": without("optimizer", "schedule"),
+            "any_lr": tuned_without("device"),
+            "tuned_label": tuned.label,
             "fp32_settings": replace(cell, execution=_in_fp32(cell.execution)).without_seed(),
             **{
                 column: text
@@ -92,6 +103,11 @@ def _describe(cell: Cell) -> _Settings:
             "device_kind": cell.device.partition(":")[0],
             "epochs": cell.training.epochs,
             "target_accuracy": cell.training.target_accuracy,
+        },
+        {
+            "any_batch": tuned_without("batch_size"),
+            "any_batch_device": tuned_without("batch_size", "device"),
+            "optimizer_label": tuned.label,
         },
     )
 
@@ -114,7 +130,9 @@ def _default_lr(optimizer: str) -> float | None:
 def row_of(plain: Mapping[str, Any], source: str) -> dict[str, Any]:
     """The columns of `results_frame` for one record's fields."""
     cell = parts(plain["cell"])
-    settings = settings_of(plain["cell"]).columns
+    tuning = parts(plain.get("checks")).get("tuning", AS_GIVEN)
+    about = settings_of(plain["cell"])
+    settings = {**about.columns, **about.if_tuned} if tuning.startswith(TUNED) else about.columns
     resolved = plain.get("execution_resolved") or {}
     environment = parts(plain.get("environment"))
     return {
@@ -127,7 +145,7 @@ def row_of(plain: Mapping[str, Any], source: str) -> dict[str, Any]:
         "repeat": cell["repeat"],
         "isolation": resolved.get("isolation", "alone"),
         "stepped_aside": "; ".join(f"{lever}: {why}" for lever, why in (resolved.get("stepped_aside") or {}).items()),
-        "tuning": parts(plain.get("checks")).get("tuning", "as given"),
+        "tuning": tuning,
         **_training(plain, settings),
         **_resources(plain, settings["device"], resolved.get("precision", "fp32")),
         **_noise(plain),

@@ -12,6 +12,7 @@ from mnistbench.analysis.accuracy import worst_drops
 from mnistbench.analysis.inventory import banners, completeness, environments, failures
 from mnistbench.analysis.ranking import leaderboard
 from mnistbench.analysis.speed import crossovers
+from mnistbench.analysis.trials import tuning_note, without_trials
 from mnistbench.analysis.verdicts import pairwise
 from mnistbench.analysis.wording import accuracy_text, interval_text, percent, plural
 
@@ -24,6 +25,7 @@ def verdict_sentences(frame: pd.DataFrame) -> list[str]:
     batch, what a large batch costs, what is unresolved. Every ratio names its clock, n and interval; the last sentence
     names machine, build, protocol and execution (rule 22).
     """
+    frame = without_trials(frame)
     groups = [group for group in dict.fromkeys(frame["group"]) if group]
     if not groups:
         return ["No cell has run, so there is nothing to say yet."]
@@ -34,7 +36,8 @@ def verdict_sentences(frame: pd.DataFrame) -> list[str]:
         if not said:
             continue
         levers = ", ".join(sorted(set(part["execution_label"])))
-        sentences += [*said, f"Measured on {group}; execution {levers}."]
+        tuning = f" {tuning_note(part)}" if part["optimizer_label"].nunique() > 1 else ""
+        sentences += [*said, f"Measured on {group}; execution {levers}.{tuning}"]
     return sentences or ["No cell finished, so there is nothing to say yet."]
 
 

@@ -59,8 +59,8 @@ def render(folders: Iterable[ResultsFolder | Path], out: Path, figures: Path | N
     sections = [question(study) for question in QUESTIONS]
     out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, page(study, sections))
-    write_whole(out.with_name("summary.md"), analysis.summary_markdown(study.frame, name=study.name, asked=study.asked))
-    analysis.write_csv(study.frame, out.with_name("results.csv"))
+    write_whole(out.with_name("summary.md"), analysis.summary_markdown(study.runs, name=study.name, asked=study.asked))
+    analysis.write_csv(study.runs, out.with_name("results.csv"))
     analysis.write_csv(study.epochs, out.with_name("epochs.csv"))
     if figures is not None:
         write_figures(sections, figures)
@@ -89,8 +89,8 @@ def read_study(folders: Sequence[ResultsFolder]) -> Study:
         if folder.grid_file.is_file():
             grids[name] = folder.grid_file.read_text(encoding="utf-8", errors="replace")
     records = _merged(found)
-    frame, epochs = analysis.results_frame(records), analysis.epochs_frame(records)
-    return Study(listed(names, 6), records, frame, epochs, grids, unread, asked)
+    runs, epochs = analysis.results_frame(records), analysis.epochs_frame(records)
+    return Study(listed(names, 6), records, runs, analysis.without_trials(runs), epochs, grids, unread, asked)
 
 
 def _merged(found: dict[str, list[CellRecord]]) -> list[CellRecord]:
@@ -170,19 +170,19 @@ def _names(folders: Sequence[ResultsFolder]) -> list[str]:
     return names
 
 
-def _verdict(study: Study) -> list[str]:
-    if study.frame.empty:
-        return ["There is nothing to report yet: no cell has a record."]
-    said = analysis.verdict_sentences(study.frame)
-    return said or ["No cell finished, so there is no answer; what failed is listed below."]
+def _verdict(study: Study) -> list[list[str]]:
+    """Sentences of each machine and build."""
+    if study.runs.empty:
+        return [["There is nothing to report yet: no cell has a record."]]
+    return [analysis.verdict_sentences(rows) for _, rows in study.runs.groupby("group", sort=False)]
 
 
 def _banners(study: Study) -> list[tuple[str, bool]]:
     """Warnings, and whether each is to be loud: the data asked for were not the data used, which is said first."""
-    if study.frame.empty:
+    if study.runs.empty:
         return []
-    loud = bool(study.frame["fallback"].fillna(False).any())
-    said = [(text, loud and place == 0) for place, text in enumerate(analysis.banners(study.frame))]
+    loud = bool(study.runs["fallback"].fillna(False).any())
+    said = [(text, loud and place == 0) for place, text in enumerate(analysis.banners(study.runs))]
     if study.unread:
         said.append((f"{plural(len(study.unread), 'file')} could not be read as a record and were set aside.", False))
     return said
@@ -190,7 +190,7 @@ def _banners(study: Study) -> list[tuple[str, bool]]:
 
 def _facts(study: Study) -> list[tuple[str, str, str]]:
     """Term, value, and a smaller line under it."""
-    frame = study.frame
+    frame = study.runs
     if frame.empty:
         return []
     done = analysis.completeness(frame, study.asked)
@@ -208,7 +208,7 @@ def _facts(study: Study) -> list[tuple[str, str, str]]:
         ("cells answered", f"{done.answered:,} of {done.asked:,}", statuses),
         ("target", listed([percent(target, 1) for target in targets]) if targets else "none", "test accuracy"),
         ("data", listed(list(dict.fromkeys(frame["dataset_label"]))), ""),
-        ("seeds", count(frame["seed"].nunique()), f"of {plural(frame['settings'].nunique(), 'setting')}"),
+        ("seeds", count(study.frame["seed"].nunique()), f"of {plural(study.frame['settings'].nunique(), 'setting')}"),
         (plural(max(len(machines), 1), "machine").split()[1], listed(machines), listed(list(devices), 3)),
         ("run", when, listed(builds, 3)),
     ]
@@ -216,9 +216,9 @@ def _facts(study: Study) -> list[tuple[str, str, str]]:
 
 
 def _downloads(study: Study) -> list[Download]:
-    if study.frame.empty:
+    if study.runs.empty:
         return []
-    files = {"results.csv": study.frame[CSV_COLUMNS], "epochs.csv": study.epochs}
+    files = {"results.csv": study.runs[CSV_COLUMNS], "epochs.csv": study.epochs}
     found = []
     for file, frame in files.items():
         coded = _packed(frame) if frame.size <= MOST_VALUES else ""

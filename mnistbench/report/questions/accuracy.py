@@ -54,6 +54,9 @@ def large_batches(study: Study) -> Section:
         parts.append(Part("Worst drops", table=_drops(drops.frame), disclosed=False))
     if ranking:
         parts.append(Part("Optimizers side by side", sentences=ranking.notes, table=_ranking(ranking.frame)))
+    tried = analysis.best_after_trials(study.runs)
+    if tried:
+        parts.append(Part("Best after few trials", sentences=tried.notes, table=_trials(tried.frame)))
     lead = "Test accuracy after the last epoch, in points below the best batch size of the same network and optimizer."
     notice = f"{MOST_PANELS} of {panels} panels are drawn; the table holds all." if panels > MOST_PANELS else ""
     return Section(
@@ -176,6 +179,7 @@ def _ranking(frame: pd.DataFrame) -> Table:
             Column("device", "device", filtered=True),
             Column("rank", "rank", "count"),
             Column("optimizer_label", "optimizer", "name", filtered=True),
+            Column("lr", "learning rate", "number"),
             Column("schedule_label", "schedule", "name"),
             Column("tuning", "tuning", filtered=True),
             Column("test_accuracy", "test accuracy", "percent"),
@@ -187,6 +191,23 @@ def _ranking(frame: pd.DataFrame) -> Table:
         ],
         name="optimizers",
         caption="Optimizers by test accuracy, within the same network, batch and device",
+    )
+
+
+def _trials(frame: pd.DataFrame) -> Table:
+    return table(
+        frame,
+        [
+            Column("architecture_label", "architecture", "name", filtered=True),
+            Column("batch_size", "batch", "count", filtered=True),
+            Column("trials", "trials", "count", filtered=True),
+            Column("optimizer_label", "optimizer", "name", filtered=True),
+            Column("schedule_label", "schedule", "name"),
+            Column("lr", "rate picked", "number"),
+            Column("validation_accuracy", "validation accuracy", "percent"),
+        ],
+        name="after-trials",
+        caption="The best learning rate of each optimizer after so many trials, by validation accuracy",
     )
 
 

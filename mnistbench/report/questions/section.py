@@ -24,7 +24,8 @@ class Study:
     Attributes:
         name: of the grid, or of all grids that were merged.
         records: those that count.
-        frame: `results_frame` of them, without cells that the frame cannot tell apart.
+        runs: `results_frame` of them.
+        frame: the runs among them that were measured; trials of learning rates are none.
         epochs: `epochs_frame` of them.
         grids: the resolved grid file of each folder, by the folder's name.
         unread: files that are no record, with the reason.
@@ -33,6 +34,7 @@ class Study:
 
     name: str
     records: Sequence[CellRecord]
+    runs: pd.DataFrame
     frame: pd.DataFrame
     epochs: pd.DataFrame
     grids: dict[str, str] = field(default_factory=dict)

@@ -22,6 +22,8 @@ METRICS = {"seconds_to_target": "time to target", "examples_per_second": "exampl
 RUNS = [
     Column("architecture_label", "architecture", "name", filtered=True),
     Column("optimizer_label", "optimizer", "name", filtered=True),
+    Column("lr", "learning rate", "number", hidden=True),
+    Column("tuning", "tuning", filtered=True, hidden=True),
     Column("schedule_label", "schedule", "name", hidden=True),
     Column("batch_size", "batch", "count", filtered=True),
     Column("device", "device", filtered=True),
@@ -76,7 +78,7 @@ def noise(study: Study) -> Section:
 def failures(study: Study) -> Section:
     """What failed?"""
     question = Question("failures", "What failed?", "Failures")
-    exhibit = analysis.failures(study.frame)
+    exhibit = analysis.failures(study.runs)
     unread = [
         Part(
             "Files that are no record",
@@ -120,7 +122,7 @@ def failures(study: Study) -> Section:
 def repeat(study: Study) -> Section:
     """Can I repeat it?"""
     question = Question("repeat", "Can I repeat it?", "Repeat it")
-    exhibit = analysis.environments(study.frame)
+    exhibit = analysis.environments(study.runs)
     parts = [Part(facts=_environment(row)) for row in exhibit.frame.head(12).to_dict("records")]
     headings = [
         f"{row['machine']}: {row['device'] if missing(row['device_name']) else row['device_name']}"
@@ -132,8 +134,8 @@ def repeat(study: Study) -> Section:
     ]
     if grids:
         parts.append(Part("Grid", logs=grids))
-    if len(study.frame):
-        shown = table(study.frame, RUNS, name="runs", caption="Every run")
+    if len(study.runs):
+        shown = table(study.runs, RUNS, name="runs", caption="Every run")
         parts.append(Part("Every run", table=shown))
     lead = (
         "Take the grid below and run it; equal seeds give equal losses on a CPU. The CSV files hold every cell and"
