@@ -166,7 +166,7 @@ def _dict_reader(item_type: Any) -> Reader:
             try:
                 items[key] = inner(item)
             except Mismatch as mismatch:
-                raise mismatch.inside(f".{key}") from None
+                raise mismatch.inside(f".{_printable(key)}") from None
         return items
 
     return read
@@ -181,3 +181,8 @@ def _plain_reader(wanted: type) -> Reader:
         raise Mismatch(f"expected {wanted.__name__}, found {type(value).__name__}")
 
     return read
+
+
+def _printable(key: str) -> str:
+    """A key as an error may show it: one line, whatever somebody wrote into the file."""
+    return key if key.isprintable() else ascii(key)
