@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from mnistbench.atomic import write_whole
@@ -52,6 +52,16 @@ class Known:
         return self.status in RESULTS
 
 
+class Index(dict[str, Known]):
+    """What is known of each cell, by its id.
+
+    Attributes:
+        read: how many records had to be read, because the remembered index did not have them.
+    """
+
+    read: int = 0
+
+
 def known(record: CellRecord) -> Known:
     """The short form of a record."""
     environment = record.environment
@@ -66,6 +76,7 @@ def known(record: CellRecord) -> Known:
         torch=environment.torch.partition("+")[0] if environment else None,
         noisy=is_noisy(record),
         noisy_rerun=record.noisy_rerun,
+        tuning=record.checks.get("tuning"),
     )
 
 
@@ -74,17 +85,17 @@ def is_noisy(record: CellRecord) -> bool:
     return record.noise is not None and bool(set(record.noise.flags) - SAID_BY_DESIGN)
 
 
-def read_index(results: ResultsFolder) -> tuple[dict[str, Known], list[SetAside]]:
+def read_index(results: ResultsFolder) -> tuple[Index, list[SetAside]]:
     """What is known of each cell by its id, and the files in `cells/` that are no records."""
-        tuning=record.checks.get("tuning"),
     remembered = _remembered(results)
-    index: dict[str, Known] = {}
+    index = Index()
     aside: list[SetAside] = []
     for name, state in _files(results.cells):
         entry = remembered.get(name)
         if entry is not None and entry[0] == state:
             found: Known | str = entry[1]
         else:
+            index.read += 1
             record = read_counting(results.cells / name)
             found = record if isinstance(record, str) else known(record)
         if isinstance(found, str):
@@ -101,7 +112,7 @@ def save_index(results: ResultsFolder, index: Iterable[Known]) -> None:
     for item in index:
         name = f"{item.cell_id}.json"
         if name in states:
-            files[name] = [list(states[name]), asdict(item)]
+            files[name] = [states[name], vars(item)]
     with contextlib.suppress(Exception):
         write_whole(_index_file(results), json.dumps({"version": INDEX_VERSION, "files": files}))
 

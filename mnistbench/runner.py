@@ -217,7 +217,8 @@ class _Run:
         dropped = sorted((self._before or set()) - ids | {cell_id for cell_id in self._index if cell_id not in ids})
         added = [cell.cell_id for cell in self._cells if self._before is not None and cell.cell_id not in self._before]
         changed = bool(self._ran or added or dropped or self._set_aside)
-        save_index(results, self._index.values())
+        if changed or self._index.read:
+            save_index(results, self._index.values())
         if self._write_report is not None and (changed or not results.report_file.exists()):
             try:
                 self._write_report(results)
@@ -254,8 +255,8 @@ class _Run:
         session.skip(absent)
         here = [cell for cell in chosen if cell.device not in self._asked.absent]
         pending = {cell.cell_id for cell in here if self._force or not self._has_result(cell)}
-        self._kept += len(here) - len(pending)
         self._warn_of_other_tuning(cell for cell in here if cell.cell_id not in pending)
+        self._kept += len(here) - len(pending)
         if not pending or session.ends:
             return
         self._begin(len(pending), [cell for cell in here if cell.cell_id in pending])
@@ -306,7 +307,6 @@ class _Run:
         self._warnings.append(text)
         self._progress.say(text)
 
-    def _warn_of_other_machines(self) -> None:
     def _warn_of_other_tuning(self, kept: Iterable[Cell]) -> None:
         others = sum(self._index[cell.cell_id].tuning != self._asked.tuning(cell) for cell in kept)
         if others:
@@ -314,6 +314,7 @@ class _Run:
                 f"{others} records here were made before `tune:` changed, and say so: kept; --force makes them again"
             )
 
+    def _warn_of_other_machines(self) -> None:
         from mnistbench.reproducibility import machine_id
 
         others = sum(item.machine_id not in (None, machine_id()) for item in self._index.values())
