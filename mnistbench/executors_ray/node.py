@@ -81,7 +81,8 @@ def _unpack(sha256: str, reference: Any) -> Arrays:
 
 def run_cell(job: Job, train: str, preload: tuple[str, ...], mailbox: Any) -> Delivery:
     """Run one attempt in a process of its own, which this process forks and watches."""
-    with tempfile.TemporaryDirectory(prefix="mnistbench-weights-") as folder:
+    # In the working folder that Ray made: what a killed process leaves there goes with it.
+    with tempfile.TemporaryDirectory(prefix="weights-", dir=Path.cwd()) as folder:
         here = replace(job, weights_directory=folder if job.weights_directory else None)
         executor = _processes(train, preload, os.environ.get("CUDA_VISIBLE_DEVICES"))
         (record,) = executor.run([here], lambda job, epoch: mailbox.put.remote(job.record_id, epoch))
