@@ -127,7 +127,7 @@ def compare(
 
     device, precision = cell.device.split(":")[0], str(levers["precision"])
     lr = scaled_lr(cell.optimizer, cell.batch_size)
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with torch.random.fork_rng(devices=[cell.device] if device == "cuda" else []):
         loud = make_reference(cell, data_directory, plugins)
         random = masks.is_random(loud.model)
         reference = make_reference(cell, data_directory, plugins, masks.silence) if random else loud
