@@ -254,7 +254,5 @@ def _image_shape(name: str, data: DataSpec, smallest: int) -> tuple[int, int, in
         raise UserError(f"{name} needs images; an example of {data.name} has the shape {tuple(data.input_shape)}")
     channels, height, width = data.input_shape
     if min(height, width) < smallest:
-        raise UserError(
-            f"{name} needs {smallest}x{smallest} pixels or more; {data.name} has {height}x{width}"
-        )
+        raise UserError(f"{name} needs {smallest}x{smallest} pixels or more; {data.name} has {height}x{width}")
     return channels, height, width

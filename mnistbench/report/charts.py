@@ -187,7 +187,7 @@ def two_lines(label: str, width: int = 26) -> str:
 
 def row_labels(axes: Axes, labels: Sequence[str]) -> None:
     """Rows from the top down, each with its label at the side."""
-    axes.set_yticks(range(len(labels)), list(labels), fontsize=9, color=INK.light, linespacing=1.05)
+    axes.set_yticks(range(len(labels)), list(labels), fontsize=9, color=INK.light, linespacing=1.15)
     axes.set_ylim(len(labels) - 0.45, -0.55)
     axes.set(ylabel="")
     axes.tick_params(axis="y", length=0)
@@ -223,11 +223,14 @@ def log_ticks(low: float, high: float, *, most: int = 6) -> list[float]:
     return ticks[:: -(-len(ticks) // most)]
 
 
-def log_axis(axes: Axes, which: str, low: float, high: float, text: Any, *, most: int = 6) -> None:
-    """A log axis from `low` to `high`, a little widened, with plain numbers as ticks."""
+def log_axis(axes: Axes, which: str, low: float, high: float, text: Any, *, most: int = 6, one: bool = False) -> None:
+    """A log axis from `low` to `high`, a little widened, with plain numbers as ticks, and 1 among them if `one`."""
     room = max((high / low) ** 0.06, 1.04)
     low, high = low / room, high * room
     ticks = log_ticks(low, high, most=most)
+    if one:
+        apart = (high / low) ** 0.12
+        ticks = sorted([1.0, *(tick for tick in ticks if max(tick, 1 / tick) > apart)])
     if which == "x":
         axes.set_xscale("log")
         axes.set_xticks(ticks, [text(tick) for tick in ticks])

@@ -52,7 +52,7 @@ def pair_differences(rows: pd.DataFrame, name: str, title: str) -> Chart:
                 xycoords=("axes fraction", "data"), textcoords="offset points", color=MUTED.light,
             )  # fmt: skip
         left, right = _limits(shown)
-        log_axis(axes, "x", left, right, lambda value: f"{value:g}×", most=5)
+        log_axis(axes, "x", left, right, lambda value: f"{value:g}×", most=5, one=True)
         row_labels(axes, [two_lines(label) for label in shown["label"]])
         axes.set(xlabel="times as fast as this setting (log)")
     verdicts = rows["verdict"].replace("", "without verdict").value_counts()

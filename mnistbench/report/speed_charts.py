@@ -111,7 +111,7 @@ def throughput(rows: pd.DataFrame, name: str, *, evaluation: bool = False) -> Ch
     with style():
         figure, axes = canvas(WIDTH, 3.5)
         batch_axis(axes, rows["batch_size"])
-        log_axis(axes, "y", known[value].min(), known[value].max(), short_rate)
+        log_axis(axes, "y", known[value].min() / 1.1, known[value].max() * 1.1, short_rate)
         handles, labels = [], []
         for architecture, device in series:
             own = known[(known["architecture_label"] == architecture) & (known["device"] == device)]
@@ -124,7 +124,8 @@ def throughput(rows: pd.DataFrame, name: str, *, evaluation: bool = False) -> Ch
             )  # fmt: skip
             handles.append(_series_handle(place, dashes[device]))
             labels.append(f"{architecture} · {device}")
-        _ideal_line(axes, known, value)
+        handles.append(_ideal_line(axes, known, value))
+        labels.append("twice the batch, twice the rate")
         failed = rows[rows["status"] == "out_of_memory"]
         floor = axes.get_ylim()[0]
         for row in rows_of(failed.drop_duplicates([*keys, "batch_size"])):
@@ -175,7 +176,7 @@ def levers(rows: pd.DataFrame, name: str, title: str) -> Chart:
             float
         )
         ends = ends[ends > 0]
-        log_axis(axes, "x", ends.min(), ends.max(), lambda value: f"{value:g}×")
+        log_axis(axes, "x", ends.min(), ends.max(), lambda value: f"{value:g}×", one=True)
         texts = []
         for lever in order:
             share = known.loc[known["lever"] == lever, "peak_share"].median()
@@ -186,10 +187,8 @@ def levers(rows: pd.DataFrame, name: str, title: str) -> Chart:
         axes.set(xlabel="throughput over the bare profile (log)")
         legend(figure, [handle(look, linestyle="none") for look in seen.values()], list(seen))
     top, last = order[0], order[-1]
-    alt = (
-        f"{title}: throughput over the bare profile from {ratio(middle[last])} ({last}) to {ratio(middle[top])}"
-        f" ({top})."
-    )
+    alt = f"{title}: throughput over the bare profile {ratio(middle[top])} with {top}"
+    alt += f", down to {ratio(middle[last])} with {last}." if last != top else "."
     return Chart(name, title, alt, figure)
 
 
@@ -232,16 +231,15 @@ def _series_handle(place: int, dashes: tuple[float, ...]) -> Line2D:
     return line
 
 
-def _ideal_line(axes: Axes, known: pd.DataFrame, value: str) -> None:
+def _ideal_line(axes: Axes, known: pd.DataFrame, value: str) -> Line2D:
     """Twice the batch, twice the examples per second: from the slowest series' smallest batch."""
     start = known.sort_values(["batch_size", value]).iloc[0]
     low, high = axes.get_ylim()
     sizes = np.array([start.batch_size, start.batch_size * high / start[value]])
     left, right = axes.get_xlim()
-    axes.plot(sizes, start[value] * sizes / sizes[0], color=FAINT.light, linewidth=1, linestyle=(0, (1, 2)), zorder=0)
+    (line,) = axes.plot(
+        sizes, start[value] * sizes / sizes[0], color=FAINT.light, linewidth=1.2, linestyle=(0, (1, 2)), zorder=0
+    )
     axes.set_xlim(left, right)
     axes.set_ylim(low, high)
-    axes.annotate(
-        "ideal: twice the batch, twice the rate", (0.02, 0.98), xycoords="axes fraction", ha="left", va="top",
-        fontsize=9, color=MUTED.light,
-    )  # fmt: skip
+    return line

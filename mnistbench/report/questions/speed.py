@@ -9,7 +9,7 @@ import pandas as pd
 
 from mnistbench import analysis
 from mnistbench.report import speed_charts, time_charts
-from mnistbench.report.formatting import missing, percent, seconds_range
+from mnistbench.report.formatting import missing, percent, plural, seconds_range
 from mnistbench.report.questions.section import MOST_PANELS, Part, Question, Section, Study, groups, slug, unanswered
 from mnistbench.report.rows import rows_of
 from mnistbench.report.tables import Column, table
@@ -51,6 +51,7 @@ def first(study: Study) -> Section:
     parts = []
     for heading, suffix, rows in _by_target(exhibit.frame):
         board = rows.sort_values("order")
+        columns = BOARD[1:] if board["rank"].notna().all() else BOARD
         board = board.assign(
             time_text=[str(text).partition(" (")[0] for text in board["seconds_text"]],
             interval_text=[_interval(row) for row in rows_of(board)],
@@ -59,7 +60,7 @@ def first(study: Study) -> Section:
         chart = time_charts.first_at_target(board, f"time-to-target{suffix}")
         name = f"leaderboard{suffix}"
         caption = "Settings by median time to target" if chart else "Settings by test accuracy"
-        parts.append(Part(heading, table=table(board, BOARD, name=name, caption=caption), disclosed=False))
+        parts.append(Part(heading, table=table(board, columns, name=name, caption=caption), disclosed=False))
         if chart:
             parts.append(Part(charts=[chart]))
     lead = (
@@ -161,8 +162,9 @@ def throughput(study: Study) -> Section:
         return unanswered(question, exhibit)
     parts = []
     for heading, suffix, rows in groups(exhibit.frame):
-        for execution, own in rows.groupby("execution_label", sort=False):
-            several = rows["execution_label"].nunique() > 1
+        several = rows["execution_label"].nunique() > 1
+        drawn = _bare_profiles(rows)
+        for execution, own in rows[rows["execution_label"].isin(drawn)].groupby("execution_label"):
             stem = (slug("throughput", execution) if several else "throughput") + suffix
             found = [
                 speed_charts.throughput(own, stem),
@@ -182,9 +184,12 @@ def throughput(study: Study) -> Section:
             Column("status", "status", "tag"),
             Column("flags", "flags"),
         ]
-        parts = _with_executions_limited(parts)
+        left_out = rows["execution_label"].nunique() - len(drawn)
         shown = table(rows, columns, name=f"throughput-table{suffix}", caption="Examples per second by batch size")
-        parts.append(Part(table=shown))
+        said = [
+            f"The bare profiles are drawn; {plural(left_out, 'other')} with levers of their own stand in the table."
+        ]
+        parts.append(Part(sentences=said if left_out else [], table=shown))
     lead = (
         "Σ examples ÷ Σ training seconds. Lines are medians over optimizers and seeds, the bands their whole range; the"
         " dotted line is what a device would do if twice the batch took no longer."
@@ -268,7 +273,7 @@ def _reached(row: Any) -> str:
     return "" if missing(row.reached) or missing(row.target_accuracy) else f"{int(row.reached)} of {int(row.seeds)}"
 
 
-def _with_executions_limited(parts: list[Part]) -> list[Part]:
-    """Profiles with many levers would make dozens of throughput charts; the table holds them all."""
-    charted = [part for part in parts if part.charts]
-    return parts if len(charted) <= MOST_PANELS // 2 else charted[: MOST_PANELS // 2]
+def _bare_profiles(rows: pd.DataFrame) -> list[str]:
+    """Profiles without levers of their own; where there are none, the first two."""
+    labels = sorted(set(rows["execution_label"]))
+    return [label for label in labels if "(" not in label] or labels[:2]
