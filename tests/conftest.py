@@ -10,7 +10,6 @@ from hypothesis import settings
 
 from mnistbench.cell import Cell, Component, Training
 
-
 # The same inputs each time: a suite that fails must fail again. HYPOTHESIS_MAX_EXAMPLES widens the fuzzing by hand.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
