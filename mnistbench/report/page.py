@@ -22,6 +22,7 @@ from mnistbench.records import CellRecord
 from mnistbench.report import palette, svg
 from mnistbench.report.formatting import count, listed, percent, plural
 from mnistbench.report.questions import QUESTIONS, Section, Study
+from mnistbench.report.questions.section import groups
 from mnistbench.report.rows import rows_of
 from mnistbench.results import ResultsFolder
 
@@ -170,11 +171,11 @@ def _names(folders: Sequence[ResultsFolder]) -> list[str]:
     return names
 
 
-def _verdict(study: Study) -> list[list[str]]:
-    """Sentences of each machine and build."""
+def _verdict(study: Study) -> list[tuple[str, list[str]]]:
+    """Each machine and build, named where there are several, and what is said of it."""
     if study.runs.empty:
-        return [["There is nothing to report yet: no cell has a record."]]
-    return [analysis.verdict_sentences(rows) for _, rows in study.runs.groupby("group", sort=False)]
+        return [("", ["There is nothing to report yet: no cell has a record."])]
+    return [(heading, analysis.verdict_sentences(rows)) for heading, _, rows in groups(study.runs)]
 
 
 def _banners(study: Study) -> list[tuple[str, bool]]:
