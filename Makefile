@@ -26,8 +26,10 @@ check: $(READY)  ## style, types, known vulnerabilities
 	$(VENV)/bin/mypy
 	@$(PY) .ci/audit.py
 
-benchmark: $(READY)  ## fast beside plain PyTorch loops, in pairs of processes: about 20 minutes, on a quiet machine
+benchmark: $(READY)  ## fast beside plain PyTorch loops, and what the rest costs: about 25 minutes, on a quiet machine
 	$(PY) benchmarks/versus.py --data $${MNISTBENCH_DATA:-data}
+	$(PY) benchmarks/bench_cells.py
+	$(PY) benchmarks/bench_scale.py
 	$(PY) -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds
 
 constraints: $(READY)  ## freeze what is installed now into constraints.txt

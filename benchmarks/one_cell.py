@@ -1,8 +1,9 @@
 """Trains the first cell of a recipe's grid in this process, with mnistbench, and prints one line of JSON.
 
-    python benchmarks/one_cell.py mlp_sigmoid_sgd [--epochs 1] [--seed 0] [--set execution=plain] [--bare]
+    python benchmarks/one_cell.py mlp_sigmoid_sgd [--epochs 1] [--seed 0] [--set execution=plain] [--beside-bare]
 
-With --bare the same steps on the same tensors run in a bare loop, without mnistbench's measuring around them.
+With --beside-bare, epochs that mnistbench measures alternate with epochs of the same steps on the same tensors in a
+bare loop, in ABBA order: what the measuring costs, without the differences between two processes.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ import torch  # noqa: E402
 
 from mnistbench import datasets  # noqa: E402
 from mnistbench.cell import Cell  # noqa: E402
+from mnistbench.evaluation import evaluate  # noqa: E402
 from mnistbench.grid import Grid  # noqa: E402
+from mnistbench.measurement import InterferenceMeter, Stopwatch  # noqa: E402
 from mnistbench.records import Data  # noqa: E402
-from mnistbench.train import train_cell  # noqa: E402
-from mnistbench.trainee import make_trainee  # noqa: E402
+from mnistbench.train import _one_epoch, train_cell  # noqa: E402
+from mnistbench.trainee import Trainee, make_trainee  # noqa: E402
 from mnistbench.warmup import choose, warm_up  # noqa: E402
 from mnistbench.worker import Job  # noqa: E402
 
@@ -68,21 +71,32 @@ def with_mnistbench(job: Job) -> dict[str, object]:
     }
 
 
-def bare(job: Job) -> dict[str, object]:
-    """The same steps on the same tensors, and nothing around them but the clock."""
-    device = torch.device("cpu")
-    trainee = choose(job, make_trainee(job, device))
+def beside_bare(job: Job) -> dict[str, list[float]]:
+    """Examples/s of each epoch, as they stand in a record and as a bare loop's own clock has them."""
+    trainee = choose(job, make_trainee(job, torch.device("cpu")))
     warm_up(trainee, job.cell.seed)
-    examples, seconds, lr = 0, 0.0, trainee.learning_rates[0]
-    trainee.model.train()
+    watch, meter = Stopwatch(), InterferenceMeter()
+    rates: dict[str, list[float]] = {"measured": [], "bare": []}
     for number in range(1, job.cell.training.epochs + 1):
-        start = time.perf_counter()
-        for inputs, labels in trainee.batches.epoch(number):
-            trainee.step.gradients(inputs, labels)
-            trainee.step.update(lr)
-            examples += len(labels)
-        seconds += time.perf_counter() - start
-    return {"train_seconds": seconds, "examples": examples}
+        for side in ("measured", "bare") if number % 2 else ("bare", "measured"):
+            if side == "measured":
+                epoch, _, _ = _one_epoch(trainee, number, watch, STARTED, meter)
+                rates[side].append(epoch.examples / epoch.train_seconds)
+            else:
+                rates[side].append(_bare_epoch(trainee, number))
+                evaluate(trainee, *trainee.test)  # the other side finds caches as the last evaluation left them
+    return rates
+
+
+def _bare_epoch(trainee: Trainee, number: int) -> float:
+    trainee.model.train()
+    lr, examples = trainee.learning_rates[0], 0
+    start = time.perf_counter()
+    for inputs, labels in trainee.batches.epoch(number):
+        trainee.step.gradients(inputs, labels)
+        trainee.step.update(lr)
+        examples += len(labels)
+    return examples / (time.perf_counter() - start)
 
 
 if __name__ == "__main__":
@@ -91,7 +105,7 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], dest="overrides")
-    parser.add_argument("--bare", action="store_true")
+    parser.add_argument("--beside-bare", action="store_true")
     arguments = parser.parse_args()
     job = first_job(arguments.recipe, arguments.overrides, arguments.epochs, arguments.seed)
-    print(json.dumps(bare(job) if arguments.bare else with_mnistbench(job)))
+    print(json.dumps(beside_bare(job) if arguments.beside_bare else with_mnistbench(job)))
