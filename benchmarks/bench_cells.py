@@ -19,9 +19,9 @@ import psutil
 from scipy import stats
 
 from mnistbench.grid import Grid
-from mnistbench.progress import Silent
 from mnistbench.records import CellRecord
 from mnistbench.runner import run_grid
+from mnistbench.running.progress import Silent
 
 GRID = """
 name: cells

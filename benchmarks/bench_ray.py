@@ -18,9 +18,9 @@ from ray.cluster_utils import Cluster
 
 from mnistbench.executors_ray import RayExecutor
 from mnistbench.grid import Grid
-from mnistbench.progress import Silent
 from mnistbench.records import CellRecord
 from mnistbench.runner import run_grid
+from mnistbench.running.progress import Silent
 
 TESTS = Path(__file__).parents[1] / "tests"
 STAND_INS = tuple(str(TESTS / name) for name in ("ray_stand_ins.py", "stand_ins.py", "without_torch.py"))

@@ -15,8 +15,8 @@ from plain_loops import RECIPES
 
 from mnistbench.measurement import InterferenceMeter, Stopwatch
 from mnistbench.train import _one_epoch
-from mnistbench.trainee import Trainee, make_trainee
-from mnistbench.warmup import choose, warm_up
+from mnistbench.training.trainee import Trainee, make_trainee
+from mnistbench.training.warmup import choose, warm_up
 
 STEPS = 5
 

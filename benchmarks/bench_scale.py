@@ -85,7 +85,8 @@ def report(folder: Path) -> dict[str, float]:
 
 def plan(folder: Path) -> dict[str, float]:
     """Seconds to count a grid of 1,000,000 cells."""
-    from mnistbench import Grid, planning
+    from mnistbench import Grid
+    from mnistbench.running import planning
 
     text = GRID.replace("[64, 256, 1024, 4096, 8192]", str(list(range(1, 101))))
     text = text.format(seeds=", ".join(map(str, range(2_500))))

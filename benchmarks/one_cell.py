@@ -28,13 +28,13 @@ import torch  # noqa: E402
 
 from mnistbench import datasets  # noqa: E402
 from mnistbench.cell import Cell  # noqa: E402
-from mnistbench.evaluation import evaluate  # noqa: E402
 from mnistbench.grid import Grid  # noqa: E402
 from mnistbench.measurement import InterferenceMeter, Stopwatch  # noqa: E402
 from mnistbench.records import Data  # noqa: E402
 from mnistbench.train import _one_epoch, train_cell  # noqa: E402
-from mnistbench.trainee import Trainee, make_trainee  # noqa: E402
-from mnistbench.warmup import choose, warm_up  # noqa: E402
+from mnistbench.training.evaluation import evaluate  # noqa: E402
+from mnistbench.training.trainee import Trainee, make_trainee  # noqa: E402
+from mnistbench.training.warmup import choose, warm_up  # noqa: E402
 from mnistbench.worker import Job  # noqa: E402
 
 GRIDS = Path(__file__).parent / "grids"

@@ -47,11 +47,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(given: argparse.Namespace) -> int:
+    from mnistbench.config.resolved import read_resolved
     from mnistbench.flag_values import seconds, shard
     from mnistbench.plugins import load_plugins
-    from mnistbench.progress import PlainLines
-    from mnistbench.resolved import read_resolved
     from mnistbench.runner import run_grid
+    from mnistbench.running.progress import PlainLines
 
     if given.cells.suffix != ".json":
         raise UserError(f"{given.cells}: grid files need pydantic and ruamel.yaml; `plan --resolved` makes a .json")

@@ -10,20 +10,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mnistbench import digits as digits_
-from mnistbench import images
-from mnistbench.arrays import Arrays, DataSpec, load
-from mnistbench.cache import cache_folder, entry_directory, read_entry
 from mnistbench.cell import Component
-from mnistbench.csv_table import Table
-from mnistbench.download import Progress
+from mnistbench.config.problems import nearest
+from mnistbench.data import digits as digits_
+from mnistbench.data import images
+from mnistbench.data.arrays import Arrays, DataSpec, load
+from mnistbench.data.cache import cache_folder, entry_directory, read_entry
+from mnistbench.data.csv_table import Table
+from mnistbench.data.download import Progress
+from mnistbench.data.images import DataNotFound
+from mnistbench.data.plugin_data import PluginSource
+from mnistbench.data.sources import CsvSource, MadeSource, OfficialSource, Search, Source
+from mnistbench.data.tables import SUM3_CLASSES, sum3_arrays
 from mnistbench.errors import UserError
-from mnistbench.images import DataNotFound
 from mnistbench.options import Fraction, NonNegativeInt, PositiveInt
-from mnistbench.plugin_data import PluginSource
-from mnistbench.problems import nearest
-from mnistbench.sources import CsvSource, MadeSource, OfficialSource, Search, Source
-from mnistbench.tables import SUM3_CLASSES, sum3_arrays
 
 if TYPE_CHECKING:
     from mnistbench.plugins import Plugins

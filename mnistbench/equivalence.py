@@ -1,6 +1,6 @@
 """The gate before any ratio is printed: is what the levers speed up still the same training?
 
-`check` holds the path that is timed against the plain one (`reference.py`) through the gates G0 to G3 (`gates.py`),
+`check` holds the path that is timed against the plain one (`gate/reference.py`) through the gates G0 to G3 (`gate/gates.py`),
 once per machine, versions and cell without its seed, and keeps the answer with its figures in the user's cache. G4,
 the outcome over ten seeds, is judged from records, in the analysis.
 """
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from mnistbench.execution import Levers
-    from mnistbench.gates import Finding
+    from mnistbench.gate.gates import Finding
+    from mnistbench.gate.reference import Reference, TrainingPath
     from mnistbench.plugins import Plugins
-    from mnistbench.reference import Reference, TrainingPath
     from mnistbench.worker import Job
 
 GATE_VERSION = 1
@@ -86,9 +86,9 @@ def check_job(job: Job, levers: Levers) -> str:
     from mnistbench.plugins import load_plugins
 
     def make_path(prepare: Prepare) -> TrainingPath:
-        from mnistbench.timed_path import TimedPath
-        from mnistbench.trainee import make_trainee
-        from mnistbench.warmup import choose, warm_up
+        from mnistbench.gate.timed_path import TimedPath
+        from mnistbench.training.trainee import make_trainee
+        from mnistbench.training.warmup import choose, warm_up
 
         replayed = replace(job, resolved=levers.to_json())
         trainee = choose(replayed, make_trainee(replayed, torch.device(job.cell.device), prepare))
@@ -122,7 +122,7 @@ def compare(
     """
     import torch
 
-    from mnistbench import gates, masks
+    from mnistbench.gate import gates, masks
     from mnistbench.optimizers import scaled_lr
 
     device, precision = cell.device.split(":")[0], str(levers["precision"])
@@ -154,8 +154,8 @@ def make_reference(
     import torch
 
     from mnistbench import architectures, optimizers
-    from mnistbench.arrays import load
-    from mnistbench.reference import Reference, trainable
+    from mnistbench.data.arrays import load
+    from mnistbench.gate.reference import Reference, trainable
     from mnistbench.reproducibility import order_of_examples, seed_everything
 
     arrays = load(data_directory)
@@ -199,7 +199,7 @@ def _as_it_is(model: nn.Module) -> None:
 
 
 def _kept_answer(cell: Cell, levers: Mapping[str, Any], folder: Path | None) -> Path:
-    from mnistbench.cache import cache_folder
+    from mnistbench.data.cache import cache_folder
 
     asked = canonical_json({**_versions(cell.device), "cell": cell.without_seed(), "levers": dict(levers)})
     name = hashlib.sha256(asked.encode()).hexdigest()[:20]
@@ -226,7 +226,8 @@ def _source_sha256() -> str:
     """Checksum of the code that trains: a lever that was changed is checked anew."""
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for file in sorted([*here.glob("*.py"), *(here / "steps").glob("*.py")]):
+    rooms = (here / name for name in ("data", "gate", "training"))
+    for file in sorted([*here.glob("*.py"), *(file for room in rooms for file in room.rglob("*.py"))]):
         digest.update(file.name.encode() + file.read_bytes())
     return digest.hexdigest()
 
@@ -240,8 +241,8 @@ def _read(kept: Path) -> str | None:
 
 
 def _write(kept: Path, answer: str, findings: Sequence[Finding], cell: Cell, levers: Mapping[str, Any]) -> None:
-    from mnistbench.atomic import write_whole
     from mnistbench.errors import UserError
+    from mnistbench.storage.atomic import write_whole
 
     figures = [{"gate": each.gate, "error": repr(each.error), "tolerance": each.tolerance} for each in findings]
     content = {

@@ -1,6 +1,6 @@
 """A grid file as what it stands for: the cells to train, in which rounds, under which name.
 
-`Grid.load` reads and checks a file (`grid_reader.py`); `cells` multiplies its axes once data and devices are known.
+`Grid.load` reads and checks a file (`config/grid_reader.py`); `cells` multiplies its axes once data and devices are known.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from mnistbench.axes import Axes, BatchSize, Devices, Pattern, size
 from mnistbench.cell import Cell, Component, Training
+from mnistbench.config.axes import Axes, BatchSize, Devices, Pattern, size
+from mnistbench.config.problems import Place, Problems
+from mnistbench.config.selection import select, shard
+from mnistbench.config.tuning import Tuning
 from mnistbench.errors import UserError
 from mnistbench.plugins import Plugins
-from mnistbench.problems import Place, Problems
-from mnistbench.selection import select, shard
-from mnistbench.tuning import Tuning
 
 __all__ = ["MAX_CELLS", "Grid", "component_from_text", "rounds", "select", "shard"]
 
@@ -76,7 +76,7 @@ class Grid:
         Raises:
             UserError: with one line per problem: `grid.yaml:3:1: unknown key …`.
         """
-        from mnistbench.yaml_places import read_text
+        from mnistbench.config.yaml_places import read_text
 
         return cls.from_text(
             read_text(Path(path)), source=str(path), overrides=overrides, plugins=plugins, max_cells=max_cells
@@ -93,7 +93,7 @@ class Grid:
         max_cells: int = MAX_CELLS,
     ) -> Grid:
         """Read a grid from YAML text; arguments and errors as `load`."""
-        from mnistbench.grid_reader import read_grid
+        from mnistbench.config.grid_reader import read_grid
 
         return read_grid(text, source, overrides=overrides, plugins=plugins or Plugins(), max_cells=max_cells)
 
@@ -166,12 +166,12 @@ class Grid:
 
     def to_yaml(self) -> str:
         """The grid as resolved: overrides applied, what was left out filled in. Reading it gives the same cells."""
-        from mnistbench.grid_writer import grid_to_yaml
+        from mnistbench.config.grid_writer import grid_to_yaml
 
         return grid_to_yaml(self)
 
     def _check_batch_sizes(self, dataset: Component, train_examples: int) -> None:
-        from mnistbench.grid_checks import check_batches
+        from mnistbench.config.grid_checks import check_batches
 
         problems = Problems()
         check_batches(self, dataset.name, train_examples, problems)
@@ -217,7 +217,7 @@ def component_from_text(
     Raises:
         UserError: if the name or an option is unknown, or a value does not fit.
     """
-    from mnistbench.grid_reader import read_component
+    from mnistbench.config.grid_reader import read_component
 
     return read_component(axis, name, settings, plugins or Plugins())
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from mnistbench.arrays import DataSpec
+    from mnistbench.data.arrays import DataSpec
 
 EXAMPLES = 2
 """Examples sent through the network; BatchNorm refuses one alone in training mode."""

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnistbench.atomic import write_whole
 from mnistbench.cell import Cell
 from mnistbench.errors import UserError
+from mnistbench.storage.atomic import write_whole
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from mnistbench.arrays import DataSpec
+    from mnistbench.data.arrays import DataSpec
     from mnistbench.plugins import Plugins
 
 FORMAT_VERSION = 1
@@ -267,7 +267,7 @@ def read_settings(path: Path) -> tuple[Cell, DataSpec]:
     Raises:
         UserError: if the file is missing or is not of this format.
     """
-    from mnistbench.arrays import DataSpec
+    from mnistbench.data.arrays import DataSpec
 
     try:
         plain: Any = json.loads(path.read_text(encoding="utf-8"))

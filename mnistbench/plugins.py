@@ -18,8 +18,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from mnistbench.config.problems import nearest
 from mnistbench.errors import UserError
-from mnistbench.problems import nearest
 
 if TYPE_CHECKING:
     import psutil

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from mnistbench.atomic import move_whole, remove_parts, write_whole, writing
 from mnistbench.cell import Cell
 from mnistbench.errors import UserError
 from mnistbench.records import RESULTS, CellRecord, dump
+from mnistbench.storage.atomic import move_whole, remove_parts, write_whole, writing
 
 CELLS_FILE_VERSION = 1
 LARGEST_RECORD_BYTES = 64 * 2**20

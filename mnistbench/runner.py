@@ -10,23 +10,23 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnistbench.asked import Asked
-from mnistbench.atomic import write_whole
 from mnistbench.cell import Cell
 from mnistbench.errors import UserError
 from mnistbench.executors import Executor, InlineExecutor, ProcessExecutor
-from mnistbench.index import attempts_made, is_noisy, read_index, save_index
-from mnistbench.interruption import Interruption
-from mnistbench.progress import Progress, Silent
 from mnistbench.records import FAILURES, CellRecord, Data
 from mnistbench.results import ResultsFolder, SetAside
-from mnistbench.session import Round, Session, Setup, in_rounds
+from mnistbench.running.asked import Asked
+from mnistbench.running.interruption import Interruption
+from mnistbench.running.progress import Progress, Silent
+from mnistbench.running.session import Round, Session, Setup, in_rounds
+from mnistbench.storage.atomic import write_whole
+from mnistbench.storage.index import attempts_made, is_noisy, read_index, save_index
 
 if TYPE_CHECKING:
+    from mnistbench.config.resolved import ResolvedGrid
     from mnistbench.datasets import PreparedData
     from mnistbench.grid import Grid
     from mnistbench.plugins import Plugins
-    from mnistbench.resolved import ResolvedGrid
     from mnistbench.tracking import Mirror, SyncResult
 
 WriteReport = Callable[[ResultsFolder], object]

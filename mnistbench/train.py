@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from mnistbench import devices, equivalence, measurement, reproducibility
 from mnistbench.cell import Cell
-from mnistbench.evaluation import Evaluation, evaluate, flops_per_example
-from mnistbench.kept_weights import KeptWeights
 from mnistbench.measurement import InterferenceMeter, Stopwatch, read_counters
-from mnistbench.probe import take_probe
 from mnistbench.records import CellRecord, EpochMeasurement, Error, Memory, Model, Noise, Timing, utc_now
-from mnistbench.trainee import Trainee, make_trainee
-from mnistbench.warmup import choose, warm_up
+from mnistbench.training.evaluation import Evaluation, evaluate, flops_per_example
+from mnistbench.training.kept_weights import KeptWeights
+from mnistbench.training.probe import take_probe
+from mnistbench.training.trainee import Trainee, make_trainee
+from mnistbench.training.warmup import choose, warm_up
 
 if TYPE_CHECKING:
     from torch import Tensor

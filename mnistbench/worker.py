@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mnistbench import channel as messages
 from mnistbench.cell import Cell
 from mnistbench.records import CellRecord, Data, EpochMeasurement, Error, Status, utc_now
 from mnistbench.redaction import redact
+from mnistbench.running import channel as messages
 
 if TYPE_CHECKING:
     from mnistbench.records import Environment

@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mnistbench import cache
-from mnistbench.arrays import ARRAY_NAMES, Arrays, checksum, load
-from mnistbench.cache import entry_directory, find_or_make, is_intact, read_entry, write_entry
+from mnistbench.data import cache
+from mnistbench.data.arrays import ARRAY_NAMES, Arrays, checksum, load
+from mnistbench.data.cache import entry_directory, find_or_make, is_intact, read_entry, write_entry
+from mnistbench.data.tables import sum3_arrays
 from mnistbench.errors import UserError
-from mnistbench.tables import sum3_arrays
 
 WRITE = """
 import os, signal, sys
 from mnistbench import cache
-from mnistbench.tables import sum3_arrays
+from mnistbench.data.tables import sum3_arrays
 name, count = sys.argv[1], int(sys.argv[2])
 real = {"fsync": os.fsync, "rename": cache.Path.rename, "replace": cache.Path.replace}
 seen = 0
@@ -158,8 +158,8 @@ def test_two_processes_make_an_entry_once() -> None:
     """Four start together; the entry is whole for each, and only one made it."""
     code = """
 import sys, time
-from mnistbench.cache import find_or_make, is_intact
-from mnistbench.tables import sum3_arrays
+from mnistbench.data.cache import find_or_make, is_intact
+from mnistbench.data.tables import sum3_arrays
 def make():
     print("made", end=" ")
     time.sleep(0.5)
@@ -176,9 +176,9 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(folder: Path) -> None:
     """A real limit of the system on the size of files stands for the full disk."""
     code = """
 import resource
-from mnistbench.cache import find_or_make
+from mnistbench.data.cache import find_or_make
 from mnistbench.errors import UserError
-from mnistbench.tables import sum3_arrays
+from mnistbench.data.tables import sum3_arrays
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:
     find_or_make("t", lambda: sum3_arrays(10_000, 0.3, 0))

@@ -170,7 +170,7 @@ def test_an_error_of_ours_is_status_3_with_a_traceback(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("unforeseen")
 
-    monkeypatch.setattr("mnistbench.catalogue.entries", broken)
+    monkeypatch.setattr("mnistbench.config.catalogue.entries", broken)
     assert cli.main(["list", "optimizers"]) == 3
     said = capsys.readouterr().err
     assert "Traceback" in said
@@ -183,7 +183,7 @@ def test_ctrl_c_is_status_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mnistbench.catalogue.entries", interrupted)
+    monkeypatch.setattr("mnistbench.config.catalogue.entries", interrupted)
     assert cli.main(["list", "optimizers"]) == 130
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnistbench.arrays import check
-from mnistbench.csv_table import Table, read_table
+from mnistbench.data.arrays import check
+from mnistbench.data.csv_table import Table, read_table
 from mnistbench.errors import UserError
 
 ROWS = [(i, i * 0.5, (i * 7) % 5 - 2, i % 2) for i in range(10)]

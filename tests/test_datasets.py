@@ -13,9 +13,10 @@ import pytest
 import torchvision.datasets
 from mirror_server import mirror, sends, sends_files
 
-from mnistbench import datasets, download
-from mnistbench.arrays import checksum
+from mnistbench import datasets
 from mnistbench.cell import Component
+from mnistbench.data import download
+from mnistbench.data.arrays import checksum
 from mnistbench.datasets import DATASETS, DataNotFound, load, prepare, sizes, spec_of, survey
 from mnistbench.errors import UserError
 

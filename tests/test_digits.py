@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from mnistbench.arrays import Arrays, check, checksum
-from mnistbench.digits import deal, draw_warps, make_digits, smooth, split_originals, warp
+from mnistbench.data.arrays import Arrays, check, checksum
+from mnistbench.data.digits import deal, draw_warps, make_digits, smooth, split_originals, warp
 
 
 @pytest.fixture(scope="module")

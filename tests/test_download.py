@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from mirror_server import Answer, mirror, never_ends, sends, sends_files, stays_mute, trickles
 
-from mnistbench import download
-from mnistbench.download import NotFetched, fetch_files
+from mnistbench.data import download
+from mnistbench.data.download import NotFetched, fetch_files
 
 CONTENT = b"the right bytes" * 1000
 MD5 = hashlib.md5(CONTENT).hexdigest()

@@ -13,20 +13,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mnistbench import gates, masks
-from mnistbench.arrays import Arrays, DataSpec
-from mnistbench.cache import write_entry
 from mnistbench.cell import Cell, Component, Training
+from mnistbench.data.arrays import Arrays, DataSpec
+from mnistbench.data.cache import write_entry
+from mnistbench.data.idx import read_idx
 from mnistbench.equivalence import check, check_job, compare, is_reference, make_reference, verdict
 from mnistbench.execution import levers_of, plain
-from mnistbench.gates import Finding
-from mnistbench.idx import read_idx
+from mnistbench.gate import gates, masks
+from mnistbench.gate.gates import Finding
+from mnistbench.gate.reference import Batch, Reference, TrainingPath, trainable
 from mnistbench.optimizers import OPTIMIZERS
 from mnistbench.records import Data
-from mnistbench.reference import Batch, Reference, TrainingPath, trainable
-from mnistbench.steps.written import WrittenStep
-from mnistbench.trainee import make_trainee
-from mnistbench.warmup import choose
+from mnistbench.training.steps.written import WrittenStep
+from mnistbench.training.trainee import make_trainee
+from mnistbench.training.warmup import choose
 from mnistbench.worker import Job
 
 EXAMPLES, BATCH_SIZE, CHUNK = 400, 96, 40

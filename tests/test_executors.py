@@ -12,11 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mnistbench import datasets, running
+from mnistbench import datasets
 from mnistbench.cell import Cell, Component, Training
 from mnistbench.executors import Executor, InlineExecutor, ProcessExecutor
-from mnistbench.forkserver import ForkServer
 from mnistbench.records import CellRecord, Data, EpochMeasurement
+from mnistbench.running import child as running
+from mnistbench.running.forkserver import ForkServer
 from mnistbench.worker import Job
 
 

@@ -28,10 +28,10 @@ from mnistbench import datasets
 from mnistbench.errors import UserError
 from mnistbench.executors import InlineExecutor, ProcessExecutor
 from mnistbench.grid import Grid
-from mnistbench.progress import Silent
 from mnistbench.records import CellRecord
 from mnistbench.results import ResultsFolder, read_record
 from mnistbench.runner import RunSummary, run_grid
+from mnistbench.running.progress import Silent
 from mnistbench.worker import Job
 
 ROOT = Path(__file__).parents[1]
@@ -157,7 +157,7 @@ SCRIPT = """
 import json, sys
 from mnistbench.executors import ProcessExecutor
 from mnistbench.grid import Grid
-from mnistbench.progress import Silent
+from mnistbench.running.progress import Silent
 from mnistbench.runner import run_grid
 
 folder, train, text = sys.argv[1:]

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mnistbench.data.idx import read_idx
 from mnistbench.errors import UserError
-from mnistbench.idx import read_idx
 
 EXAMPLES = 1_000
 FUZZ = settings(

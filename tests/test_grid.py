@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mnistbench.axes_reader import TRAINING
 from mnistbench.cell import Cell, Component, Training
+from mnistbench.config.axes_reader import TRAINING
+from mnistbench.config.declared import REQUIRED
 from mnistbench.datasets import sizes
-from mnistbench.declared import REQUIRED
 from mnistbench.errors import UserError
 from mnistbench.grid import Grid, component_from_text, rounds
 
@@ -324,8 +324,8 @@ def test_every_option_that_we_declare_can_be_said_in_a_grid() -> None:
     """Its default, written as YAML and read again, is accepted: so the annotations are ones that pydantic knows."""
     import json
 
-    from mnistbench.declared import declaration, names
-    from mnistbench.yaml_places import read_document
+    from mnistbench.config.declared import declaration, names
+    from mnistbench.config.yaml_places import read_document
 
     checked = 0
     for axis in ("dataset", "architecture", "optimizer", "schedule", "execution"):

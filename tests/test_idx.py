@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mnistbench.data.idx import parse_idx, read_idx, unpack
 from mnistbench.errors import UserError
-from mnistbench.idx import parse_idx, read_idx, unpack
 
 
 def idx(*shape: int, data: bytes | None = None, kind: int = 8) -> bytes:

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mnistbench.data.images import FASHION_MNIST, KMNIST, MNIST, Damaged, ImageFiles, Place, read_official
 from mnistbench.errors import UserError
-from mnistbench.images import FASHION_MNIST, KMNIST, MNIST, Damaged, ImageFiles, Place, read_official
 
 TEST_LABELS = MNIST.files[3]
 
@@ -141,7 +141,7 @@ def test_a_folder_with_some_of_the_files_is_incomplete(copy: Place) -> None:
 
 def test_reading_local_files_imports_neither_torch_nor_torchvision(data_dir: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from mnistbench.images import *; "
+        "import sys; from pathlib import Path; from mnistbench.data.images import *; "
         f"MNIST.read(Place('here', Path({str(data_dir)!r}))); print({{'torch', 'torchvision'}} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

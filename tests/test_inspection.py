@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mnistbench import architectures, inspection
-from mnistbench.arrays import DataSpec
 from mnistbench.cell import Component
+from mnistbench.data.arrays import DataSpec
 
 MNIST = DataSpec(
     name="mnist",

@@ -20,7 +20,7 @@ from mnistbench.measurement import (
     is_short,
     probe_is_off,
 )
-from mnistbench.probe import SIZE, take_probe
+from mnistbench.training.probe import SIZE, take_probe
 
 
 class LazyDevice:

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from mnistbench import architectures, datasets
-from mnistbench.arrays import Arrays, DataSpec
 from mnistbench.cell import Cell, Component, Training
+from mnistbench.data.arrays import Arrays, DataSpec
 from mnistbench.errors import UserError
 from mnistbench.models import KeptModel, load_model, read_model, save_model
 from mnistbench.records import CellRecord, Model

@@ -17,17 +17,17 @@ import psutil
 import pytest
 
 from mnistbench import datasets, devices
-from mnistbench.cache import is_intact, read_entry
 from mnistbench.cell import Cell, Component
+from mnistbench.data.cache import is_intact, read_entry
 from mnistbench.errors import UserError
 from mnistbench.executors import LOST
 from mnistbench.executors_ray import RayExecutor, luggage
 from mnistbench.executors_ray.cluster import Needs, Node, choose, devices_of
 from mnistbench.grid import Grid
-from mnistbench.progress import Silent
 from mnistbench.records import CellRecord, EpochMeasurement
 from mnistbench.results import ResultsFolder
 from mnistbench.runner import RunSummary, run_grid
+from mnistbench.running.progress import Silent
 from mnistbench.worker import Job
 
 HERE = Path(__file__).parent
@@ -250,7 +250,7 @@ import sys
 from pathlib import Path
 from mnistbench.executors_ray import RayExecutor
 from mnistbench.grid import Grid
-from mnistbench.progress import PlainLines
+from mnistbench.running.progress import PlainLines
 from mnistbench.runner import run_grid
 executor = RayExecutor(
     sys.argv[1], plugins={STAND_INS!r}, train="ray_stand_ins:meet", preload=("without_torch",), patience_seconds=5

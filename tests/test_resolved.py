@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from mnistbench.config.resolved import read_resolved, write_resolved
 from mnistbench.errors import UserError
 from mnistbench.grid import Grid
-from mnistbench.resolved import read_resolved, write_resolved
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,8 +39,8 @@ for name in ("pydantic", "pydantic_core", "annotated_types", "ruamel", "ruamel.y
     sys.modules[name] = None
 from pathlib import Path
 from mnistbench.grid import rounds
-from mnistbench.resolved import read_resolved
-from mnistbench.selection import select, shard
+from mnistbench.config.resolved import read_resolved
+from mnistbench.config.selection import select, shard
 cells = read_resolved(Path({str(written)!r})).cells
 chosen = select(cells, ["batch_size=64..512", "optimizer.nesterov=false"])
 print(len(chosen), len(shard(cells, 1, 1)), len(rounds(cells, 0)))

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from mnistbench import atomic
 from mnistbench.cell import Cell
 from mnistbench.errors import UserError
-from mnistbench.index import attempts_made, read_index, save_index
 from mnistbench.records import CellRecord, Error, Model, Status
 from mnistbench.results import ResultsFolder, read_record
+from mnistbench.storage import atomic
+from mnistbench.storage.index import attempts_made, read_index, save_index
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ def test_a_limit_of_the_real_file_system_is_a_clear_error(results: ResultsFolder
     code = f"""
 import resource, signal
 from pathlib import Path
-from mnistbench.atomic import write_whole
+from mnistbench.storage.atomic import write_whole
 from mnistbench.errors import UserError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))

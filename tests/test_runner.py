@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 from stand_ins import OnEpoch, quick
 
-from mnistbench import session
-from mnistbench.budget import estimate, rounds_that_fit
 from mnistbench.cell import Cell
 from mnistbench.errors import UserError
 from mnistbench.executors import InlineExecutor
 from mnistbench.grid import Grid
-from mnistbench.progress import Silent
 from mnistbench.records import CellRecord, Environment, EpochMeasurement, Noise, Timing
 from mnistbench.results import ResultsFolder
 from mnistbench.runner import RunSummary, run_grid
-from mnistbench.session import in_rounds
+from mnistbench.running import session
+from mnistbench.running.budget import estimate, rounds_that_fit
+from mnistbench.running.progress import Silent
+from mnistbench.running.session import in_rounds
 from mnistbench.worker import Job
 
 ROOT = Path(__file__).parents[1]

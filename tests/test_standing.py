@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from mnistbench.cell import Cell
-from mnistbench.progress import Silent
 from mnistbench.records import CellRecord, Data, EpochMeasurement, Timing
 from mnistbench.results import ResultsFolder
-from mnistbench.standing import NOTE, Noted, standing
+from mnistbench.running.progress import Silent
+from mnistbench.running.standing import NOTE, Noted, standing
 from mnistbench.worker import Job
 
 EPOCH = EpochMeasurement(

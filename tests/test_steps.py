@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from mnistbench.batches import Inputs
 from mnistbench.cell import Component
-from mnistbench.losses import LOSSES
-from mnistbench.steps import blocks
-from mnistbench.steps.autograd import AutogradStep
-from mnistbench.steps.cuda_graph import GraphStep
-from mnistbench.steps.tuning import apply, tune
-from mnistbench.steps.update import Update
-from mnistbench.steps.written import WrittenStep
+from mnistbench.training.batches import Inputs
+from mnistbench.training.losses import LOSSES
+from mnistbench.training.steps import blocks
+from mnistbench.training.steps.autograd import AutogradStep
+from mnistbench.training.steps.cuda_graph import GraphStep
+from mnistbench.training.steps.tuning import apply, tune
+from mnistbench.training.steps.update import Update
+from mnistbench.training.steps.written import WrittenStep
 
 SGD = Component(name="sgd", options={"lr": 0.1})
 AS_FLOATS = Inputs(None, torch.contiguous_format)

@@ -127,7 +127,7 @@ def test_records_and_cells_need_the_standard_library_only() -> None:
         ("ray", {"executors_ray"}),
         ("typer", {"cli", "commands"}),
         ("seaborn", {"report"}),
-        ("ruamel", {"yaml_places", "grid_writer"}),
+        ("ruamel", {"config"}),
     ],
 )
 def test_a_library_is_met_in_one_place(library: str, allowed: set[str]) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mnistbench.arrays import check, checksum
+from mnistbench.data.arrays import check, checksum
+from mnistbench.data.tables import sum3_arrays
 from mnistbench.errors import UserError
-from mnistbench.tables import sum3_arrays
 
 
 def test_sum3_is_split_70_to_30() -> None:

@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from mnistbench import arrays, datasets, warmup
+from mnistbench import datasets
 from mnistbench.cell import Cell, Component, Training
+from mnistbench.data import arrays
 from mnistbench.errors import UserError
 from mnistbench.execution import levers_of
 from mnistbench.records import CellRecord, Data, EpochMeasurement
 from mnistbench.train import train_cell
-from mnistbench.trainee import make_trainee
+from mnistbench.training import warmup
+from mnistbench.training.trainee import make_trainee
 from mnistbench.worker import Job
 
 MakeJob = Callable[..., Job]

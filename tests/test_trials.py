@@ -17,14 +17,14 @@ from mnistbench.analysis import (
     verdict_sentences,
 )
 from mnistbench.cell import Component
+from mnistbench.config.tuning import lr_of
 from mnistbench.executors import InlineExecutor
 from mnistbench.grid import Grid
-from mnistbench.progress import Silent
 from mnistbench.records import CellRecord
 from mnistbench.report import render
 from mnistbench.results import ResultsFolder
 from mnistbench.runner import run_grid
-from mnistbench.tuning import lr_of
+from mnistbench.running.progress import Silent
 
 GRID = """
 name: fair

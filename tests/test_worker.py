@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from stand_ins import OnEpoch, measurement, quick
 
-from mnistbench import channel
 from mnistbench.cell import Cell
 from mnistbench.records import CellRecord, Data, EpochMeasurement
 from mnistbench.redaction import redact
+from mnistbench.running import channel
 from mnistbench.worker import Job, find_function, is_out_of_memory, train_safely
 
 

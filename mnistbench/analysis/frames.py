@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from mnistbench.analysis.rows import digest, parts, ratio_of, row_of, settings_of
-from mnistbench.atomic import write_whole
 from mnistbench.errors import UserError
 from mnistbench.records import CellRecord
+from mnistbench.storage.atomic import write_whole
 
 Record = CellRecord | Mapping[str, Any]
 """A record, or the plain JSON of one: ten thousand need not become objects to be counted."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mnistbench.cell import Cell, Component, canonical_json
+from mnistbench.config.tuning import AS_GIVEN, TUNED
 from mnistbench.records import FAILURES
-from mnistbench.tuning import AS_GIVEN, TUNED
 
 NOT_NOISE = {"short", "shared"}
 """Flags that say how a cell was run, not that something disturbed it."""

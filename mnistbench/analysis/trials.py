@@ -10,8 +10,8 @@ import pandas as pd
 from mnistbench.analysis.exhibit import Exhibit, nothing
 from mnistbench.analysis.labels import labels
 from mnistbench.analysis.wording import percent, plural
+from mnistbench.config.tuning import TRIAL, Trial, best
 from mnistbench.records import RESULTS
-from mnistbench.tuning import TRIAL, Trial, best
 
 FEW = 3
 """The budget between a single trial and all of them."""

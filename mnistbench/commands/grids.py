@@ -16,10 +16,10 @@ from mnistbench.flag_values import seconds
 from mnistbench.flag_values import shard as read_shard
 
 if TYPE_CHECKING:
+    from mnistbench.config.resolved import ResolvedGrid
     from mnistbench.executors import Executor
     from mnistbench.grid import Grid
     from mnistbench.plugins import Plugins
-    from mnistbench.resolved import ResolvedGrid
 
 HOW = "How cells run"
 
@@ -75,10 +75,10 @@ def run(
     """
     from mnistbench.commands.outcome import print_outcome, write_outcome
     from mnistbench.plugins import load_plugins
-    from mnistbench.progress import for_stream
     from mnistbench.results import ResultsFolder
     from mnistbench.runner import run_grid
-    from mnistbench.standing import Noted
+    from mnistbench.running.progress import for_stream
+    from mnistbench.running.standing import Noted
 
     budget_seconds, timeout_seconds = seconds(budget, "--budget"), seconds(timeout, "--timeout")
     part = read_shard(shard)
@@ -89,7 +89,7 @@ def run(
     plugins = load_plugins(plugin or [])
     loaded = load_grid(grid, set_, plugins, max_cells)
     if dry_run:
-        from mnistbench import planning
+        from mnistbench.running import planning
 
         planned = planning.plan(
             loaded,
@@ -154,8 +154,8 @@ def plan(
     data_dir: flags.DataDir = None,
 ) -> None:
     """How many cells a grid has, what is left of them, and how long that will take here; trains nothing."""
-    from mnistbench import planning
     from mnistbench.plugins import load_plugins
+    from mnistbench.running import planning
 
     budget_seconds, part = seconds(budget, "--budget"), read_shard(shard)
     plugins = load_plugins(plugin or [])
@@ -186,7 +186,7 @@ def status(folder: flags.Folder) -> int:
     """How far a run is: counts by status, the best cells so far, and who is at it."""
     from mnistbench.commands.outcome import console_for_tables, print_best
     from mnistbench.results import ResultsFolder
-    from mnistbench.standing import standing
+    from mnistbench.running.standing import standing
 
     results = ResultsFolder(flags.results_folder(folder))
     console = console_for_tables()
@@ -217,7 +217,7 @@ def load_grid(path: Path, overrides: list[str] | None, plugins: Plugins, max_cel
         UserError: for whatever is wrong with it, with places.
     """
     if path.suffix == ".json":
-        from mnistbench.resolved import read_resolved
+        from mnistbench.config.resolved import read_resolved
 
         if overrides:
             raise UserError(f"--set changes a grid file, and {path} holds cells: change the grid, and resolve it again")

@@ -82,7 +82,7 @@ def list_(names: Annotated[Names, typer.Argument(help="Of which axis.")]) -> Non
     from rich.table import Table
     from rich.text import Text
 
-    from mnistbench import catalogue
+    from mnistbench.config import catalogue
 
     console = Console(highlight=False)
     for entry in catalogue.entries(names.value[:-1]):  # type: ignore[arg-type]
@@ -136,7 +136,7 @@ def data_show(
 ) -> None:
     """Draw sample training images with their labels into a PNG file."""
     from mnistbench.cell import Component
-    from mnistbench.samples import draw_samples
+    from mnistbench.data.samples import draw_samples
 
     target = out or Path(f"{name}.png")
     draw_samples(Component(name=name), target, count=count, seed=seed, data_dir=data_dir)

@@ -43,8 +43,8 @@ def compare(
 ) -> int:
     """Compare two sets of results, cell by cell, with intervals and verdicts."""
     from mnistbench import analysis
-    from mnistbench.atomic import write_whole
     from mnistbench.results import ResultsFolder
+    from mnistbench.storage.atomic import write_whole
 
     threshold = analysis.parse_threshold(fail_on) if fail_on else None
     frames = [
@@ -63,8 +63,8 @@ def merge(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder to make.")],
 ) -> None:
     """Put the records of several folders into one; the same cell of two machines stays two records."""
-    from mnistbench.merging import merge_folders
     from mnistbench.results import ResultsFolder
+    from mnistbench.storage.merging import merge_folders
 
     sources = [ResultsFolder(results_folder(folder)) for folder in folders]
     count = merge_folders(sources, ResultsFolder(out))

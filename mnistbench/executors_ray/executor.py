@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from mnistbench import arrays
 from mnistbench.cell import Cell
+from mnistbench.data import arrays
 from mnistbench.errors import UserError
 from mnistbench.executors import LOST, OnEpoch
 from mnistbench.executors_ray import luggage, node
 from mnistbench.executors_ray.cluster import Needs, Node, choose, devices_of
 from mnistbench.executors_ray.connection import connect
-from mnistbench.forkserver import PRELOAD
 from mnistbench.records import CellRecord, EpochMeasurement, Error, utc_now
 from mnistbench.redaction import redact
 from mnistbench.reproducibility import git_state
+from mnistbench.running.forkserver import PRELOAD
 from mnistbench.worker import TRAIN_CELL, Job
 
 LOOK_AHEAD = 16

@@ -11,8 +11,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mnistbench.arrays import Arrays, checksum
-from mnistbench.cache import entry_directory, find_or_make, read_entry
+from mnistbench.data.arrays import Arrays, checksum
+from mnistbench.data.cache import entry_directory, find_or_make, read_entry
 from mnistbench.errors import UserError
 from mnistbench.executors import ProcessExecutor
 from mnistbench.records import CellRecord, EpochMeasurement

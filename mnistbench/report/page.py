@@ -16,7 +16,6 @@ from markupsafe import Markup
 
 from mnistbench import __version__, analysis
 from mnistbench.analysis import CSV_COLUMNS
-from mnistbench.atomic import write_whole
 from mnistbench.errors import UserError
 from mnistbench.records import CellRecord
 from mnistbench.report import palette, svg
@@ -25,6 +24,7 @@ from mnistbench.report.questions import QUESTIONS, Section, Study
 from mnistbench.report.questions.section import groups
 from mnistbench.report.rows import rows_of
 from mnistbench.results import ResultsFolder
+from mnistbench.storage.atomic import write_whole
 
 HERE = Path(__file__).parent
 LARGEST_DOWNLOAD_BYTES = 1_500_000

@@ -249,7 +249,7 @@ def sync(
 
 def grid_name(results: ResultsFolder) -> str:
     """The grid's name as its resolved file says it, else the folder's."""
-    from mnistbench.yaml_places import plain, read_document
+    from mnistbench.config.yaml_places import plain, read_document
 
     try:
         grid = plain(read_document(results.grid_file.read_text(encoding="utf-8"), "grid.yaml"))

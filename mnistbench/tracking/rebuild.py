@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnistbench.atomic import write_whole
 from mnistbench.errors import UserError
-from mnistbench.merging import machine_of, merge_folders
 from mnistbench.records import CellRecord
 from mnistbench.results import ResultsFolder, read_record
+from mnistbench.storage.atomic import write_whole
+from mnistbench.storage.merging import machine_of, merge_folders
 from mnistbench.tracking.address import checked, default_uri, place, reason, shown, sqlite_path
 from mnistbench.tracking.journal import Journal
 

@@ -1,0 +1,93 @@
+"""What only shows when a whole grid is known: patterns that match nothing, batches larger than the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from mnistbench.config.axes import AXES, excluded_by
+from mnistbench.config.problems import Place, Problems
+from mnistbench.grid import Grid
+
+NEEDED_OUTPUTS = {"nll": ("head", "log_softmax"), "bce": ("output", "sigmoid")}
+
+
+def check_together(grid: Grid, problems: Problems, *, may_exclude_nothing: bool) -> None:
+    """Check the parts of a grid against each other.
+
+    Args:
+        grid: whose parts are right, each by itself.
+        problems: takes what is wrong.
+        may_exclude_nothing: overrides have made the grid smaller, and patterns may have lost what they matched.
+    """
+    devices = ("auto",) if grid.axes.devices == "auto" else grid.axes.devices
+    if not may_exclude_nothing:
+        _check_excluded(grid, problems, devices)
+    if not grid.count():
+        problems.add(Place(grid.source, 1, 1), "no cell is left: `exclude` leaves out all of them")
+    _check_included(grid, problems, devices)
+    if not grid.exclude:
+        _check_outputs(grid, problems)
+
+
+def check_batches(grid: Grid, dataset: str, train_examples: int, problems: Problems) -> None:
+    """Check batch sizes and the validation split against the size of the data."""
+    for axes in (grid.axes, *grid.include):
+        for training in axes.values("training"):
+            held_out = int(training.options.get("validation_examples", 0))
+            left = train_examples - held_out
+            if left <= 0:
+                message = (
+                    f"{held_out:,} validation examples leave none of the {train_examples:,} of {dataset} to train on"
+                )
+                problems.add(axes.trainings[0].place, message)
+            for batch in axes.batch_sizes:
+                if batch != "full" and batch > left > 0:
+                    problems.add(
+                        grid.batch_size_places.get(batch, Place(grid.source)),
+                        f"batch size {batch:,} is larger than the {left:,} training examples of {dataset}; "
+                        "write `full` for all of them",
+                    )
+
+
+def _check_excluded(grid: Grid, problems: Problems, devices: Sequence[str]) -> None:
+    for pattern in grid.exclude:
+        known = replace(pattern, device=None) if grid.axes.devices == "auto" else pattern
+        if not excluded_by(grid.axes, known, devices):
+            problems.add(pattern.place, "this entry of `exclude` leaves out nothing: no cell is like it")
+
+
+def _check_included(grid: Grid, problems: Problems, devices: Sequence[str]) -> None:
+    if not grid.include:
+        return
+    there = {axis: set(grid.axes.values(axis, devices)) for axis in AXES}
+    for axes in grid.include:
+        for point in axes.product(devices):
+            inside = all(value in there[axis] for axis, value in point.items())
+            if inside and not any(pattern.matches(point) for pattern in grid.exclude):
+                problems.add(axes.place, "this entry of `include` is in the grid already; leave it out")
+                break
+
+
+def check_known_sizes(grid: Grid, problems: Problems) -> None:
+    """Check batches against data whose size is known without reading it; other data is checked when it is there."""
+    from mnistbench.datasets import sizes
+
+    for dataset in (grid.dataset, grid.fallback):
+        known = sizes(dataset) if dataset is not None and ":" not in dataset.name else None
+        if dataset is not None and known is not None:
+            check_batches(grid, dataset.name, known[0], problems)
+
+
+def _check_outputs(grid: Grid, problems: Problems) -> None:
+    """A loss against the networks' last layer: the wrong one trains without complaint, and badly."""
+    losses = {str(training.options.get("loss")) for training in grid.axes.values("training")}
+    for loss in sorted(losses & set(NEEDED_OUTPUTS)):
+        option, value = NEEDED_OUTPUTS[loss]
+        for entry in grid.axes.architectures:
+            for component in entry.components():
+                complete = entry.declaration.complete(component.options)
+                if ":" not in entry.name and complete.get(option) != value:
+                    message = f"the loss {loss} needs `{option}: {value}`, which `{component.label}` has not"
+                    problems.add(entry.place, message)
+                    break

@@ -1,0 +1,1 @@
+"""The parts of the equivalence gate: the plain path, the timed one, and what is compared."""

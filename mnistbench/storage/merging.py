@@ -1,0 +1,92 @@
+"""Several results folders made into one: each record once, the same cell of two machines twice."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from mnistbench.errors import UserError
+from mnistbench.records import RESULTS, CellRecord, dump
+from mnistbench.results import ResultsFolder
+from mnistbench.storage.atomic import write_whole
+
+
+def merge_folders(sources: Sequence[ResultsFolder], target: ResultsFolder) -> int:
+    """Fill a new folder with what the sources hold: records that count, earlier attempts, kept models.
+
+    Of one cell on one machine the latest result counts, and the others become attempts. The first machine's record of
+    a cell lies in `cells/<cell_id>.json`, any other's in `cells/<cell_id>@<machine>.json`.
+
+    Returns:
+        How many records count in the new folder.
+
+    Raises:
+        UserError: if the target is there already, or two different records carry one record_id; nothing is written.
+    """
+    if target.path.exists() and any(target.path.iterdir()):
+        raise UserError(f"{target.path}: is not empty; merge into a new folder")
+    counting: dict[str, tuple[CellRecord, ResultsFolder]] = {}
+    attempts: dict[str, CellRecord] = {}
+    for source in sources:
+        for record in source.records():
+            _refuse_another(record, source, counting.get(record.record_id))
+            counting.setdefault(record.record_id, (record, source))
+        attempts |= {record.record_id: record for record in source.attempts()}
+    chosen, superseded = _one_per_machine(record for record, _ in counting.values())
+    attempts |= {record.record_id: record for record in superseded}
+    target.create()
+    with target.lock():
+        for record in sorted(attempts.values(), key=lambda item: (item.attempt, item.started_at)):
+            if record.record_id not in {item.record_id for item in chosen}:
+                name = f"{record.cell_id}.{record.attempt}.{record.record_id}.json"
+                write_whole(target.attempts_folder / name, dump(record))
+        for path, record in _named(chosen, target.cells):
+            write_whole(path, dump(record))
+            _copy_models(record, counting[record.record_id][1], target)
+        target.write_cells({record.cell_id: record.cell for record in chosen}.values())
+        grid_file = next((source.grid_file for source in sources if source.grid_file.is_file()), None)
+        if grid_file is not None:
+            write_whole(target.grid_file, grid_file.read_bytes())
+    return len(chosen)
+
+
+def _refuse_another(record: CellRecord, source: ResultsFolder, seen: tuple[CellRecord, ResultsFolder] | None) -> None:
+    if seen is not None and seen[0] != record:
+        raise UserError(
+            f"record {record.record_id} in {source.path} is not the one in {seen[1].path}, and a record never changes"
+            " once written: take out the folder that was edited"
+        )
+
+
+def _one_per_machine(records: Iterable[CellRecord]) -> tuple[list[CellRecord], list[CellRecord]]:
+    """Of each cell on each machine the latest result (else the latest attempt), and the rest."""
+    by_place: dict[tuple[str, str], list[CellRecord]] = {}
+    for record in records:
+        by_place.setdefault((record.cell_id, machine_of(record)), []).append(record)
+    chosen, rest = [], []
+    for group in by_place.values():
+        *earlier, best = sorted(group, key=lambda record: (record.status in RESULTS, record.started_at))
+        chosen.append(best)
+        rest += earlier
+    return chosen, rest
+
+
+def _named(records: Iterable[CellRecord], folder: Path) -> Iterable[tuple[Path, CellRecord]]:
+    taken: set[str] = set()
+    for record in records:
+        name = record.cell_id if record.cell_id not in taken else f"{record.cell_id}@{machine_of(record)}"
+        taken.add(record.cell_id)
+        yield folder / f"{name}.json", record
+
+
+def machine_of(record: CellRecord) -> str:
+    """The first digits of the machine's hash; `unknown` for an attempt that never got to say."""
+    machine_id = record.environment.machine_id if record.environment else ""
+    return "".join(letter for letter in machine_id[:8] if letter.isalnum()) or "unknown"
+
+
+def _copy_models(record: CellRecord, source: ResultsFolder, target: ResultsFolder) -> None:
+    models = source.models / record.record_id
+    if models.is_dir() and models.resolve().parent == source.models.resolve():
+        shutil.copytree(models, target.models / record.record_id)

@@ -1,0 +1,1 @@
+"""What `train.py` puts together: one training, from its job to its weights."""
