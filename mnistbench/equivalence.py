@@ -1,8 +1,8 @@
 """The gate before any ratio is printed: is what the levers speed up still the same training?
 
-`check` holds the path that is timed against the plain one (`gate/reference.py`) through the gates G0 to G3 (`gate/gates.py`),
-once per machine, versions and cell without its seed, and keeps the answer with its figures in the user's cache. G4,
-the outcome over ten seeds, is judged from records, in the analysis.
+`check` holds the path that is timed against the plain one (`gate/reference.py`) through the gates G0 to G3
+(`gate/gates.py`), once per machine, versions and cell without its seed, and keeps the answer with its figures in the
+user's cache. G4, the outcome over ten seeds, is judged from records, in the analysis.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """A grid file as what it stands for: the cells to train, in which rounds, under which name.
 
-`Grid.load` reads and checks a file (`config/grid_reader.py`); `cells` multiplies its axes once data and devices are known.
+`Grid.load` reads and checks a file (`config/grid_reader.py`); `cells` multiplies its axes once data and devices are
+known.
 """
 
 from __future__ import annotations
