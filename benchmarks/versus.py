@@ -155,7 +155,7 @@ def show(rows: list[dict[str, Any]]) -> None:
             f"{row['share_of_peak']:.0%}",
             f"{row['accuracy_plain']:.3f} {row['accuracy_fast']:.3f}",
         )
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 150)
     console.print(table)
     mean = statistics.geometric_mean(row["ratio"][0] for row in rows)
     console.print(f"geometric mean of fast over plain: {mean:.2f} ({rows[0]['pairs']} pairs each, ABBA)")

@@ -289,6 +289,10 @@ def test_a_tag_runs_no_code(tmp_path: Path) -> None:
         ({"optimizers": "[{name: sgd, lr: }]"}, "found nothing"),
         ({"optimizers": "[{name: sgd, lr: " + "9" * 99 + "}, {name: sgd, momentum: 1}]"}, "found `1`"),
         ({"optimizers": "[{name: sgd, momentum: 1.0}]"}, "a number of at least 0 and below 1, found `1.0`"),
+        (
+            {"optimizers": "[{name: sgd, momentum: [0.9, 0], nesterov: true}]"},
+            "4:14: `sgd(momentum=0, nesterov)`: nesterov needs a `momentum` above 0",
+        ),
         ({"optimizers": "[{name: sgd, nesterov: no}]"}, "`nesterov` must be true or false, found `no`"),
         ({"optimizers": "[{name: sgd, nesterov: 1}]"}, "`nesterov` must be true or false, found `1`"),
         (

@@ -26,6 +26,7 @@ def check_together(grid: Grid, problems: Problems, *, may_exclude_nothing: bool)
     if not grid.count():
         problems.add(Place(grid.source, 1, 1), "no cell is left: `exclude` leaves out all of them")
     _check_included(grid, problems, devices)
+    _check_momenta(grid, problems)
     if not grid.exclude:
         _check_outputs(grid, problems)
 
@@ -66,6 +67,16 @@ def _check_included(grid: Grid, problems: Problems, devices: Sequence[str]) -> N
             inside = all(value in there[axis] for axis, value in point.items())
             if inside and not any(pattern.matches(point) for pattern in grid.exclude):
                 problems.add(axes.place, "this entry of `include` is in the grid already; leave it out")
+                break
+
+
+def _check_momenta(grid: Grid, problems: Problems) -> None:
+    """Nesterov's momentum is a way to apply one: torch refuses it without, and every cell would fail."""
+    for entry in (entry for axes in (grid.axes, *grid.include) for entry in axes.optimizers):
+        for component in entry.components() if ":" not in entry.name else ():
+            complete = entry.declaration.complete(component.options)
+            if complete.get("nesterov") and not complete.get("momentum"):
+                problems.add(entry.place, f"`{component.label}`: nesterov needs a `momentum` above 0")
                 break
 
 
