@@ -96,4 +96,4 @@ if __name__ == "__main__":
     parser.add_argument("--cells", type=int, default=40)
     arguments = parser.parse_args()
     fixed_cost(arguments.cells)
-    side_by_side(max(4, arguments.cells // 4))
+    side_by_side(max(4, arguments.cells * 3 // 5))

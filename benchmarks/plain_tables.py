@@ -1,4 +1,4 @@
-"""The three table recipes as a tutorial writes them: tensors in memory, slices of rows, the loop. Nothing of mnistbench.
+"""The three table recipes as a tutorial writes them: tensors in memory, slices of rows, the loop; no mnistbench.
 
     python benchmarks/plain_tables.py table_mini_batch [--seed 0]
 
