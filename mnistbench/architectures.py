@@ -221,14 +221,16 @@ def build(component: Component, data: DataSpec, plugins: Plugins | None = None) 
     Raises:
         UserError: if the name is unknown, or the network does not fit the data.
     """
+    from torch import nn
+
     if ":" in component.name:
         if plugins is None:
             raise UserError(f"{component.name}: name its module with --plugin {component.name.split(':')[0]}")
         found: Any = plugins.find(component.name)
         parameters = list(inspect.signature(found).parameters)
-        built: nn.Module = (
-            found(data, **component.options) if parameters[:1] == ["data"] else found(**component.options)
-        )
+        built = found(data, **component.options) if parameters[:1] == ["data"] else found(**component.options)
+        if not isinstance(built, nn.Module):
+            raise UserError(f"{component.name} gives a {type(built).__name__}; a network is a torch.nn.Module")
         return built
     if component.name not in ARCHITECTURES:
         raise UserError(f"unknown architecture {component.name!r}; there are {', '.join(ARCHITECTURES)}")

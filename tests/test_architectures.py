@@ -153,6 +153,12 @@ def test_a_plug_in_receives_the_data_if_it_asks_for_it(found: type[nn.Module], i
     assert model.get_submodule("layer").weight.shape == (5, inputs)  # type: ignore[union-attr]
 
 
+def test_a_plug_in_that_gives_no_network_is_named() -> None:
+    plugins: Any = SimpleNamespace(find=lambda name: lambda: [1, 2])
+    with pytest.raises(UserError, match=r"my_models:Net gives a list; a network is a torch\.nn\.Module"):
+        build(Component(name="my_models:Net"), ROWS, plugins)
+
+
 def test_unknown_names_are_refused_with_those_that_exist() -> None:
     with pytest.raises(UserError, match="unknown architecture 'lenet'; there are mlp, lenet5"):
         build(Component(name="lenet"), IMAGES)

@@ -290,8 +290,8 @@ def test_a_tag_runs_no_code(tmp_path: Path) -> None:
         ({"optimizers": "[{name: sgd, lr: " + "9" * 99 + "}, {name: sgd, momentum: 1}]"}, "found `1`"),
         ({"optimizers": "[{name: sgd, momentum: 1.0}]"}, "a number of at least 0 and below 1, found `1.0`"),
         (
-            {"optimizers": "[{name: sgd, momentum: [0.9, 0], nesterov: true}]"},
-            "4:14: `sgd(momentum=0, nesterov)`: nesterov needs a `momentum` above 0",
+            {"optimizers": "[{name: sgd, momentum: [0.9, 0.0], nesterov: true}]"},
+            "4:21: `sgd(nesterov=True)`: nesterov needs a `momentum` above 0",
         ),
         ({"optimizers": "[{name: sgd, nesterov: no}]"}, "`nesterov` must be true or false, found `no`"),
         ({"optimizers": "[{name: sgd, nesterov: 1}]"}, "`nesterov` must be true or false, found `1`"),
@@ -521,6 +521,10 @@ TUNED = {"seeds": "[0, 1]", "tune": "{learning_rates: [0.1, 0.01]}"}
         ({"optimizers": "[{name: sgd, lr: 0.1}]"}, "4:21: `sgd` says an `lr`, and `tune` picks it; keep one"),
         ({"training": "{epochs: 1, validation_examples: 5}"}, "6:11: `training.validation_examples` is not that of"),
         ({"tune": "{learning_rates: [0.1], validation_examples: 60000}"}, "leave none of the 60,000"),
+        (
+            {"include": "[{architecture: mlp, optimizer: sgd, batch_size: 96, seed: 1000}]"},
+            "seed 1000 is one of `tune`'s; an entry of `include` is measured on others",
+        ),
     ],
 )
 def test_a_mistake_in_the_tuning_is_said(changes: dict[str, str], message: str) -> None:

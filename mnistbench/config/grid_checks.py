@@ -63,6 +63,8 @@ def _check_included(grid: Grid, problems: Problems, devices: Sequence[str]) -> N
         return
     there = {axis: set(grid.axes.values(axis, devices)) for axis in AXES}
     for axes in grid.include:
+        if grid.tune and (used := sorted(set(axes.seeds) & set(grid.tune.seeds))):
+            problems.add(axes.place, f"seed {used[0]} is one of `tune`'s; an entry of `include` is measured on others")
         for point in axes.product(devices):
             inside = all(value in there[axis] for axis, value in point.items())
             if inside and not any(pattern.matches(point) for pattern in grid.exclude):

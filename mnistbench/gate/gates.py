@@ -36,6 +36,9 @@ ROUNDING_ALLOWANCE = 10.0
 OWN_ROUNDING_LIMIT = 1e-2
 """No network's own rounding excuses more than this."""
 
+PARTS = 7
+NUDGES = 3
+"""Reruns that tell how far rounding carries; one alone meets no flip where the next does."""
 REFERENCE_STEPS, UPDATE_STEPS, LOSS_STEPS = 20, 10, 5
 LARGEST_REFERENCE_STEP = 256
 """Examples of each of the steps that only lead away from the initial weights; larger batches would teach the gate
@@ -160,15 +163,15 @@ def loss(
 ) -> list[Finding]:
     """G3: losses and buffers of 5 whole steps, and what the first of them does to the weights. Longer is chaos.
 
-    Allowed is max(1e-4, 10 times what a change of the weights by one unit in the last place does to the reference); of
+    Allowed is max(1e-4, 10 times what changes of the weights by one unit in the last place do to the reference); of
     the first update 1e-2, since Adam turns a gradient that is all rounding into a step of full size.
     """
     begin = copied(reference.model.state_dict())
     plain, timed = zip(*itertools.islice(itertools.cycle(batches), steps), strict=True)
     ours, theirs = _run(reference, begin, plain, lr), _run(path, begin, timed, lr)
-    findings = _held_against(theirs, ours, None)
-    if not all(finding.passed for finding in findings):  # the drift costs as much again, and is seldom needed
-        drifted = _run(reference, _nudged(begin, reference.model), plain, lr)
+    findings = _held_against(theirs, ours, ())
+    if not all(finding.passed for finding in findings):  # the drift costs more than the check, and is seldom needed
+        drifted = [_run(reference, _nudged(begin, reference.model, seed), plain, lr) for seed in range(NUDGES)]
         findings = _held_against(theirs, ours, drifted)
     reference.restore(begin)
     path.restore(begin)
@@ -191,12 +194,24 @@ def _gradient_at(
     batches: Sequence[Pair],
     tolerance: float,
 ) -> Finding:
-    """The gradient of the first batch; the median over two more where it is off by more than the tolerance."""
+    """The gradient of the first batch; where it is off by more than the tolerance, the median over two more.
+
+    In a large batch of pictures that are much alike (`digits`), some flip is the rule. So where the median is off, too,
+    but by less than a fault in part of the batch would be, parts are held against each other, each filling a batch.
+    """
     findings: list[Finding] = []
     for batch in batches:
         findings.append(_gradient_of(name, paths, state, batch, tolerance))
         if findings[0].passed:
-            break
+            return findings[0]
+    whole = _median(findings)
+    if whole.passed or whole.error > OWN_ROUNDING_LIMIT or len(batches[0][0][1]) < PARTS:
+        return whole
+    parts = [_gradient_of(name, paths, state, _filled(batches[0], part), tolerance) for part in range(PARTS)]
+    return _median(parts)
+
+
+def _median(findings: Sequence[Finding]) -> Finding:
     return sorted(findings, key=lambda each: each.error / each.tolerance)[len(findings) // 2]
 
 
@@ -216,23 +231,20 @@ def _gradient_of(
     return Finding(name, relative_error(found, exactly), max(tolerance, own))
 
 
-def _held_against(found: _Run, expected: _Run, drifted: _Run | None) -> list[Finding]:
-    def tolerance(least: float, drift: float) -> float:
-        return max(least, ROUNDING_ALLOWANCE * drift)
-
-    drifts = (0.0, 0.0, 0.0)
-    if drifted is not None:
-        drifts = (
-            _largest_difference(drifted.losses, expected.losses),
-            relative_error(drifted.moved, expected.moved),
-            relative_error(drifted.buffers, expected.buffers),
+def _held_against(found: _Run, expected: _Run, drifted: Sequence[_Run]) -> list[Finding]:
+    def errors(run: _Run) -> tuple[float, float, float]:
+        return (
+            _largest_difference(run.losses, expected.losses),
+            relative_error(run.moved, expected.moved),
+            relative_error(run.buffers, expected.buffers),
         )
-    largest = _largest_difference(found.losses, expected.losses)
-    moved, buffers = relative_error(found.moved, expected.moved), relative_error(found.buffers, expected.buffers)
+
+    gates = ("G3 loss", "G3 first update", "G3 buffers")
+    least = (LOSS_TOLERANCE, FIRST_UPDATE_TOLERANCE, LOSS_TOLERANCE)
+    drifts = [errors(run) for run in drifted]
     return [
-        Finding("G3 loss", largest, tolerance(LOSS_TOLERANCE, drifts[0])),
-        Finding("G3 first update", moved, tolerance(FIRST_UPDATE_TOLERANCE, drifts[1])),
-        Finding("G3 buffers", buffers, tolerance(LOSS_TOLERANCE, drifts[2])),
+        Finding(gate, error, max((least[index], *(ROUNDING_ALLOWANCE * drift[index] for drift in drifts))))
+        for index, (gate, error) in enumerate(zip(gates, errors(found), strict=True))
     ]
 
 
@@ -252,8 +264,8 @@ def _run(path: TrainingPath, state: State, batches: Sequence[Batch], lr: float) 
     return _Run(losses, moved, flat([buffer for buffer in path.model.buffers() if buffer.is_floating_point()]))
 
 
-def _nudged(state: State, model: nn.Module) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(0)
+def _nudged(state: State, model: nn.Module, seed: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
     nudged = dict(state)
     for name, _ in model.named_parameters():
         up = torch.rand(state[name].shape, generator=generator) < 0.5
@@ -268,6 +280,16 @@ def _cloned(batch: Batch) -> Batch:
 def _cut(pair: Pair, examples: int) -> Pair:
     (inputs, labels), (their_inputs, their_labels) = pair
     return (inputs[:examples], labels[:examples]), (their_inputs[:examples], their_labels[:examples])
+
+
+def _filled(pair: Pair, part: int) -> Pair:
+    """A batch of the same size, of a part of its examples over and over: shapes and chunks stay as they are timed."""
+    (inputs, labels), (their_inputs, their_labels) = pair
+    examples = len(labels)
+    length = examples // PARTS
+    chosen = part * length + torch.arange(examples) % length
+    theirs = chosen.to(their_labels.device)
+    return (inputs[chosen], labels[chosen]), (their_inputs[theirs], their_labels[theirs])
 
 
 def _largest_difference(found: Sequence[float], expected: Sequence[float]) -> float:
