@@ -37,8 +37,7 @@ OWN_ROUNDING_LIMIT = 1e-2
 """No network's own rounding excuses more than this."""
 
 PARTS = 7
-NUDGES = 3
-"""Reruns that tell how far rounding carries; one alone meets no flip where the next does."""
+"""Of a batch; odd, for the median."""
 REFERENCE_STEPS, UPDATE_STEPS, LOSS_STEPS = 20, 10, 5
 LARGEST_REFERENCE_STEP = 256
 """Examples of each of the steps that only lead away from the initial weights; larger batches would teach the gate
@@ -163,19 +162,25 @@ def loss(
 ) -> list[Finding]:
     """G3: losses and buffers of 5 whole steps, and what the first of them does to the weights. Longer is chaos.
 
-    Allowed is max(1e-4, 10 times what changes of the weights by one unit in the last place do to the reference); of
-    the first update 1e-2, since Adam turns a gradient that is all rounding into a step of full size.
+    Allowed is max(1e-4, 10 times what a change of the weights by one unit in the last place does to the reference); of
+    the first update 1e-2, since Adam turns a gradient that is all rounding into a step of full size. A ReLU that flips
+    at one example does the same to a row of weights: where that is too much, the median over three orders of the
+    batches counts, since a fault shows in each.
     """
     begin = copied(reference.model.state_dict())
-    plain, timed = zip(*itertools.islice(itertools.cycle(batches), steps), strict=True)
-    ours, theirs = _run(reference, begin, plain, lr), _run(path, begin, timed, lr)
-    findings = _held_against(theirs, ours, ())
-    if not all(finding.passed for finding in findings):  # the drift costs more than the check, and is seldom needed
-        drifted = [_run(reference, _nudged(begin, reference.model, seed), plain, lr) for seed in range(NUDGES)]
-        findings = _held_against(theirs, ours, drifted)
+    found: list[list[Finding]] = []
+    for first in range(min(3, len(batches))):
+        plain, timed = zip(*itertools.islice(itertools.cycle(batches), first, first + steps), strict=True)
+        ours, theirs = _run(reference, begin, plain, lr), _run(path, begin, timed, lr)
+        findings = _held_against(theirs, ours, None)
+        if not all(finding.passed for finding in findings):  # the drift costs as much again, and is seldom needed
+            findings = _held_against(theirs, ours, _run(reference, _nudged(begin, reference.model), plain, lr))
+        found.append(findings)
+        if all(finding.passed for finding in found[0]):
+            break
     reference.restore(begin)
     path.restore(begin)
-    return findings
+    return sorted(found, key=lambda findings: max(map(_excess, findings)))[len(found) // 2]
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
@@ -212,7 +217,12 @@ def _gradient_at(
 
 
 def _median(findings: Sequence[Finding]) -> Finding:
-    return sorted(findings, key=lambda each: each.error / each.tolerance)[len(findings) // 2]
+    return sorted(findings, key=_excess)[len(findings) // 2]
+
+
+def _excess(finding: Finding) -> float:
+    """The error in units of its tolerance; infinite where it is no number."""
+    return finding.error / finding.tolerance if math.isfinite(finding.error) else math.inf
 
 
 def _gradient_of(
@@ -231,8 +241,10 @@ def _gradient_of(
     return Finding(name, relative_error(found, exactly), max(tolerance, own))
 
 
-def _held_against(found: _Run, expected: _Run, drifted: Sequence[_Run]) -> list[Finding]:
-    def errors(run: _Run) -> tuple[float, float, float]:
+def _held_against(found: _Run, expected: _Run, drifted: _Run | None) -> list[Finding]:
+    def errors(run: _Run | None) -> tuple[float, float, float]:
+        if run is None:
+            return 0.0, 0.0, 0.0
         return (
             _largest_difference(run.losses, expected.losses),
             relative_error(run.moved, expected.moved),
@@ -241,10 +253,9 @@ def _held_against(found: _Run, expected: _Run, drifted: Sequence[_Run]) -> list[
 
     gates = ("G3 loss", "G3 first update", "G3 buffers")
     least = (LOSS_TOLERANCE, FIRST_UPDATE_TOLERANCE, LOSS_TOLERANCE)
-    drifts = [errors(run) for run in drifted]
     return [
-        Finding(gate, error, max((least[index], *(ROUNDING_ALLOWANCE * drift[index] for drift in drifts))))
-        for index, (gate, error) in enumerate(zip(gates, errors(found), strict=True))
+        Finding(gate, error, max(tolerance, ROUNDING_ALLOWANCE * drift))
+        for gate, error, tolerance, drift in zip(gates, errors(found), least, errors(drifted), strict=True)
     ]
 
 
@@ -264,8 +275,8 @@ def _run(path: TrainingPath, state: State, batches: Sequence[Batch], lr: float) 
     return _Run(losses, moved, flat([buffer for buffer in path.model.buffers() if buffer.is_floating_point()]))
 
 
-def _nudged(state: State, model: nn.Module, seed: int) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
+def _nudged(state: State, model: nn.Module) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
     nudged = dict(state)
     for name, _ in model.named_parameters():
         up = torch.rand(state[name].shape, generator=generator) < 0.5
