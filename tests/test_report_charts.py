@@ -356,6 +356,12 @@ def test_seconds_read_well(value: float | None, text: str) -> None:
     assert formatting.seconds(value) == text
 
 
+@pytest.mark.parametrize(("value", "text"), [(60_000, "60,000"), (math.inf, "never"), (None, "–")])
+def test_a_count_that_is_not_reached_is_a_word(value: float | None, text: str) -> None:
+    """A lever that slows training down never pays for its start-up."""
+    assert formatting.count(value) == text
+
+
 @pytest.mark.parametrize(
     ("value", "text"), [(0.497, "0.50×"), (1.016, "1.02×"), (3.961, "3.96×"), (63.7, "64×"), (0.0512, "0.051×")]
 )

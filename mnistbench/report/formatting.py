@@ -66,8 +66,10 @@ def points(value: Any) -> str:
 
 
 def count(value: Any) -> str:
-    """`60000` as `60,000`."""
-    return MISSING if missing(value) else f"{round(float(value)):,}"
+    """`60000` as `60,000`; `never` for a number that is not reached."""
+    if missing(value):
+        return MISSING
+    return f"{round(float(value)):,}" if math.isfinite(float(value)) else "never"
 
 
 def whole(value: Any) -> str:
