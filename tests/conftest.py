@@ -14,6 +14,10 @@ from mnistbench.cell import Cell, Component, Training
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
+# Workers are told how to allocate in their environment: what the shell says to glibc must not answer for them.
+for name in [name for name in os.environ if name.startswith("MALLOC_")]:
+    del os.environ[name]
+
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
