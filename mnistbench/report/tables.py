@@ -28,6 +28,8 @@ _TEXTS: dict[str, Callable[[Any], str]] = {
     "number": lambda value: f.MISSING if f.missing(value) else f.significant(float(value), 4),
 }
 _MISSING_LAST = {"seconds", "count", "reachable", "whole"}
+LONG_NAME = 12
+"""Characters from which on the column of a name is kept wide enough for an option and its value."""
 _SELF_SORTING = {"percent", "share", "count", "rate"}
 """Kinds whose text the browser's table library reads as a number, where nothing is missing or negative."""
 _GOOD, _BAD = (
@@ -46,7 +48,7 @@ class Column:
         kind: `text`, `name` (may wrap), `long`, `code`, `command`, `tag`, or one of the number kinds.
         order: another column that it sorts by.
         below: another column whose text stands smaller underneath.
-        hidden: shown only when asked for.
+        hidden: shown only when asked for; a filtered one also where its values differ, since rows would look alike.
         filtered: gets a menu of its values.
     """
 
@@ -102,7 +104,11 @@ def table(frame: pd.DataFrame, columns: Sequence[Column], *, name: str, caption:
         caption: what it holds.
         most: rows that are shown; a notice says how many are not.
     """
-    kept = [column for column in columns if _holds_something(frame[column.key])]
+    kept = [
+        replace(column, hidden=False) if column.filtered and frame[column.key].nunique() > 1 else column
+        for column in columns
+        if _holds_something(frame[column.key])
+    ]
     head = frame.head(most)
     cells = [_slim(_column_cells(head, column), column) for column in kept]
     notice = ""
@@ -143,7 +149,8 @@ def _cell(value: Any, order: Any, below: str, column: Column) -> Cell:
         )
     if column.numeric:
         return Cell(text, _order(order, column), "n", below=below)
-    return Cell(text, css="" if column.kind == "text" else column.kind, below=below)
+    css = "" if column.kind == "text" else column.kind
+    return Cell(text, css=f"{css} wide" if css == "name" and len(text) > LONG_NAME else css, below=below)
 
 
 def _plain(value: Any) -> str:

@@ -18,7 +18,7 @@ SETTINGS = [
     Column("architecture_label", "architecture", "name", filtered=True),
     Column("optimizer_label", "optimizer", "name", filtered=True),
     Column("batch_size", "batch", "count", filtered=True),
-    Column("device", "device", filtered=True),
+    Column("device", "device", filtered=True, hidden=True),
 ]
 
 MOST_SENTENCES = 8
@@ -30,7 +30,7 @@ BOARD = [
     *SETTINGS[:2],
     Column("schedule_label", "schedule", "name", filtered=True, hidden=True),
     *SETTINGS[2:],
-    Column("execution_label", "execution", filtered=True, hidden=True),
+    Column("execution_label", "execution", "name", filtered=True, hidden=True),
     Column("reached_text", "reached", order="reached"),
     Column("epochs_to_target", "epochs", "whole"),
     Column("cold_seconds_to_target", "from cold", "reachable"),
@@ -53,7 +53,7 @@ def first(study: Study) -> Section:
         board = rows.sort_values("order")
         columns = BOARD[1:] if board["rank"].notna().all() else BOARD
         board = board.assign(
-            time_text=[str(text).partition(" (")[0] for text in board["seconds_text"]],
+            time_text=[str(text).partition(" (")[0].replace("no target", "") for text in board["seconds_text"]],
             interval_text=[_interval(row) for row in rows_of(board)],
             reached_text=[_reached(row) for row in rows_of(board)],
         )

@@ -27,7 +27,7 @@ RUNS = [
     Column("schedule_label", "schedule", "name", hidden=True),
     Column("batch_size", "batch", "count", filtered=True),
     Column("device", "device", filtered=True),
-    Column("execution_label", "execution", filtered=True, hidden=True),
+    Column("execution_label", "execution", "name", filtered=True, hidden=True),
     Column("seed", "seed", "count"),
     Column("repeat", "twin", "count", hidden=True),
     Column("status", "status", "tag", filtered=True),
