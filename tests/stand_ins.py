@@ -36,6 +36,12 @@ def quick(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
     return job.record("finished", started_at, epochs=epochs, model=model)
 
 
+def unhurried(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
+    """Takes at least 40 ms, so that a machine of any speed has cells left to be killed in."""
+    time.sleep(0.04)
+    return quick(job, on_epoch=on_epoch, process_started=process_started)
+
+
 def chatty(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
     """Prints 2 MB, then fails."""
     for number in range(20_000):
