@@ -175,7 +175,10 @@ def resnet(data: DataSpec, *, width: PositiveInt = 16) -> nn.Module:
 
 
 def speedrun(data: DataSpec, *, channels: Sequence[PositiveInt] = (24, 32, 64)) -> nn.Module:
-    """A small net that reaches 99 % on MNIST in one epoch: convolutions, batch norm, early pooling.
+    """A small net that reaches 99 % on MNIST in one epoch.
+
+    Pooling stands before batch norm and ReLU, which then see a quarter of the numbers: half the time on a CPU. The
+    first convolution is 5x5, the others 3x3; with 3x3 throughout, 3 of 50 seeds stay below 99 %.
 
     Args:
         data: images.
@@ -188,12 +191,13 @@ def speedrun(data: DataSpec, *, channels: Sequence[PositiveInt] = (24, 32, 64)) 
 
     previous, height, width = _image_shape("speedrun", data, smallest=2 ** len(channels))
     layers: list[nn.Module] = []
-    for wider in channels:
+    for number, wider in enumerate(channels):
+        kernel = 3 if number else 5
         layers += [
-            nn.Conv2d(previous, wider, 3, padding=1, bias=False),
+            nn.Conv2d(previous, wider, kernel, padding=kernel // 2, bias=False),
+            nn.MaxPool2d(2),
             nn.BatchNorm2d(wider),
             nn.ReLU(),
-            nn.MaxPool2d(2),
         ]
         previous, height, width = wider, height // 2, width // 2
     layers += [nn.Flatten(), nn.Linear(previous * height * width, data.classes)]

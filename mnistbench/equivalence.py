@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mnistbench.plugins import Plugins
     from mnistbench.worker import Job
 
-GATE_VERSION = 2
+GATE_VERSION = 3
 """Goes up when a gate or a tolerance changes, so that no older answer is believed."""
 
 PREPARED = {"allocator", "isolation", "stepped_aside", "threads"}
@@ -123,7 +123,7 @@ def compare(
     import torch
 
     from mnistbench.gate import gates, masks
-    from mnistbench.optimizers import scaled_lr
+    from mnistbench.optimizers import lr_factors, scaled_lr
 
     device, precision = cell.device.split(":")[0], str(levers["precision"])
     lr = scaled_lr(cell.optimizer, cell.batch_size)
@@ -140,7 +140,8 @@ def compare(
         findings += gates.gradient(reference, path, batches, tolerance, lr=lr)
         findings += [gates.update(reference, path, lr=lr, tolerance=gates.UPDATE_TOLERANCE)]
         if precision == "fp32":
-            findings += gates.loss(reference, path, batches, lr=lr, steps=min(gates.LOSS_STEPS, total_steps))
+            rates = [lr * factor for factor in lr_factors(cell.schedule, total_steps)[: gates.LOSS_STEPS]]
+            findings += gates.loss(reference, path, batches, rates=rates)
         if random:
             del path
             findings += masks.check_masks(loud, make_path(_as_it_is), batches[0], lr=lr)

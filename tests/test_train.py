@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import time
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from mnistbench import datasets
+from mnistbench.architectures import ARCHITECTURES
 from mnistbench.cell import Cell, Component, Training
 from mnistbench.data import arrays
 from mnistbench.errors import UserError
@@ -195,6 +197,20 @@ def test_batchnorm_keeps_its_batch_whole_and_the_record_says_so(make_job: MakeJo
     trainee = make_trainee(job, torch.device("cpu"))
     assert trainee.levers.chunk == 0
     assert "BatchNorm" in trainee.levers.stepped_aside["chunk"]
+
+
+def test_choices_are_measured_anew_for_a_network_that_changed_under_its_name(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of ours does between two releases."""
+    monkeypatch.setenv("MNISTBENCH_CACHE", str(tmp_path / "cache"))
+    kernels = []
+    for hidden in (), (30,):
+        monkeypatch.setitem(ARCHITECTURES, "logistic", functools.partial(ARCHITECTURES["mlp"], hidden=hidden))
+        job = make_job(architecture=Component(name="logistic"))
+        kernels.append(warmup.choose(job, make_trainee(job, torch.device("cpu"))).levers.kernels)
+        assert train(job).status == "finished"
+    assert len(kernels[1] or []) == len(kernels[0] or []) + 2
 
 
 def test_levers_that_need_a_gpu_step_aside_on_the_cpu(make_job: MakeJob) -> None:

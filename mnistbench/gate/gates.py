@@ -149,32 +149,37 @@ def update(reference: Reference, path: TrainingPath, *, lr: float, tolerance: fl
     ours, theirs = reference.model.state_dict(), path.model.state_dict()
     start = flat([begin[name] for name in names])
     moved, theirs_moved = flat([ours[name] for name in names]) - start, flat([theirs[name] for name in names]) - start
-    # What is left when small updates are read off large weights of fp32.
-    resolution = torch.finfo(torch.float32).eps * math.sqrt(UPDATE_STEPS) * float(start.norm() / moved.norm())
-    finding = Finding("G2 update", relative_error(theirs_moved, moved), max(tolerance, resolution))
+    allowed = max(tolerance, math.sqrt(UPDATE_STEPS) * _resolution(start, moved))
+    finding = Finding("G2 update", relative_error(theirs_moved, moved), allowed)
     reference.restore(begin)
     path.restore(begin)
     return finding
 
 
 def loss(
-    reference: Reference, path: TrainingPath, batches: Sequence[Pair], *, lr: float, steps: int = LOSS_STEPS
+    reference: Reference, path: TrainingPath, batches: Sequence[Pair], *, rates: Sequence[float]
 ) -> list[Finding]:
-    """G3: losses and buffers of 5 whole steps, and what the first of them does to the weights. Longer is chaos.
+    """G3: losses and buffers of a few whole steps, and what the first of them does to the weights. Longer is chaos.
 
     Allowed is max(1e-4, 10 times what a change of the weights by one unit in the last place does to the reference); of
     the first update 1e-2, since Adam turns a gradient that is all rounding into a step of full size. A ReLU that flips
     at one example does the same to a row of weights: where that is too much, the median over three orders of the
     batches counts, since a fault shows in each.
+
+    Args:
+        reference, path: what is compared.
+        batches: taken in turn, over and over where they are fewer than the steps.
+        rates: learning rate of each step: those of the cell's first steps, since the peak of a one-cycle schedule is
+            chaos from the first step on.
     """
     begin = copied(reference.model.state_dict())
     found: list[list[Finding]] = []
     for first in range(min(3, len(batches))):
-        plain, timed = zip(*itertools.islice(itertools.cycle(batches), first, first + steps), strict=True)
-        ours, theirs = _run(reference, begin, plain, lr), _run(path, begin, timed, lr)
+        plain, timed = zip(*itertools.islice(itertools.cycle(batches), first, first + len(rates)), strict=True)
+        ours, theirs = _run(reference, begin, plain, rates), _run(path, begin, timed, rates)
         findings = _held_against(theirs, ours, None)
         if not all(finding.passed for finding in findings):  # the drift costs as much again, and is seldom needed
-            findings = _held_against(theirs, ours, _run(reference, _nudged(begin, reference.model), plain, lr))
+            findings = _held_against(theirs, ours, _run(reference, _nudged(begin, reference.model), plain, rates))
         found.append(findings)
         if all(finding.passed for finding in found[0]):
             break
@@ -252,7 +257,7 @@ def _held_against(found: _Run, expected: _Run, drifted: _Run | None) -> list[Fin
         )
 
     gates = ("G3 loss", "G3 first update", "G3 buffers")
-    least = (LOSS_TOLERANCE, FIRST_UPDATE_TOLERANCE, LOSS_TOLERANCE)
+    least = (LOSS_TOLERANCE, max(FIRST_UPDATE_TOLERANCE, expected.resolution), LOSS_TOLERANCE)
     return [
         Finding(gate, error, max(tolerance, ROUNDING_ALLOWANCE * drift))
         for gate, error, tolerance, drift in zip(gates, errors(found), least, errors(drifted), strict=True)
@@ -264,15 +269,18 @@ class _Run:
     losses: list[float]
     moved: Tensor
     buffers: Tensor
+    resolution: float
 
 
-def _run(path: TrainingPath, state: State, batches: Sequence[Batch], lr: float) -> _Run:
+def _run(path: TrainingPath, state: State, batches: Sequence[Batch], rates: Sequence[float]) -> _Run:
     path.restore(state)
     before = flat(trainable(path.model))
-    losses = [path.train_step(batches[0], lr)]
+    losses = [path.train_step(batches[0], rates[0])]
     moved = flat(trainable(path.model)) - before
-    losses += [path.train_step(batch, lr) for batch in batches[1:]]
-    return _Run(losses, moved, flat([buffer for buffer in path.model.buffers() if buffer.is_floating_point()]))
+    losses += [path.train_step(batch, rate) for batch, rate in zip(batches[1:], rates[1:], strict=True)]
+    resolution = _resolution(before, moved)
+    buffers = flat([buffer for buffer in path.model.buffers() if buffer.is_floating_point()])
+    return _Run(losses, moved, buffers, resolution)
 
 
 def _nudged(state: State, model: nn.Module) -> dict[str, Tensor]:
@@ -301,6 +309,11 @@ def _filled(pair: Pair, part: int) -> Pair:
     chosen = part * length + torch.arange(examples) % length
     theirs = chosen.to(their_labels.device)
     return (inputs[chosen], labels[chosen]), (their_inputs[theirs], their_labels[theirs])
+
+
+def _resolution(weights: Tensor, moved: Tensor) -> float:
+    """Relative error that is left when a small update is read off large weights of fp32."""
+    return torch.finfo(torch.float32).eps * float(weights.norm() / moved.norm()) if moved.any() else 0.0
 
 
 def _largest_difference(found: Sequence[float], expected: Sequence[float]) -> float:

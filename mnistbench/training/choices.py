@@ -12,7 +12,7 @@ from mnistbench.data.cache import cache_folder
 from mnistbench.errors import UserError
 from mnistbench.storage.atomic import write_whole
 
-CHOICES_VERSION = 1
+CHOICES_VERSION = 2
 """Goes up when the written step or its ways of choosing change."""
 
 

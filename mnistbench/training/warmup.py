@@ -45,7 +45,8 @@ def choose(job: Job, trainee: Trainee) -> Trainee:
     question = {
         "machine": reproducibility.machine_id(),
         "torch": torch.__version__,
-        "architecture": cell.architecture.to_json(),
+        "layers": str(trainee.model),
+        "choices": [{key: list(values) for key, values in block.choices().items()} for block in step.blocks],
         "input_shape": list(trainee.test[0].shape[1:]),
         "batch_size": cell.batch_size,
         "loss": cell.training.loss,
