@@ -156,9 +156,7 @@ def update(reference: Reference, path: TrainingPath, *, lr: float, tolerance: fl
     return finding
 
 
-def loss(
-    reference: Reference, path: TrainingPath, batches: Sequence[Pair], *, rates: Sequence[float]
-) -> list[Finding]:
+def loss(reference: Reference, path: TrainingPath, batches: Sequence[Pair], *, rates: Sequence[float]) -> list[Finding]:
     """G3: losses and buffers of a few whole steps, and what the first of them does to the weights. Longer is chaos.
 
     Allowed is max(1e-4, 10 times what a change of the weights by one unit in the last place does to the reference); of
