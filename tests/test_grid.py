@@ -61,7 +61,7 @@ SHIPPED = {
     "mlp_momentum": (3, "cf89073f4ff3d0db"),
     "mlp_sigmoid_sgd": (3, "4d5665add8a1a1a3"),
     "optimizers": (55, None),
-    "speedrun": (50, "6bba9d671f901b2f"),
+    "speedrun": (50, "cbea1c6e8157dc92"),
     "sum3_full_batch": (3, "9fdcc84947577965"),
     "table_full_batch": (3, None),
     "table_mini_batch": (3, None),
