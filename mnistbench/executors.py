@@ -225,8 +225,10 @@ class ProcessExecutor:
         if None in ready:
             os.read(self._woken, 64)
         for worker in self._running:
-            for measurement in worker.read() if worker in ready else ():
+            epochs = worker.read() if worker in ready else []
+            for measurement in epochs:
                 on_epoch(worker.job, measurement)
+            if epochs:
                 worker.go_on()
             worker.act()
         for server in servers:

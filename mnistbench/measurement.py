@@ -127,29 +127,26 @@ def interference(before: Counters, after: Counters) -> Interference:
 
 
 class InterferenceMeter:
-    """Adds up interference over the timed regions: counters are read right before and after each, never within."""
+    """Adds up timed regions: counters are read right before and after each, never within.
+
+    Sums are compared and not regions: the kernel books CPU time in ticks of 10 ms, which say nothing of one region of
+    1 ms, and much of a thousand.
+    """
 
     def __init__(self) -> None:
-        self._sums: dict[str, float | None] = {"foreign_cpu": 0.0, "steal": 0.0, "throttled": 0.0}
-        self._wall = 0.0
+        self._sums: dict[str, float | None] = dict.fromkeys(("wall", "own_cpu", "busy_cpu", "steal", "throttled"), 0.0)
+        self._capacity = 1
 
     def add(self, before: Counters, after: Counters) -> None:
         """Count one timed region."""
-        wall = after.wall - before.wall
-        found = interference(before, after)
+        self._capacity = after.capacity
         for name, so_far in self._sums.items():
-            share = getattr(found, name)
-            self._sums[name] = None if share is None or so_far is None else so_far + share * wall
-        self._wall += wall
+            start, end = getattr(before, name), getattr(after, name)
+            self._sums[name] = None if so_far is None or start is None or end is None else so_far + end - start
 
-    def share(self, name: str) -> float | None:
-        """Mean share over all regions, None if it could not be observed."""
-        total = self._sums[name]
-        return None if total is None else total / max(self._wall, 1e-9)
-
-    def flags(self) -> list[str]:
-        """Names of what was over its limit."""
-        return Interference(*(self.share(name) for name in self._sums)).flags
+    def found(self) -> Interference:
+        """Over all regions; None where it could not be observed."""
+        return interference(Counters(0.0, 0.0, 0.0, 0.0, 0.0), Counters(**self._sums, capacity=self._capacity))  # type: ignore[arg-type]
 
 
 def is_short(train_seconds: float, steps: int) -> bool:

@@ -73,16 +73,17 @@ def train_cell(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRe
     kept.finish()
 
     steps = sum(epoch.steps for epoch in epochs)
-    flags = foreign.flags()
+    interference = foreign.found()
+    flags = interference.flags
     if measurement.is_short(watch["train"], steps):
         flags.append("short")
     if trainee.levers.isolation == "shared":
         flags.append("shared")
     noise = Noise(
         probe={name: [probe.seconds[name] for probe in probes] for name in probes[0].seconds},
-        foreign_cpu=foreign.share("foreign_cpu"),
-        steal=foreign.share("steal"),
-        throttled=foreign.share("throttled"),
+        foreign_cpu=interference.foreign_cpu,
+        steal=interference.steal,
+        throttled=interference.throttled,
         gpu_slowdown=devices.gpu_slowdown(device.index or 0) if device.type == "cuda" else None,
         flags=flags,
     )
@@ -127,6 +128,7 @@ def _one_epoch(
     trainee: Trainee, number: int, watch: Stopwatch, process_started: float, foreign: InterferenceMeter
 ) -> tuple[EpochMeasurement, Evaluation, Error | None]:
     train_before, eval_before = watch["train"], watch["eval"]
+    trainee.model.train()
     before = read_counters()
     with watch.region("train"):
         losses, rights, examples, steps = _train_epoch(trainee, number)
@@ -158,14 +160,13 @@ def _one_epoch(
 
 
 def _train_epoch(trainee: Trainee, number: int) -> tuple[Tensor, Tensor, int, int]:
-    """Each example once. All of this is timed.
+    """Each example once, in training mode. All of this is timed.
 
     Returns:
         Sum of losses and number of right answers per step (on the device), examples, steps.
     """
     import torch
 
-    trainee.model.train()
     expected = math.ceil(trainee.batches.examples / trainee.batches.batch_size)
     losses = torch.zeros(expected, device=trainee.device)
     rights = torch.zeros(expected, dtype=torch.int64, device=trainee.device)

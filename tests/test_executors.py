@@ -146,6 +146,21 @@ def test_the_child_of_a_worker_cannot_speak_for_it(processes: type[ProcessExecut
     assert heard == [1, 2]
 
 
+def test_epochs_of_no_length_are_told_together(
+    processes: type[ProcessExecutor], cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each message wakes the parent, which is noise to the next epoch."""
+    answers: list[None] = []
+    go_on = running.Running.go_on
+    monkeypatch.setattr(running.Running, "go_on", lambda self: (answers.append(None), go_on(self)))
+    heard: list[int] = []
+    many = job(cell)
+    many = replace(many, cell=replace(many.cell, training=Training(epochs=1000)))
+    (record,) = processes("quick").run([many], lambda job, epoch: heard.append(epoch.epoch))
+    assert heard == [epoch.epoch for epoch in record.epochs] == list(range(1, 1001))
+    assert len(answers) < 500
+
+
 def test_a_worker_waits_between_epochs_until_its_parent_has_answered(
     processes: type[ProcessExecutor], cell: Cell
 ) -> None:

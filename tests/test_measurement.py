@@ -127,9 +127,20 @@ def test_interference_is_a_mean_over_the_timed_regions_only() -> None:
 
     meter.add(counters(0, 0), counters(1, 0.2))
     meter.add(counters(100, 90), counters(103, 90))
-    assert meter.share("foreign_cpu") == pytest.approx(0.05)
+    assert meter.found().foreign_cpu == pytest.approx(0.05)
     meter.add(counters(200, 90), counters(201, 91))
-    assert meter.flags() == ["foreign_cpu"]
+    assert meter.found().flags == ["foreign_cpu"]
+
+
+def test_ticks_do_not_make_short_epochs_look_disturbed() -> None:
+    """The kernel books 10 ms at a time: to one epoch of 1 ms in ten, and nothing to the others."""
+    meter = InterferenceMeter()
+    for number in range(1000):
+        before = Counters(wall=0, own_cpu=0, busy_cpu=0, steal=0, throttled=0, capacity=2)
+        busy = 0.0 if number % 10 else 0.01
+        meter.add(before, Counters(wall=0.001, own_cpu=0.001, busy_cpu=busy, steal=0, throttled=0, capacity=2))
+    assert meter.found().foreign_cpu == pytest.approx(0.0)
+    assert meter.found().flags == []
 
 
 @pytest.mark.parametrize(("seconds", "off"), [(1.04, False), (1.2, True), (0.8, True)])

@@ -92,14 +92,14 @@ class Running:
         return self._open
 
     def read(self) -> list[EpochMeasurement]:
-        """Take in what the worker has sent and printed; return epochs that it waits at, to be answered by `go_on`."""
+        """Take in what the worker has sent and printed; return the epochs, after which it waits for `go_on`."""
         self._drain(self._log, self._log_tail)
         self._drain(self._stack, self._stack_text)
-        epochs = []
+        epochs: list[EpochMeasurement] = []
         for message in self._messages():
-            if isinstance(message, EpochMeasurement):
-                self._epochs.append(message)
-                epochs.append(message)
+            if isinstance(message, list):
+                self._epochs += message
+                epochs += message
             elif isinstance(message, CellRecord):
                 self._record = message
             elif isinstance(message, Began):
