@@ -62,7 +62,7 @@ SHIPPED = {
     "mlp_sigmoid_sgd": (3, "4d5665add8a1a1a3"),
     "optimizers": (55, None),
     "speedrun": (50, "cbea1c6e8157dc92"),
-    "sum3_full_batch": (3, "9fdcc84947577965"),
+    "sum3_full_batch": (3, "b13273f8cdbec089"),
     "table_full_batch": (3, None),
     "table_mini_batch": (3, None),
 }
