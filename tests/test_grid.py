@@ -57,7 +57,7 @@ SHIPPED = {
     "large_batch": (54, "df4a7c1349b6340a"),
     "lenet_fashion": (3, "7832d58cc1be9e77"),
     "lenet_rmsprop_8192": (3, "5f1dd2bf59ccec50"),
-    "levers": (99, "6579b0901ef0d138"),
+    "levers": (165, "6579b0901ef0d138"),
     "mlp_momentum": (3, "cf89073f4ff3d0db"),
     "mlp_sigmoid_sgd": (3, "4d5665add8a1a1a3"),
     "optimizers": (55, None),
