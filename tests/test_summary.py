@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 from synthetic import HOSTILE_NAMES, make_cell, make_grid_records, make_record
-from test_exhibits import gpu_and_cpu, reaching
+from test_exhibits import gpu_and_cpu, reaching, runs
 
 from mnistbench.analysis import results_frame, summary_markdown, verdict_sentences
 from mnistbench.analysis.wording import accuracy_text, seconds_text, times
-from mnistbench.records import Data
+from mnistbench.cell import Component, Training
+from mnistbench.records import CellRecord, Data
 
 
 def test_a_proven_winner_is_first() -> None:
@@ -33,6 +34,26 @@ def test_three_seeds_claim_no_first_place() -> None:
 def test_a_target_that_nobody_reached_is_no_time() -> None:
     said = verdict_sentences(results_frame(reaching([None, None, None])))
     assert said[0] == "No cell reached 97 %; the best came to 96 % (mlp · sgd(lr=0.1) · batch 64)."
+
+
+def test_a_range_may_end_beyond_the_last_evaluation() -> None:
+    said = verdict_sentences(results_frame(reaching([5.0, 6.0, None])))
+    assert "6.00 s, range of 3: 5.00 s to not reached (training clock, 2 of 3 seeds reached it)" in said[0]
+
+
+def test_without_a_target_the_levers_come_first_and_three_seeds_are_no_proof_of_accuracy() -> None:
+    def five(rate: float, profile: str, **options: object) -> list[CellRecord]:
+        execution, training = Component(name=profile, options=options), Training(epochs=2)
+        return runs(rate, 5, cell={"execution": execution, "training": training})
+
+    said = verdict_sentences(
+        results_frame([*five(10_000, "plain"), *five(40_000, "fast"), *five(20_000, "fast", data="loader")])
+    )
+    assert said[0].startswith("mlp · sgd(lr=0.1) · batch 512: fast makes 4.00× the examples/s of plain")
+    assert "training clock, n = 5, interval 4.00–4.00×): faster." in said[0]
+    assert said[1].startswith("1 of 1 setting with one lever left out proven slower than its profile: mlp")
+    assert said[1].endswith("with data=loader 0.500×.")
+    assert "has the highest median accuracy: 97.50 % (median of 5 seeds); not ranked: needs 10 seeds" in said[2]
 
 
 def test_ratios_name_clock_interval_machine_and_protocol() -> None:

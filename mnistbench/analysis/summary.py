@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -10,20 +11,22 @@ import pandas as pd
 from mnistbench.analysis import markdown
 from mnistbench.analysis.accuracy import worst_drops
 from mnistbench.analysis.inventory import banners, completeness, environments, failures
+from mnistbench.analysis.levers import lever_effects
 from mnistbench.analysis.ranking import leaderboard
 from mnistbench.analysis.speed import crossovers
 from mnistbench.analysis.trials import tuning_note, without_trials
 from mnistbench.analysis.verdicts import pairwise
-from mnistbench.analysis.wording import accuracy_text, interval_text, percent, plural
+from mnistbench.analysis.wording import accuracy_text, interval_text, percent, plural, seconds_text, times
 
 MOST_SENTENCES = 3
 """Of one kind, for each group; the tables have the rest."""
 
 
 def verdict_sentences(frame: pd.DataFrame) -> list[str]:
-    """What the data say, the most wanted first: who is first at the target, device speed-ups with their crossover
-    batch, what a large batch costs, what is unresolved. Every ratio names its clock, n and interval; the last sentence
-    names machine, build, protocol and execution (rule 22).
+    """What the data say, the most wanted first: who is first at the target, what the levers buy (first of all where
+    there is no target), device speed-ups with their crossover batch, what a large batch costs, what is unresolved.
+    Every ratio names its clock, n and interval; the last sentence names machine, build, protocol and execution
+    (rule 22).
     """
     frame = without_trials(frame)
     groups = [group for group in dict.fromkeys(frame["group"]) if group]
@@ -32,10 +35,14 @@ def verdict_sentences(frame: pd.DataFrame) -> list[str]:
     sentences = []
     for group in groups:
         part = frame[frame["group"] == group]
-        said = [*_first(part), *_devices(part), *_batches(part), *_unresolved(part)]
+        asked = [_first(part), _levers(part)]
+        if part["target_accuracy"].isna().all():
+            asked.reverse()
+        said = [*itertools.chain(*asked), *_devices(part), *_batches(part), *_unresolved(part)]
         if not said:
             continue
-        levers = ", ".join(sorted(set(part["execution_label"])))
+        executions = sorted(set(part["execution_label"]))
+        levers = ", ".join(executions) if len(executions) <= MOST_SENTENCES else f"in {len(executions)} ways"
         tuning = f" {tuning_note(part)}" if part["optimizer_label"].nunique() > 1 else ""
         sentences += [*said, f"Measured on {group}; execution {levers}.{tuning}"]
     return sentences or ["No cell finished, so there is nothing to say yet."]
@@ -50,8 +57,13 @@ def _first(frame: pd.DataFrame) -> Iterator[str]:
         seeds = int(first["seeds"])
         if isinstance(target, float) and math.isnan(target):
             best = rows.sort_values("test_accuracy", ascending=False).iloc[0]
-            got = percent(best["test_accuracy"], 2)
-            yield f"{best['label']} is most accurate: {got} (median of {plural(int(best['seeds']), 'seed')})."
+            got = f"{percent(best['test_accuracy'], 2)} (median of {plural(int(best['seeds']), 'seed')})"
+            if pd.isna(best["rank"]):
+                yield f"{best['label']} has the highest median accuracy: {got}; not ranked: {best['rank_reason']}."
+            else:
+                tied = int((rows["rank"] == 1).sum()) - 1
+                others = f", {plural(tied, 'other')} not proven worse" if tied > 0 else ""
+                yield f"{best['label']} is most accurate{others}: {got}."
             continue
         goal = accuracy_text(float(str(target)))
         if math.isinf(first["seconds_to_target"]):
@@ -73,10 +85,34 @@ def _first(frame: pd.DataFrame) -> Iterator[str]:
 
 
 def _proof(low: float, high: float, kind: str) -> str:
+    if math.isinf(high) and math.isfinite(low):
+        return f"{kind}: {seconds_text(low)} to {seconds_text(high)}"
     ends = interval_text(low, high)
     if kind == "one run" or not ends:
         return kind
     return f"{kind.replace('95 % of', '95 % interval of')}: {ends} s"
+
+
+def _levers(frame: pd.DataFrame) -> Iterator[str]:
+    found = lever_effects(frame)
+    if not found:
+        return
+    rows = found.frame[found.frame["ratio"].notna()]
+    profiles = rows[rows["kind"] == "profile"].sort_values("ratio", ascending=False)
+    for row in profiles.head(MOST_SENTENCES).to_dict("records"):
+        ends = interval_text(row["low"], row["high"])
+        proof = f", interval {ends}×" if ends else ""
+        yield (
+            f"{row['series']}: {row['lever']} makes {times(row['ratio'])} the examples/s of {row['profile']} "
+            f"(training clock, n = {row['n']}{proof}): {row['verdict'] or row['reason']}."
+        )
+    left_out = rows[(rows["kind"] == "leave-one-out") & (rows["verdict"] != "")].sort_values("ratio")
+    if len(left_out):
+        missed = left_out[left_out["verdict"] == "slower"].to_dict("records")
+        most = [f"{row['series']} with {row['lever']} {times(row['ratio'])}" for row in missed[:MOST_SENTENCES]]
+        told = f": {'; '.join(most)}" if most else ""
+        count = plural(len(left_out), "setting")
+        yield f"{len(missed)} of {count} with one lever left out proven slower than its profile{told}."
 
 
 def _devices(frame: pd.DataFrame) -> Iterator[str]:

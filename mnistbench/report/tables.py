@@ -45,7 +45,8 @@ class Column:
     Attributes:
         key: column of the frame.
         title: its heading, with the unit where the cells carry none.
-        kind: `text`, `name` (may wrap), `long`, `code`, `command`, `tag`, or one of the number kinds.
+        kind: `text`, `words` (may wrap between them), `name` (may wrap), `long`, `code`, `command`, `tag`, or one of
+            the number kinds.
         order: another column that it sorts by.
         below: another column whose text stands smaller underneath.
         hidden: shown only when asked for; a filtered one also where its values differ, since rows would look alike.

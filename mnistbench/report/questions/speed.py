@@ -38,7 +38,7 @@ BOARD = [
     Column("best_test_accuracy", "best of any seed", "percent", hidden=True),
     Column("examples_per_second", "examples/s", "rate"),
     Column("equivalence", "equivalence", "tag", hidden=True),
-    Column("flags", "flags", "text"),
+    Column("flags", "flags", "words"),
 ]
 
 
@@ -182,7 +182,7 @@ def throughput(study: Study) -> Section:
             Column("eval_examples_per_second", "evaluation examples/s", "rate"),
             Column("peak_share", "share of peak", "share"),
             Column("status", "status", "tag"),
-            Column("flags", "flags"),
+            Column("flags", "flags", "words"),
         ]
         left_out = rows["execution_label"].nunique() - len(drawn)
         shown = table(rows, columns, name=f"throughput-table{suffix}", caption="Examples per second by batch size")

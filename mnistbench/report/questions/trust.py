@@ -39,7 +39,7 @@ RUNS = [
     Column("process_peak_bytes", "peak memory", "bytes", hidden=True),
     Column("device_peak_bytes", "device peak", "bytes", hidden=True),
     Column("peak_share", "share of peak", "share", hidden=True),
-    Column("flags", "flags"),
+    Column("flags", "flags", "words"),
     Column("cell_id", "cell", "code", hidden=True),
 ]
 
