@@ -57,7 +57,10 @@ def find_record_file(source: str, *, folder: Path | None = None) -> Path:
     if path.is_file():
         return path
     if not CELL_ID.fullmatch(source):
-        raise UserError(f"{source}: neither a file nor a cell id; `list cells DIR` prints the ids of a results folder")
+        raise UserError(
+            f"{source}: neither a file nor the beginning of a cell id; `status DIR --cells` prints those of a results "
+            "folder"
+        )
     folders = [folder] if folder is not None else _results_folders()
     found = sorted(file for place in folders for file in (place / "cells").glob(f"{source}*.json"))
     if not found:

@@ -45,7 +45,7 @@ def compare(before: CellRecord, after: CellRecord) -> Verdict:
         same = False
         lines.append(f"weights: {weights[0]}, now {weights[1]}")
     if same:
-        lines.append(f"{len(after.epochs)} epochs: every loss and accuracy is the same")
+        lines.append(f"epochs: {len(after.epochs)}, every loss and accuracy is the same")
         lines.append(
             f"weights: the same SHA-256, {weights[0]}" if weights[0] else "weights: the record holds no checksum"
         )

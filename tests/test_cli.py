@@ -135,7 +135,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["data", "fetch", "imagenet"], "imagenet"),
         (["predict", "9f2c", "x.png"], "no cell 9f2c"),
         (["evaluate", "nothing.safetensors"], "nothing.safetensors"),
-        (["verify", "zzz"], "neither a file nor a cell id"),
+        (["verify", "zzz"], "neither a file nor the beginning of a cell id; `status DIR --cells` prints"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -284,6 +284,13 @@ def test_status_counts_cells_by_how_they_ended(copied: Path, capsys: pytest.Capt
     said = capsys.readouterr().out
     assert "2 cells: 2 finished" in said
     assert "Best so far" in said
+
+
+def test_status_prints_the_ids_that_other_commands_take(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["status", "results/tiny", "--cells"]) == 0
+    said = capsys.readouterr().out
+    assert first_cell(copied) in said
+    assert "2 cells: 2 finished" in said
 
 
 def test_report_is_made_again_from_the_records(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:

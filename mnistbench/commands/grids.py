@@ -182,15 +182,22 @@ def plan(
         print(f"written: {resolved}; run it with `python -m mnistbench run {resolved} --no-tracking`")
 
 
-def status(folder: flags.Folder) -> int:
+def status(
+    folder: flags.Folder,
+    *,
+    cells: Annotated[bool, typer.Option("--cells", help="A line for each cell, with its id.")] = False,
+) -> int:
     """How far a run is: counts by status, the best cells so far, and who is at it."""
-    from mnistbench.commands.outcome import console_for_tables, print_best
+    from mnistbench.commands.outcome import console_for_tables, print_best, print_cells
     from mnistbench.results import ResultsFolder
     from mnistbench.running.standing import standing
 
     results = ResultsFolder(flags.results_folder(folder))
     console = console_for_tables()
-    print_best(results, console)
+    if cells:
+        print_cells(results, console)
+    else:
+        print_best(results, console)
     for line in standing(results):
         console.print(line, markup=False, soft_wrap=True)
     return 0

@@ -55,6 +55,9 @@ def print_outcome(summary: RunSummary, command: str, tracking_uri: str | None = 
     console.print(f"cells: {counts or 'none'}; {summary.kept} kept from before, {summary.ran} run now", markup=False)
     for warning in _warnings(summary, command):
         console.print(f"note: {warning}", markup=False, soft_wrap=True)
+    if summary.results.models.is_dir():
+        folder = summary.results.path
+        console.print(f"models kept: `status {folder} --cells` names them", markup=False, soft_wrap=True)
     if summary.results.report_file.is_file():
         console.print(f"report: {summary.results.report_file}", markup=False, soft_wrap=True)
     if summary.tracking is not None and not summary.not_mirrored:
@@ -106,6 +109,23 @@ def print_best(results: ResultsFolder, console: Console) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for _, row in board.sort_values("order").head(SHOWN).iterrows():
         table.add_row(*(Text(text) for text in _best_row(row)))
+    console.print(table)
+
+
+def print_cells(results: ResultsFolder, console: Console) -> None:
+    """Every record: the id that `predict`, `evaluate` and `verify` take, what it trained, what it reached and kept."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from mnistbench.running.progress import outcome
+
+    table = Table("cell id", "trained", "outcome", "models kept")
+    for record in results.records():
+        kept = len(record.model.weights) if record.model else 0
+        accuracy = record.epochs[-1].test_accuracy if record.epochs else None
+        ended = outcome(record) if record.status != "finished" or accuracy is None else f"{accuracy:.2%}"
+        cells = (record.cell_id, record.cell.label, ended, str(kept or "–"))
+        table.add_row(*(Text(text, overflow="fold") for text in cells))
     console.print(table)
 
 
