@@ -1,6 +1,6 @@
 """A grid resolved to its cells, as JSON: what a machine without YAML reader and pydantic needs to run it.
 
-`plan --resolved cells.json` writes it where everything is installed; `run --resolved` reads it elsewhere. Standard
+`plan --resolved cells.json` writes it where everything is installed; `run cells.json` reads it elsewhere. Standard
 library only.
 """
 
