@@ -255,7 +255,7 @@ class CsvSource:
         if path.is_absolute():
             raise UserError(f"csv: there is no file {path}")
         looked = ", ".join(dict.fromkeys(str(folder.absolute()) for folder in folders))
-        raise UserError(f"csv: there is no file {path} (looked in {looked})")
+        raise UserError(f"csv: there is no file {path} (looked in {looked}); name its folder with --data")
 
 
 def _read_bytes(path: Path) -> bytes:
