@@ -269,6 +269,16 @@ def test_accuracy_is_shown_less_the_best_batch_of_its_series() -> None:
     assert [row["batch_size"] for row in worst] == [8192, 64]
 
 
+def test_losses_to_a_batch_tell_their_executions_apart() -> None:
+    records = [
+        record
+        for profile in ("plain", "fast")
+        for batch_size, accuracy in ((64, 0.98), (8192, 0.90))
+        for record in runs(1e4, 3, cell={**execution(profile), "batch_size": batch_size}, accuracies=(0.5, accuracy))
+    ]
+    assert {row["execution_label"] for row in rows(worst_drops(results_frame(records)))} == {"plain", "fast"}
+
+
 def test_the_learning_rate_rule_is_named() -> None:
     scaled = Component(name="sgd", options={"lr": 0.1, "lr_scaling": "linear"})
     exhibit = accuracy_by_batch(results_frame(runs(1e4, 3, cell={"optimizer": scaled})))

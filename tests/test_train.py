@@ -204,13 +204,16 @@ def test_choices_are_measured_anew_for_a_network_that_changed_under_its_name(
 ) -> None:
     """As one of ours does between two releases."""
     monkeypatch.setenv("MNISTBENCH_CACHE", str(tmp_path / "cache"))
-    kernels = []
+    kernels, flops = [], []
     for hidden in (), (30,):
         monkeypatch.setitem(ARCHITECTURES, "logistic", functools.partial(ARCHITECTURES["mlp"], hidden=hidden))
         job = make_job(architecture=Component(name="logistic"))
         kernels.append(warmup.choose(job, make_trainee(job, torch.device("cpu"))).levers.kernels)
-        assert train(job).status == "finished"
+        record = train(job)
+        assert record.status == "finished" and record.model
+        flops.append(record.model.train_flops_per_example)
     assert len(kernels[1] or []) == len(kernels[0] or []) + 2
+    assert flops[0] != flops[1]
 
 
 def test_levers_that_need_a_gpu_step_aside_on_the_cpu(make_job: MakeJob) -> None:

@@ -27,16 +27,16 @@ def accuracy_by_batch(frame: pd.DataFrame) -> Exhibit:
     """Test accuracy by batch size, less the series' best batch.
 
     Columns: group, settings, label, series (all but the batch size), architecture_label, optimizer_label, device,
-    batch_size, lr_scaling (`none`, `linear`, `sqrt`), n, test_accuracy (median of the last epoch), low, high
-    (range or interval), interval (text), values (list), drop (median less that of the best batch: ≤ 0, a share),
-    best_batch, best_accuracy, diverged (number of seeds that diverged).
+    execution_label, batch_size, lr_scaling (`none`, `linear`, `sqrt`), n, test_accuracy (median of the last epoch),
+    low, high (range or interval), interval (text), values (list), drop (median less that of the best batch: ≤ 0, a
+    share), best_batch, best_accuracy, diverged (number of seeds that diverged).
     """
     frame = without_trials(frame)
     rows = frame[frame["status"].isin(["finished", "diverged"]) & (frame["group"] != "") & (frame["repeat"] == 0)]
     if rows["test_accuracy"].notna().sum() == 0:
         return nothing("No evaluation was recorded, so there is no accuracy to show.")
     names, series = labels(frame), labels(frame, "any_batch", without=("batch",))
-    about = ["architecture_label", "optimizer_label", "device", "batch_size", "lr_scaling"]
+    about = ["architecture_label", "optimizer_label", "device", "execution_label", "batch_size", "lr_scaling"]
     entries = [
         {
             "group": runs.group,
@@ -84,8 +84,8 @@ def _lr_notes(table: pd.DataFrame) -> tuple[str, ...]:
 def worst_drops(frame: pd.DataFrame, *, limit: int = 20) -> Exhibit:
     """The largest losses of accuracy against the best batch of the same series.
 
-    Columns: group, series, architecture_label, optimizer_label, device, lr_scaling, batch_size, best_batch,
-    test_accuracy, best_accuracy, drop (≤ 0, a share), n, diverged.
+    Columns: group, series, architecture_label, optimizer_label, device, execution_label, lr_scaling, batch_size,
+    best_batch, test_accuracy, best_accuracy, drop (≤ 0, a share), n, diverged.
     """
     found = accuracy_by_batch(frame)
     if not found:
@@ -94,8 +94,8 @@ def worst_drops(frame: pd.DataFrame, *, limit: int = 20) -> Exhibit:
     if table.empty:
         return nothing("Every series has one batch size only, or loses nothing at any.")
     columns = [
-        "group", "series", "architecture_label", "optimizer_label", "device", "lr_scaling", "batch_size",
-        "best_batch", "test_accuracy", "best_accuracy", "drop", "n", "diverged",
+        "group", "series", "architecture_label", "optimizer_label", "device", "execution_label", "lr_scaling",
+        "batch_size", "best_batch", "test_accuracy", "best_accuracy", "drop", "n", "diverged",
     ]  # fmt: skip
     return Exhibit(table[columns].reset_index(drop=True), notes=found.notes)
 

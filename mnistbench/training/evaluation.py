@@ -69,7 +69,7 @@ def flops_per_example(job: Job, trainee: Trainee) -> float | None:
             return {"flops": None}
 
     question = {
-        "flops": job.cell.architecture.to_json(),
+        "flops": str(trainee.model),
         "input_shape": list(trainee.test[0].shape[1:]),
         "loss": job.cell.training.loss,
         "torch": torch.__version__,

@@ -11,7 +11,7 @@ from mnistbench.report import accuracy_charts
 from mnistbench.report.charts import Chart, looks
 from mnistbench.report.formatting import plural
 from mnistbench.report.questions.section import MOST_PANELS, Part, Question, Section, Study, groups, slug, unanswered
-from mnistbench.report.questions.speed import SETTINGS
+from mnistbench.report.questions.speed import EXECUTION, SETTINGS
 from mnistbench.report.tables import Column, Table, table
 
 PANEL = ["architecture_label", "optimizer_label", "device"]
@@ -39,6 +39,7 @@ def large_batches(study: Study) -> Section:
                 charts.append(accuracy_charts.batch_cost(own, stem, f"{architecture} on {device}", seen, lowest))
         columns = [
             *SETTINGS,
+            EXECUTION,
             Column("lr_scaling", "learning-rate rule"),
             Column("test_accuracy", "test accuracy", "percent"),
             Column("low", "low", "percent"),
@@ -157,6 +158,7 @@ def _drops(frame: pd.DataFrame) -> Table:
         frame,
         [
             *SETTINGS,
+            EXECUTION,
             Column("drop", "points lost", "points"),
             Column("test_accuracy", "test accuracy", "percent"),
             Column("best_accuracy", "at its best batch", "percent"),

@@ -21,6 +21,8 @@ SETTINGS = [
     Column("device", "device", filtered=True, hidden=True),
 ]
 
+EXECUTION = Column("execution_label", "execution", "name", filtered=True, hidden=True)
+
 MOST_SENTENCES = 8
 
 BOARD = [
@@ -30,7 +32,7 @@ BOARD = [
     *SETTINGS[:2],
     Column("schedule_label", "schedule", "name", filtered=True, hidden=True),
     *SETTINGS[2:],
-    Column("execution_label", "execution", "name", filtered=True, hidden=True),
+    EXECUTION,
     Column("reached_text", "reached", order="reached"),
     Column("epochs_to_target", "epochs", "whole"),
     Column("cold_seconds_to_target", "from cold", "reachable"),
