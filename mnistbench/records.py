@@ -15,7 +15,10 @@ from typing import Any, Literal
 from mnistbench.cell import Cell
 from mnistbench.typed import READERS, read_typed
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Goes up with each new field. A reader takes its own version and every older one."""
+TRAINING_REVISION = 2
+"""Goes up when a mended fault changes what equal settings train; `outdated` says which older records that concerns."""
 READERS[Cell] = Cell.from_json
 
 Status = Literal["finished", "diverged", "out_of_memory", "failed", "timed_out", "killed", "skipped"]
@@ -23,6 +26,14 @@ RESULTS: frozenset[Status] = frozenset({"finished", "diverged", "out_of_memory"}
 """Statuses that are answers: kept, and not rerun without `--force`."""
 FAILURES: frozenset[Status] = frozenset({"failed", "timed_out", "killed"})
 """Statuses that the next `run` tries again."""
+
+
+WITH_BATCHNORM = frozenset({"resnet", "speedrun"})
+"""Our networks that revision 1 could train from other statistics than asked for."""
+
+
+class NewerRecord(ValueError):
+    """A record that a newer mnistbench wrote: nothing is wrong with it, and nothing may be done to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +191,7 @@ class CellRecord:
         checks: `{"equivalence": "passed" | "failed: …" | "equivalent up to masks" | "outcome untested" | "reference"}`.
         noisy_rerun: made because noise was seen in its round; that is done once (rule 12).
         protocol: version of the measurement protocol; different ones are never compared.
+        training_revision: of the code that trained it; 1 where a record of an older schema does not say.
     """
 
     record_id: str
@@ -202,6 +214,7 @@ class CellRecord:
     error: Error | None = None
     noisy_rerun: bool = False
     protocol: int = 1
+    training_revision: int = 1
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -214,17 +227,41 @@ class CellRecord:
         """Read a record.
 
         Raises:
-            ValueError: if it is of a newer schema, lacks a field, has one too many or one of another type, or if its
+            NewerRecord: if it is of a newer schema.
+            ValueError: if it lacks a field, has one too many or one of another type, or if its
                 `cell_id` is not its cell's.
         """
         if not isinstance(plain, Mapping):
             raise ValueError("a record is a mapping")
-        if plain.get("schema_version") != SCHEMA_VERSION:
-            raise ValueError(f"schema version {plain.get('schema_version')!r}, this mnistbench reads {SCHEMA_VERSION}")
-        record = read_typed(cls, plain, "record")
+        version = plain.get("schema_version")
+        if type(version) is not int or version < 1:
+            raise ValueError(f"schema version {version!r}, which there never was")
+        if version > SCHEMA_VERSION:
+            raise NewerRecord(f"schema version {version}, this mnistbench reads up to {SCHEMA_VERSION}")
+        record = read_typed(cls, {**plain, "schema_version": SCHEMA_VERSION}, "record")
         if record.cell.cell_id != record.cell_id:
             raise ValueError(f"cell_id {record.cell_id} is not that of its settings, {record.cell.cell_id}")
         return record
+
+    @property
+    def outdated(self) -> str | None:
+        """Why its numbers may not be those of its settings: older code trained some networks and optimizers wrongly.
+
+        None for a record that is up to date, or that no mended fault can have touched.
+        """
+        if self.training_revision >= TRAINING_REVISION or self.status not in RESULTS:
+            return None
+        reasons = [
+            (":" in self.cell.optimizer.name, "a plug-in's optimizer"),
+            (":" in self.cell.architecture.name, "a plug-in's network"),
+            (self.cell.architecture.name in WITH_BATCHNORM, "BatchNorm"),
+            (self.checks.get("equivalence", "").startswith("failed"), "a failed equivalence gate"),
+            (
+                self.status == "finished" and any(epoch.test_loss is None for epoch in self.epochs),
+                "a loss that was not finite",
+            ),
+        ]
+        return next((reason for applies, reason in reasons if applies), None)
 
     def with_changes(self, **changes: Any) -> CellRecord:
         """A copy with some fields replaced."""

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from mnistbench.cell import Cell
 from mnistbench.errors import UserError
-from mnistbench.records import RESULTS, CellRecord, dump
+from mnistbench.records import RESULTS, CellRecord, NewerRecord, dump
 from mnistbench.storage.atomic import move_whole, remove_parts, write_whole, writing
 
 CELLS_FILE_VERSION = 1
@@ -32,6 +32,15 @@ class SetAside(NamedTuple):
 
     file: Path
     reason: str
+
+    @property
+    def is_newer(self) -> bool:
+        """Whether it is the record of a newer mnistbench, which must stay where it is."""
+        return self.reason.startswith(NEWER)
+
+
+NEWER = "a newer mnistbench wrote it"
+"""How the reason begins for a file that is fine, but not for this version."""
 
 
 class ResultsFolder:
@@ -309,6 +318,8 @@ def read_record(path: Path) -> CellRecord | str:
         reason = f"it is not JSON, or cut short: {error.msg} at line {error.lineno}"
     except RecursionError:
         reason = "it is nested too deeply"
+    except NewerRecord as error:
+        reason = f"{NEWER}: {error}"
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         reason = f"it is not a record: {error}"
     return reason

@@ -20,7 +20,7 @@ from mnistbench.running.interruption import Interruption
 from mnistbench.running.progress import Progress, Silent
 from mnistbench.running.session import Round, Session, Setup, in_rounds
 from mnistbench.storage.atomic import write_whole
-from mnistbench.storage.index import attempts_made, is_noisy, read_index, save_index
+from mnistbench.storage.index import attempts_made, is_noisy, read_index, refuse_newer, save_index
 
 if TYPE_CHECKING:
     from mnistbench.config.resolved import ResolvedGrid
@@ -125,6 +125,7 @@ def run_grid(
         asked = Asked.of(
             grid, data.component, data.spec.train_examples, only=only, shard=shard, devices_there=runner.devices()
         )
+        refuse_newer(results)
         results.create()
         setup = Setup(
             data_directory=str(data.directory),
@@ -257,6 +258,7 @@ class _Run:
         pending = {cell.cell_id for cell in here if self._force or not self._has_result(cell)}
         self._warn_of_other_tuning(cell for cell in here if cell.cell_id not in pending)
         self._kept += len(here) - len(pending)
+        self._say_outdated(cell for cell in here if cell.cell_id in pending)
         if not pending or session.ends:
             return
         self._begin(len(pending), [cell for cell in here if cell.cell_id in pending])
@@ -306,6 +308,16 @@ class _Run:
     def _warn(self, text: str) -> None:
         self._warnings.append(text)
         self._progress.say(text)
+
+    def _say_outdated(self, pending: Iterable[Cell]) -> None:
+        found = (self._index.get(cell.cell_id) for cell in pending)
+        reasons = Counter(item.outdated for item in found if item is not None and item.outdated)
+        if reasons:
+            told = ", ".join(f"{count} with {reason}" for reason, count in reasons.items())
+            self._warn(
+                f"{sum(reasons.values())} records here are outdated and run again: an older release could train"
+                f" them wrongly ({told})"
+            )
 
     def _warn_of_other_tuning(self, kept: Iterable[Cell]) -> None:
         others = sum(self._index[cell.cell_id].tuning != self._asked.tuning(cell) for cell in kept)

@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mnistbench.cell import Cell
-from mnistbench.records import CellRecord, Data, EpochMeasurement, Error, Status, utc_now
+from mnistbench.records import TRAINING_REVISION, CellRecord, Data, EpochMeasurement, Error, Status, utc_now
 from mnistbench.redaction import redact
 from mnistbench.running import channel as messages
 
@@ -79,6 +79,7 @@ class Job:
             "round": self.round,
             "position": self.position,
             "data": self.data,
+            "training_revision": TRAINING_REVISION,
         }
         return CellRecord(**{**plain, **changes})
 

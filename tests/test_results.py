@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mnistbench.cell import Cell
+from mnistbench.cell import Cell, Component
 from mnistbench.errors import UserError
 from mnistbench.records import CellRecord, Error, Model, Status
 from mnistbench.results import ResultsFolder, read_record
@@ -69,6 +69,47 @@ def test_an_attempt_that_a_kill_left_in_both_places_is_one_attempt(results: Resu
     assert results.attempts() == []
 
 
+def of_schema_1(cell: Cell, **changes: object) -> dict[str, object]:
+    """A record as the first schema wrote it: without what came later."""
+    plain = {**record(cell).to_json(), "schema_version": 1, **changes}
+    del plain["training_revision"]
+    return plain
+
+
+def test_a_record_of_an_older_schema_is_read_and_is_of_the_first_training_code(cell: Cell) -> None:
+    old = CellRecord.from_json(of_schema_1(cell))
+    assert (old.training_revision, old.outdated) == (1, None)
+    assert CellRecord.from_json(old.to_json()) == old
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"optimizer": Component(name="my:Ranger", options={"lr": 0.1})}, "a plug-in's optimizer"),
+        ({"architecture": Component(name="my:Net")}, "a plug-in's network"),
+        ({"architecture": Component(name="speedrun")}, "BatchNorm"),
+    ],
+)
+def test_an_old_record_that_may_have_been_trained_wrongly_is_outdated(
+    cell: Cell, changes: dict[str, Component], reason: str
+) -> None:
+    other = replace(cell, **changes)  # type: ignore[arg-type]
+    assert CellRecord.from_json(of_schema_1(other)).outdated == reason
+    assert record(other).with_changes(training_revision=2).outdated is None
+
+
+def test_an_old_record_whose_gate_failed_is_outdated(cell: Cell) -> None:
+    old = CellRecord.from_json(of_schema_1(cell, checks={"equivalence": "failed: G1 gradient 1 > 1e-5"}))
+    assert old.outdated == "a failed equivalence gate"
+
+
+def test_all_published_records_are_read() -> None:
+    published = Path(__file__).parents[1] / "results" / "reference"
+    files = list(published.rglob("cells/*.json"))
+    assert files
+    assert [file for file in files if isinstance(read_record(file), str)] == []
+
+
 def test_cells_that_the_grid_has_no_more_stay_on_disk_and_leave_the_records(results: ResultsFolder, cell: Cell) -> None:
     other = replace(cell, seed=1)
     results.write(record(cell))
@@ -92,7 +133,9 @@ def test_without_a_list_of_cells_every_record_counts(results: ResultsFolder, cel
         (b"[]", "mapping"),
         (b'{"schema_version": 1, "value": NaN}', "NaN"),
         (b"[" * 100_000, "deep"),
-        (b'{"schema_version": 2}', "schema version 2"),
+        (b'{"schema_version": 99}', "newer mnistbench wrote it: schema version 99"),
+        (b'{"schema_version": true}', "schema version True"),
+        (b'{"schema_version": 0}', "schema version 0"),
     ],
 )
 def test_what_is_no_record_is_named_with_its_reason(

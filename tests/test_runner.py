@@ -259,6 +259,27 @@ def test_noise_is_left_alone_unless_asked(run: Run) -> None:
     assert run(executor=here("noisy")).ran == 0
 
 
+def test_a_folder_with_a_record_of_a_newer_schema_is_refused_and_left_as_it_is(run: Run, folder: ResultsFolder) -> None:
+    run()
+    newer = next(folder.cells.iterdir())
+    newer.write_text(newer.read_text().replace('"schema_version": ', '"schema_version": 99, "was": '))
+    before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=r"newer mnistbench.*99.*nothing was changed"):
+        run(force=True)
+    assert {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()} == before
+
+
+def test_outdated_records_are_run_again_and_the_run_says_how_many_and_why(run: Run, folder: ResultsFolder) -> None:
+    run()
+    for record in folder.records()[:2]:
+        checks = {"equivalence": "failed: G2 update 1 > 1e-5"}
+        folder.write(record.with_changes(training_revision=1, checks=checks))
+    again = run()
+    assert again.ran == 2
+    assert any("2 records here are outdated" in text and "failed equivalence" in text for text in again.warnings)
+    assert all(record.outdated is None for record in folder.records())
+
+
 def test_a_folder_with_records_of_another_machine_and_torch_says_so_and_keeps_them(run: Run) -> None:
     run(executor=here("elsewhere"))
     summary = run()

@@ -13,11 +13,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mnistbench.errors import UserError
 from mnistbench.records import RESULTS, CellRecord, Status
 from mnistbench.results import ResultsFolder, SetAside, read_counting
 from mnistbench.storage.atomic import write_whole
 
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 SAID_BY_DESIGN = {"short", "shared"}
 """Flags that say what a cell is, not that something disturbed it."""
 
@@ -32,6 +33,7 @@ class Known:
         torch: its build, without the part after `+`.
         noisy: a cause of noise was seen while it was timed.
         tuning: how its learning rate came about; None if the grid gave it.
+        outdated: why older code may have trained it wrongly; None if it did not.
     """
 
     cell_id: str
@@ -45,11 +47,12 @@ class Known:
     noisy: bool
     noisy_rerun: bool
     tuning: str | None
+    outdated: str | None = None
 
     @property
     def is_result(self) -> bool:
         """Whether the cell has its answer, and is not run again without `--force`."""
-        return self.status in RESULTS
+        return self.status in RESULTS and self.outdated is None
 
 
 class Index(dict[str, Known]):
@@ -77,6 +80,7 @@ def known(record: CellRecord) -> Known:
         noisy=is_noisy(record),
         noisy_rerun=record.noisy_rerun,
         tuning=record.checks.get("tuning"),
+        outdated=record.outdated,
     )
 
 
@@ -117,6 +121,20 @@ def save_index(results: ResultsFolder, index: Iterable[Known]) -> None:
         write_whole(_index_file(results), json.dumps({"version": INDEX_VERSION, "files": files}))
 
 
+def refuse_newer(results: ResultsFolder) -> None:
+    """Stop before anything is written into a folder that holds records of a newer mnistbench.
+
+    Raises:
+        UserError: with one of them, and what to do.
+    """
+    newer = [item for item in read_index(results)[1] if item.is_newer]
+    if newer:
+        raise UserError(
+            f"{newer[0].file}: {newer[0].reason}; {len(newer)} such records are here, and nothing was changed:"
+            " run that mnistbench, or give another --out"
+        )
+
+
 def attempts_made(results: ResultsFolder) -> dict[str, int]:
     """The highest attempt number of each cell that has any in `attempts/`."""
     made: dict[str, int] = {}
@@ -129,7 +147,7 @@ def attempts_made(results: ResultsFolder) -> dict[str, int]:
 
 def _prefers(new: Known, old: Known) -> bool:
     """Of two machines' records of one cell, a result speaks for the cell."""
-    return new.is_result and not old.is_result
+    return (new.is_result, new.status in RESULTS) > (old.is_result, old.status in RESULTS)
 
 
 def _remembered(results: ResultsFolder) -> dict[str, tuple[tuple[int, int], Known]]:
