@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mnistbench.errors import UserError
+
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
     from mnistbench.data.arrays import DataSpec
@@ -53,6 +54,9 @@ def summarize(network: nn.Module, data: DataSpec) -> NetworkSummary:
     Args:
         network: on the CPU.
         data: gives the shape of the inputs.
+
+    Raises:
+        UserError: if the network returns anything but one tensor.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -68,12 +72,12 @@ def summarize(network: nn.Module, data: DataSpec) -> NetworkSummary:
         return hook
 
     def leave(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             met.append(
                 Layer(
                     name=name,
                     kind=repr(module) if "\n" not in repr(module) else type(module).__name__,
-                    output_shape=tuple(output.shape[1:]),
+                    output_shape=_output_shape(output),
                     parameters=sum(item.numel() for item in module.parameters()),
                     flops=(counter.get_total_flops() - before[name]) // EXAMPLES,
                 )
@@ -89,6 +93,11 @@ def summarize(network: nn.Module, data: DataSpec) -> NetworkSummary:
         with counter:
             outputs = network(torch.zeros(EXAMPLES, *data.input_shape))
             forward = counter.get_total_flops()
+            if not isinstance(outputs, torch.Tensor):
+                raise UserError(
+                    f"the network returns a {type(outputs).__name__} in training mode; it must return one tensor, "
+                    "its outputs [n, classes]"
+                )
             outputs.sum().backward()
             both = counter.get_total_flops()
     finally:
@@ -100,6 +109,13 @@ def summarize(network: nn.Module, data: DataSpec) -> NetworkSummary:
         forward_flops=forward // EXAMPLES,
         train_flops=both // EXAMPLES,
     )
+
+
+def _output_shape(output: Any) -> tuple[int, ...]:
+    """Without the batch dimension; of the first tensor where a layer returns several, as an LSTM does."""
+    while isinstance(output, tuple | list) and output:
+        output = output[0]
+    return tuple(getattr(output, "shape", ()))[1:]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from mnistbench.plugins import Plugins
 
-__all__ = ["OPTIMIZERS", "SCHEDULES", "build", "lr_factors", "reset_state", "scaled_lr"]
+__all__ = ["OPTIMIZERS", "SCHEDULES", "build", "build_for", "lr_factors", "reset_state", "scaled_lr"]
 
 LrScaling = Literal["none", "linear", "sqrt"]
 BASE_BATCH_SIZE = 64
@@ -283,6 +283,29 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
+def build_for(
+    component: Component, model: torch.nn.Module, plugins: Plugins | None = None, **implementation: Any
+) -> torch.optim.Optimizer:
+    """Make the optimizer that a cell names, for the parameters of a network that require gradients.
+
+    A plug-in says by its first parameter what it gets: `named_parameters` is a list of names and parameters, `model` or
+    `network` (or what is annotated as an `nn.Module`) the network itself; anything else is a list of parameters.
+
+    Args:
+        component: as `build` takes it.
+        model: the network, on its device.
+        plugins: the modules that the command line named.
+        implementation: torch's choices of speed, as `build` takes them.
+
+    Raises:
+        UserError: as `build`.
+    """
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    wanted = _asked_of(plugins.find(component.name)) if plugins and ":" in component.name else "parameters"
+    given: dict[str, Any] = {"model": model, "named_parameters": named, "parameters": [each for _, each in named]}
+    return build(component, given[wanted], plugins, **implementation)
+
+
 def build(
     component: Component,
     parameters: Iterable[torch.nn.Parameter],
@@ -294,7 +317,7 @@ def build(
     Args:
         component: a name from `OPTIMIZERS` or a plug-in's `module:Name`, with its options. `lr_scaling` is not
             applied here: see `scaled_lr`.
-        parameters: of the network.
+        parameters: of the network, or what else a plug-in takes first: see `build_for`.
         plugins: the modules that the command line named.
         implementation: torch's choices of speed (`fused=True`, `foreach=True`, `capturable=True`); each is passed on
             if this optimizer takes it.
@@ -306,8 +329,10 @@ def build(
         if plugins is None:
             raise UserError(f"{component.name}: name its module with --plugin {component.name.split(':')[0]}")
         found: Any = plugins.find(component.name)
-        options = {key: value for key, value in component.options.items() if key not in _SHARED}
-        built: torch.optim.Optimizer = found(parameters, **options, **_accepted(found, implementation))
+        options: dict[str, Any] = {key: value for key, value in component.options.items() if key not in _SHARED}
+        if not options.keys() & _IMPLEMENTATIONS:  # the grid's own choice of speed stands
+            options |= _accepted(found, implementation)
+        built: torch.optim.Optimizer = found(parameters, **options)
         return built
     if component.name not in OPTIMIZERS:
         raise UserError(f"unknown optimizer {component.name!r}; there are {', '.join(OPTIMIZERS)}")
@@ -348,6 +373,24 @@ def reset_state(optimizer: torch.optim.Optimizer) -> None:
 
 
 _SHARED = ("lr_scaling", "base_batch_size")
+_IMPLEMENTATIONS = {"fused", "foreach", "capturable", "differentiable"}
+
+
+def _asked_of(optimizer: Any) -> Literal["model", "named_parameters", "parameters"]:
+    """What a plug-in's first parameter asks for."""
+    from torch import nn
+
+    try:
+        signature = inspect.signature(optimizer, eval_str=True)
+    except Exception:  # an annotation that only a type checker can resolve: the name has to do
+        signature = inspect.signature(optimizer)
+    first = next(iter(signature.parameters.values()), None)
+    if first is None:
+        return "parameters"
+    is_network = inspect.isclass(first.annotation) and issubclass(first.annotation, nn.Module)
+    if is_network or first.name in ("model", "network"):
+        return "model"
+    return "named_parameters" if first.name == "named_parameters" else "parameters"
 
 
 def _default_lr(name: str) -> Any:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
+from torch import nn
 
 from mnistbench import architectures, inspection
 from mnistbench.cell import Component
 from mnistbench.data.arrays import DataSpec
+from mnistbench.errors import UserError
 
 MNIST = DataSpec(
     name="mnist",
@@ -51,6 +56,35 @@ def test_a_table_network_is_summarized_too() -> None:
     summary = inspection.summarize(network, table)
     assert summary.layers[0].output_shape == (5,)
     assert summary.parameters == 3 * 5 + 5 + 5 * 3 + 3
+
+
+class Recurrent(nn.Module):
+    """An LSTM over the rows, a layer that returns a tuple; `returns` says what the network makes of it."""
+
+    def __init__(self, returns: Callable[[nn.Module, Any], Any] = lambda network, outputs: outputs) -> None:
+        super().__init__()
+        self.rows, self.head, self.returns = nn.LSTM(28, 8, batch_first=True), nn.Linear(8, 10), returns
+
+    def forward(self, images: torch.Tensor) -> Any:
+        return self.returns(self, self.head(self.rows(images.squeeze(1))[0][:, -1]))
+
+
+def test_a_layer_that_returns_a_tuple_is_shown_by_its_first_tensor() -> None:
+    summary = inspection.summarize(Recurrent(), MNIST)
+    assert [(layer.name, layer.output_shape) for layer in summary.layers] == [("rows", (28, 8)), ("head", (10,))]
+
+
+@pytest.mark.parametrize(
+    "returns",
+    [
+        lambda network, outputs: (outputs, outputs),
+        lambda network, outputs: (outputs, outputs) if network.training else outputs,
+    ],
+    ids=["always", "in training alone"],
+)
+def test_a_network_that_returns_a_tuple_is_one_clear_line(returns: Callable[[nn.Module, Any], Any]) -> None:
+    with pytest.raises(UserError, match="the network returns a tuple in training mode; it must return one tensor"):
+        inspection.summarize(Recurrent(returns), MNIST)
 
 
 def test_summarizing_leaves_no_hook_behind() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from mnistbench.cell import Component
 from mnistbench.errors import UserError
-from mnistbench.optimizers import OPTIMIZERS, build, reset_state, scaled_lr
+from mnistbench.optimizers import OPTIMIZERS, build, build_for, reset_state, scaled_lr
+from mnistbench.plugins import Plugins
 
 NAMES = sorted(OPTIMIZERS)
 
@@ -214,3 +215,66 @@ def test_unknown_names_are_refused_with_those_that_exist() -> None:
         build(Component(name="adm"), [])
     with pytest.raises(UserError, match="--plugin mine"):
         build(Component(name="mine:Slow"), [])
+
+
+def _by_pairs(named_parameters: Any, lr: float = 0.1) -> Any:
+    return named_parameters
+
+
+def _by_name(model: Any, lr: float = 0.1) -> Any:
+    return model
+
+
+def _by_other_name(network: Any, lr: float = 0.1) -> Any:
+    return network
+
+
+def _by_annotation(net: nn.Module, lr: float = 0.1) -> Any:
+    return net
+
+
+def _by_position(params: Any, lr: float = 0.1) -> Any:
+    return params
+
+
+def _given(optimizer: Any, model: nn.Module) -> Any:
+    """What `build_for` hands to this plug-in."""
+    own = ModuleType("own")
+    own.made = optimizer  # type: ignore[attr-defined]
+    return build_for(Component(name="own:made"), model, Plugins(("own",), {"own": own}))
+
+
+@pytest.mark.parametrize("optimizer", [_by_name, _by_other_name, _by_annotation])
+def test_a_plug_in_that_asks_for_the_network_gets_it(optimizer: Any) -> None:
+    model = network()
+    assert _given(optimizer, model) is model
+
+
+def test_a_plug_in_that_asks_for_names_gets_those_of_what_is_trained() -> None:
+    """A frozen parameter is not among them."""
+    model = network()
+    model[0].weight.requires_grad_(False)
+    given = _given(_by_pairs, model)
+    assert [name for name, _ in given] == ["0.bias", "2.weight", "2.bias", "4.weight", "4.bias"]
+    assert given[0][1] is model[0].bias
+
+
+def test_any_other_plug_in_gets_the_list_of_what_is_trained() -> None:
+    model = network()
+    model[0].weight.requires_grad_(False)
+    given = _given(_by_position, model)
+    assert [id(each) for each in given] == [id(each) for each in list(model.parameters())[1:]]
+
+
+def test_our_own_optimizers_are_built_for_a_network_too() -> None:
+    model = network()
+    (group,) = build_for(Component(name="sgd"), model).param_groups
+    assert group["params"] == list(model.parameters())
+
+
+@pytest.mark.parametrize("asked", [{"foreach": True}, {"fused": False}, {"differentiable": True}])
+def test_a_choice_of_speed_in_the_grid_stands_before_that_of_the_lever(asked: dict[str, bool]) -> None:
+    """torch refuses `foreach` beside `fused`, and Python the same argument twice."""
+    component = Component(name="torch.optim:Adam", options={"lr": 0.1, **asked})
+    optimizer = build_for(component, network(), Plugins(("torch.optim",), {"torch.optim": torch.optim}), fused=True)
+    assert not optimizer.defaults["fused"]

@@ -132,6 +132,34 @@ def test_options_follow_the_annotations_of_a_plug_in() -> None:
         grid(plugins, optimizer="'my_models:Slow'")
 
 
+def test_of_a_type_a_grid_says_the_part_that_yaml_can_write() -> None:
+    """All of torch's optimizers declare `lr: float | Tensor`; pairs of such, and `foreach: bool | None`, occur too."""
+    plugins = load_plugins(["torch.optim"])
+    for optimizer, options in {
+        "{name: 'torch.optim:Rprop', lr: 1, etas: [0.5, 1.1]}": {"lr": 1.0, "etas": [0.5, 1.1]},
+        "{name: 'torch.optim:Adam', betas: [0.8, 0.9]}": {"lr": 0.001, "betas": [0.8, 0.9]},
+        "{name: 'torch.optim:Adafactor', eps: [null, 0.01]}": {"lr": 0.01, "eps": [None, 0.01]},
+        "{name: 'torch.optim:SGD', fused: true}": {"lr": 0.001, "fused": True},
+    }.items():
+        grid_ = grid(plugins, optimizer=optimizer)
+        assert grid_.cells(grid_.dataset, 60_000, ["cpu"])[0].optimizer.options == options
+    for options, message in {
+        "lr: fast": "`lr` must be a number, found `fast`",
+        "betas: [0.9]": "`betas` must be a list of 2 values, each a number, found a list",
+        "foreach: 3": "`foreach` must be true or false, found `3`",
+    }.items():
+        with pytest.raises(UserError) as caught:
+            grid(plugins, optimizer=f"{{name: 'torch.optim:Adam', {options}}}")
+        assert str(caught.value).startswith("g.yaml:5:")
+        assert message in str(caught.value)
+
+
+def test_a_list_of_rates_is_an_axis_though_a_tensor_could_be_one_too() -> None:
+    grid_ = grid(load_plugins(["torch.optim"]), optimizer="{name: 'torch.optim:Rprop', lr: [0.01, 0.1]}")
+    cells = grid_.cells(grid_.dataset, 60_000, ["cpu"])
+    assert {cell.optimizer.options["lr"] for cell in cells} == {0.01, 0.1}
+
+
 def test_the_learning_rate_of_a_plug_in_stands_in_its_cells_even_at_its_default() -> None:
     """A worker cannot look the default up, and a schedule multiplies it."""
     optimizer = "\n\nclass Own(Slow):\n    def __init__(self, parameters, lr: float = 0.25): ...\n"

@@ -6,7 +6,7 @@ import inspect
 import json
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,27 @@ def _parts(annotation: Any) -> tuple[Any, tuple[Any, ...], tuple[Any, ...]]:
     if origin is types.UnionType:
         origin = typing.Union
     return (origin or annotation), typing.get_args(annotation), ()
+
+
+def sayable(annotation: Any, can_say: Callable[[Any], bool]) -> Any:
+    """The part of a type that a grid file can say: of `float | Tensor` the number, in a list of them too.
+
+    Args:
+        annotation: of an option.
+        can_say: whether a grid file can say a type as it stands.
+
+    Returns:
+        The type itself where nothing has to go, or nothing would be left.
+    """
+    kind, arguments, limits = _parts(annotation)
+    if can_say(annotation) or limits:
+        return annotation
+    parts = [item if item is ... else sayable(item, can_say) for item in arguments]
+    if kind is typing.Union:
+        left = [part for part in parts if can_say(part)]
+        says_something = any(part is not type(None) for part in left)
+        return typing.Union[tuple(left)] if says_something else annotation  # noqa: UP007
+    return kind[tuple(parts)] if parts and list_depth(annotation) else annotation
 
 
 def list_depth(annotation: Any) -> int:

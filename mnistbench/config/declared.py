@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any, Literal
 
-from mnistbench.config.annotations import choices, in_words, list_depth, wants
+from mnistbench.config.annotations import choices, in_words, list_depth, sayable, wants
 from mnistbench.config.problems import Place, did_you_mean, nearest, shown
 from mnistbench.config.yaml_places import Fields, Items, Node, Value, looks_like_number, plain
 from mnistbench.errors import UserError
@@ -37,7 +37,12 @@ class Declared:
     @cached_property
     def list_depth(self) -> int:
         """How deep a value nests lists: a list that is deeper is an axis. 0 for a scalar."""
-        return list_depth(self.annotation)
+        return list_depth(self.sayable)
+
+    @cached_property
+    def sayable(self) -> Any:
+        """The part of the type that a grid file can say: a number for the `float | Tensor` of torch's optimizers."""
+        return sayable(self.annotation, lambda annotation: _adapter_of(annotation) is not None)
 
     @cached_property
     def plain_default(self) -> Any:
@@ -47,7 +52,7 @@ class Declared:
     @property
     def expected(self) -> str:
         """In words, what may stand here: `a number above 0`."""
-        return in_words(self.annotation)
+        return in_words(self.sayable)
 
     def read(self, node: Node) -> Any:
         """The value, typed as declared (`1` becomes `1.0` where a number with decimals is declared).
@@ -72,22 +77,18 @@ class Declared:
 
     @cached_property
     def _adapter(self) -> Any:
-        from pydantic import ConfigDict, TypeAdapter
-        from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
-
-        try:
-            return TypeAdapter(self.annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
-        except (PydanticSchemaGenerationError, PydanticUserError):
-            raise UserError(f"`{self.name}` has a type that a grid file cannot say: {self.expected}") from None
+        if (adapter := _adapter_of(self.sayable)) is None:
+            raise UserError(f"`{self.name}` has a type that a grid file cannot say: {self.expected}")
+        return adapter
 
     def _hint(self, node: Node) -> str:
         if not isinstance(node, Value):
             return ""
         if node.quoted and looks_like_number(node.text):
-            return "; take the quotes off" if wants(self.annotation, (int, float)) else ""
+            return "; take the quotes off" if wants(self.sayable, (int, float)) else ""
         if isinstance(node.plain, str):
-            return did_you_mean(node.text, choices(self.annotation))
-        if isinstance(node.plain, int | float) and wants(self.annotation, (str,)):
+            return did_you_mean(node.text, choices(self.sayable))
+        if isinstance(node.plain, int | float) and wants(self.sayable, (str,)):
             return "; put quotes around it if it is meant as text"
         return ""
 
@@ -223,6 +224,17 @@ def found(node: Node) -> str:
     if node.quoted:
         return f'the text "{shown(node.text)}"'
     return f"`{shown(node.text)}`"
+
+
+def _adapter_of(annotation: Any) -> Any | None:
+    """What checks a value of this type; None if pydantic does not know the type."""
+    from pydantic import ConfigDict, TypeAdapter
+    from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+
+    try:
+        return TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
+    except (PydanticSchemaGenerationError, PydanticUserError):
+        return None
 
 
 def _annotation(parameter: inspect.Parameter, scope: dict[str, Any]) -> Any:
