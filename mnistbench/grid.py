@@ -165,6 +165,22 @@ class Grid:
                     cells[twin.cell_id] = twin
         return list(cells.values())
 
+    def check_data(self, dataset: str, classes: int) -> None:
+        """Check the losses against data that has been read, which a plug-in's or a table's is only then.
+
+        Args:
+            dataset: its name.
+            classes: outputs that it asks for; 1 is one output for a label of 0 or 1.
+
+        Raises:
+            UserError: if a loss does not fit them.
+        """
+        from mnistbench.config.grid_checks import check_losses
+
+        problems = Problems()
+        check_losses(self, dataset, classes, problems)
+        problems.raise_if_any()
+
     def to_yaml(self) -> str:
         """The grid as resolved: overrides applied, what was left out filled in. Reading it gives the same cells."""
         from mnistbench.config.grid_writer import grid_to_yaml

@@ -369,6 +369,7 @@ def _prepare_data(
     grid: Grid | ResolvedGrid, data_dir: Path | None, plugins: Plugins | None, progress: Progress
 ) -> PreparedData:
     from mnistbench import datasets
+    from mnistbench.config.resolved import ResolvedGrid
 
     source = Path(getattr(grid, "source", ""))
     prepared = datasets.prepare(
@@ -379,6 +380,8 @@ def _prepare_data(
         base=source.parent if source.suffix else None,
         plugins=plugins,
     )
+    if not isinstance(grid, ResolvedGrid):  # which was checked where it was resolved
+        grid.check_data(prepared.component.name, prepared.spec.classes)
     if prepared.fallback:
         progress.say(f"NOT THE DATASET YOU ASKED FOR: {prepared.component.label} stands in for {grid.dataset.label}")
         progress.say(prepared.reason)

@@ -329,7 +329,23 @@ def test_a_tag_runs_no_code(tmp_path: Path) -> None:
         ({"training": "3"}, "6:11: `training` must be a mapping such as `{epochs: 2}`, found `3`"),
         # a loss that does not fit the network's last layer
         ({"training": "{epochs: 1, loss: nll}"}, "3:17: the loss nll needs `head: log_softmax`, which `mlp` has not"),
-        ({"training": "{epochs: 1, loss: bce}"}, "3:17: the loss bce needs `output: sigmoid`, which `mlp` has not"),
+        (
+            {"training": "{epochs: 1, loss: bce}", "dataset": "{name: csv, path: a.csv}"},
+            "3:17: the loss bce needs `output: sigmoid`, which `mlp` has not",
+        ),
+        # a loss that does not fit the data
+        (
+            {"training": "{epochs: 1, loss: bce}", "architectures": "[{name: mlp, output: sigmoid}]"},
+            "6:11: the loss bce needs one output for a label of 0 or 1, and mnist has 10 classes",
+        ),
+        (
+            {"dataset": "{name: csv, path: a.csv}"},
+            "6:11: the loss cross_entropy needs an output for each class, and csv has one in all: write `loss: bce`",
+        ),
+        (
+            {"dataset": "{name: mnist, fallback: {name: csv, path: a.csv}}"},
+            "6:11: the loss cross_entropy needs an output for each class, and csv has one in all",
+        ),
         # empty and duplicated axes
         ({"architectures": "[]"}, "3:16: `architectures` must be a list such as `[mlp]`, found an empty list"),
         ({"architectures": ""}, "`architectures` must be a list such as `[mlp]`, found nothing"),
@@ -408,6 +424,40 @@ def test_a_mistake_is_said_with_its_place(changes: dict[str, str], message: str)
     found = only_problem(grid_text(**changes))
     assert message in found
     assert re.match(r"grid\.yaml:\d+:\d+: ", found)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"exclude": "[{architecture: lenet5}]"},
+        {"exclude": "[{batch_size: 64, architecture: mlp}]", "batch_sizes": "[64, 512]"},
+        {"exclude": "[{training: {loss: nll}, seed: 0}]"},
+        {"architectures": "[cnn]", "include": "[{architecture: mlp, optimizer: sgd, batch_size: 8}]"},
+        {"training": "{epochs: 1, loss: [cross_entropy, nll]}"},
+    ],
+)
+def test_a_loss_that_does_not_fit_a_network_is_refused_whatever_is_excluded_or_included(
+    changes: dict[str, str],
+) -> None:
+    """As long as a cell of both is left."""
+    text = grid_text(**{"architectures": "[mlp, lenet5]", "training": "{epochs: 1, loss: nll}", **changes})
+    assert "the loss nll needs `head: log_softmax`, which `mlp` has not" in problems(text)[0]
+
+
+@pytest.mark.parametrize(
+    "exclude", ["[{architecture: mlp, training: {loss: nll}}]", "[{architecture: mlp}]", "[{training: {loss: nll}}]"]
+)
+def test_a_loss_that_does_not_fit_a_network_may_be_excluded_with_it(exclude: str) -> None:
+    text = grid_text(architectures="[mlp, cnn]", training="{epochs: 1, loss: [cross_entropy, nll]}", exclude=exclude)
+    assert Grid.from_text(text).count() > 0
+
+
+def test_a_loss_that_does_not_fit_data_from_a_plug_in_is_refused_when_they_are_there() -> None:
+    """How many classes they have is known only then."""
+    grid = Grid.from_text(grid_text(dataset="{name: csv, path: a.csv, task: classes}"))
+    grid.check_data("my_data:rows", 3)
+    with pytest.raises(UserError, match="the loss cross_entropy needs an output for each class, and my_data:rows has"):
+        grid.check_data("my_data:rows", 1)
 
 
 @pytest.mark.parametrize("key", GOOD)

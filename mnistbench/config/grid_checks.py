@@ -1,11 +1,14 @@
-"""What only shows when a whole grid is known: patterns that match nothing, batches larger than the data."""
+"""What only shows when a whole grid is known: patterns that match nothing, batches larger than the data, a loss that
+does not fit the data or the network."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mnistbench.config.axes import AXES, excluded_by
+from mnistbench.cell import Component
+from mnistbench.config.axes import AXES, Axes, excluded_by, size
+from mnistbench.config.entries import Entry
 from mnistbench.config.problems import Place, Problems
 from mnistbench.grid import Grid
 
@@ -27,7 +30,11 @@ def check_together(grid: Grid, problems: Problems, *, may_exclude_nothing: bool)
         problems.add(Place(grid.source, 1, 1), "no cell is left: `exclude` leaves out all of them")
     _check_included(grid, problems, devices)
     _check_momenta(grid, problems)
-    if not grid.exclude:
+    before = len(problems)
+    for dataset in (grid.dataset, grid.fallback):
+        if dataset is not None and (classes := _known_classes(dataset)) is not None:
+            check_losses(grid, dataset.name, classes, problems)
+    if len(problems) == before:  # of a loss that does not fit the data, no network's output is to be mended
         _check_outputs(grid, problems)
 
 
@@ -92,15 +99,78 @@ def check_known_sizes(grid: Grid, problems: Problems) -> None:
             check_batches(grid, dataset.name, known[0], problems)
 
 
+def check_losses(grid: Grid, dataset: str, classes: int, problems: Problems) -> None:
+    """Check the losses against the number of outputs that a dataset asks for; 1 is one output for a 0/1 label."""
+    said: set[Place] = set()
+    for axes in (grid.axes, *grid.include):
+        place = axes.trainings[0].place  # that of the grid where an `include` says none
+        for training in axes.values("training"):
+            loss = _loss(training)
+            if place in said or (loss == "bce") == (classes == 1) or not _is_left(grid, axes, training):
+                continue
+            if classes == 1:
+                way = "write `loss: bce`, with networks of `output: sigmoid`, or `task: classes` for the table"
+                message = f"the loss {loss} needs an output for each class, and {dataset} has one in all: {way}"
+            else:
+                message = f"the loss bce needs one output for a label of 0 or 1, and {dataset} has {classes} classes"
+            said.add(place)
+            problems.add(place, message)
+
+
+def _known_classes(dataset: Component) -> int | None:
+    """Outputs that a dataset asks for, where that is known without reading it."""
+    if ":" in dataset.name:
+        return None
+    if dataset.name == "csv":  # of `task: classes` the number is read later
+        return 1 if dataset.options.get("task", "binary") == "binary" else None
+    from mnistbench.datasets import spec_of
+
+    return spec_of(dataset).classes
+
+
 def _check_outputs(grid: Grid, problems: Problems) -> None:
     """A loss against the networks' last layer: the wrong one trains without complaint, and badly."""
-    losses = {str(training.options.get("loss")) for training in grid.axes.values("training")}
-    for loss in sorted(losses & set(NEEDED_OUTPUTS)):
-        option, value = NEEDED_OUTPUTS[loss]
-        for entry in grid.axes.architectures:
-            for component in entry.components():
-                complete = entry.declaration.complete(component.options)
-                if ":" not in entry.name and complete.get(option) != value:
-                    message = f"the loss {loss} needs `{option}: {value}`, which `{component.label}` has not"
-                    problems.add(entry.place, message)
-                    break
+    for axes in (grid.axes, *grid.include):
+        wrong = (
+            (entry, component, training)
+            for entry in axes.architectures
+            for component in entry.components()
+            for training in axes.values("training")
+            if ":" not in entry.name and _lacks_output(entry, component, _loss(training))
+        )
+        said = set()
+        for entry, component, training in wrong:
+            loss = _loss(training)
+            if (entry.place, loss) in said or not _is_left(grid, axes, training, component, entry):
+                continue
+            said.add((entry.place, loss))
+            option, value = NEEDED_OUTPUTS[loss]
+            problems.add(entry.place, f"the loss {loss} needs `{option}: {value}`, which `{component.label}` has not")
+
+
+def _loss(training: Component) -> str:
+    return str(training.options.get("loss", "cross_entropy"))
+
+
+def _lacks_output(entry: Entry, network: Component, loss: str) -> bool:
+    if loss not in NEEDED_OUTPUTS:
+        return False
+    option, value = NEEDED_OUTPUTS[loss]
+    return entry.declaration.complete(network.options).get(option) != value
+
+
+def _is_left(
+    grid: Grid, axes: Axes, training: Component, network: Component | None = None, entry: Entry | None = None
+) -> bool:
+    """Whether `exclude` leaves any cell of this training, and of this network of an entry."""
+    if axes is not grid.axes:
+        return True  # what is included is not excluded
+    only = replace(axes, trainings=(_entry_of(training, axes.trainings[0]),))
+    if network is not None and entry is not None:
+        only = replace(only, architectures=(_entry_of(network, entry),))
+    return size(only, grid.exclude, 0, ("auto",) if axes.devices == "auto" else axes.devices) > 0
+
+
+def _entry_of(component: Component, entry: Entry) -> Entry:
+    """An entry that stands for this one of its components."""
+    return replace(entry, values={key: (value,) for key, value in component.options.items()})

@@ -163,10 +163,12 @@ def _data(grid: Grid, data_dir: Path | None, plugins: Plugins | None) -> tuple[C
                 base=Path(grid.source).parent,
                 plugins=plugins,
             )
-            return prepared.component, prepared.spec.train_examples
         except UserError:
             if known is None:
                 raise
+        else:
+            grid.check_data(prepared.component.name, prepared.spec.classes)
+            return prepared.component, prepared.spec.train_examples
     assert known is not None
     return grid.dataset, known[0]
 
