@@ -14,7 +14,7 @@ from mnistbench.cell import Component
 from mnistbench.config.problems import nearest
 from mnistbench.data import digits as digits_
 from mnistbench.data import images
-from mnistbench.data.arrays import Arrays, DataSpec, load
+from mnistbench.data.arrays import Arrays, DataSpec, load, notes_on_labels
 from mnistbench.data.cache import cache_folder, entry_directory, read_entry
 from mnistbench.data.csv_table import Table
 from mnistbench.data.download import Progress
@@ -107,6 +107,7 @@ def csv(
     test_fraction: Fraction = 0.3,
     split_seed: NonNegativeInt = 0,
     task: Literal["binary", "classes"] = "binary",
+    stratified: bool = False,
     standardize: bool = False,
     header: bool = True,
     delimiter: str = ",",
@@ -114,6 +115,7 @@ def csv(
     """A table of your own: numeric features, and a label of 0 or 1 (`task: binary`) or of classes.
 
     Columns are named, or numbered from 0. The label is the last column and the features are all others, unless named.
+    `stratified` takes the test rows from each class alike.
     """
     table = Table(
         index_column=index_column,
@@ -122,6 +124,7 @@ def csv(
         test_fraction=test_fraction,
         split_seed=split_seed,
         task=task,
+        stratified=stratified,
         standardize=standardize,
         header=header,
         delimiter=delimiter,
@@ -263,7 +266,7 @@ def _prepare(component: Component, search: Search, plugins: Plugins | None) -> P
         spec=opened.entry.spec,
         sha256=opened.entry.sha256,
         found_in=opened.found_in,
-        warnings=opened.warnings,
+        warnings=(*opened.warnings, *notes_on_labels(load(opened.entry.directory))),
     )
 
 

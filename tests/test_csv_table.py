@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnistbench.data.arrays import check
-from mnistbench.data.csv_table import Table, read_table
+from mnistbench.data.arrays import check, notes_on_labels
+from mnistbench.data.csv_table import Table, read_rows, read_table
 from mnistbench.errors import UserError
 
 ROWS = [(i, i * 0.5, (i * 7) % 5 - 2, i % 2) for i in range(10)]
@@ -148,6 +148,122 @@ def test_everything_wrong_is_said_at_once_but_not_a_thousand_lines() -> None:
     ]
     assert len(said) == 11
     assert "more like these" in said[-1]
+
+
+def labelled(*labels: str) -> str:
+    return "a,kind\n" + "".join(f"{number * 0.5},{label}\n" for number, label in enumerate(labels * 4))
+
+
+@pytest.mark.parametrize(
+    ("spellings", "name"),
+    [
+        (["2", "2.0", " +2", "2e0", "02", '"2"', "'2'"], "2"),
+        (["True", "true", "TRUE"], "TRUE"),
+        (["caf\u00e9", "cafe\u0301"], "caf\u00e9"),
+        (["cat", " cat ", '"cat"', "'cat'"], "cat"),
+    ],
+)
+def test_spellings_of_one_label_are_one_class_and_it_is_said(spellings: list[str], name: str) -> None:
+    arrays = read(labelled(*spellings, "zebra"), task="classes")
+    assert arrays.spec.class_names == [name, "zebra"]
+    (note,) = arrays.notes
+    assert note.startswith("t.csv: label `kind`: different spellings are counted as one class: ")
+    assert "`zebra`" not in note
+
+
+def test_half_of_the_labels_as_2_and_half_as_2_0_are_the_labels_of_one_export() -> None:
+    mixed = read(labelled("0", "1", "2", "0.0", "1.0", "2.0"), task="classes")
+    clean = read(labelled("0", "1", "2", "0", "1", "2"), task="classes")
+    assert np.array_equal(mixed.train_labels, clean.train_labels)
+    assert mixed.spec == clean.spec
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ("a", "A"),
+        ("12345678901234567", "12345678901234568"),
+        ("1e-99999999999999999999", "1"),
+        ("a b", "ab"),
+    ],
+)
+def test_labels_that_differ_stay_apart(labels: tuple[str, ...]) -> None:
+    """Letters in their case, long numbers in their last digit."""
+    assert len(read(labelled(*labels), task="classes").spec.class_names) == 2
+
+
+def test_words_that_differ_in_case_alone_are_pointed_out() -> None:
+    (note,) = read(labelled("Yes", "yes"), task="classes").notes
+    assert "`Yes` and `yes` differ in upper and lower case alone, and are counted as 2 classes" in note
+
+
+def test_labels_of_0_and_1_may_be_spelled_in_several_ways_too() -> None:
+    assert set(read(labelled("0", "1.0", "'1'", "0e0")).train_labels.tolist()) == {0, 1}
+
+
+def test_a_stratified_split_leaves_no_class_out_of_training() -> None:
+    labels = ["common"] * 28 + ["rare"] * 3 + ["single"]
+    text = "a,kind\n" + "".join(f"{number * 0.5},{label}\n" for number, label in enumerate(labels))
+    for seed in range(20):
+        arrays = read(text, task="classes", split_seed=seed, stratified=True)
+        check(arrays)
+        assert np.bincount(arrays.train_labels).tolist() == [20, 2, 1]
+        assert np.bincount(arrays.test_labels).tolist() == [8, 1]
+
+
+def test_a_split_that_leaves_a_class_out_of_training_is_noted() -> None:
+    labels = ["common"] * 28 + ["rare"]
+    text = "a,kind\n" + "".join(f"{number * 0.5},{label}\n" for number, label in enumerate(labels))
+    split = [read(text, task="classes", split_seed=seed) for seed in range(20)]
+    for arrays in split:
+        untrained = 1 not in arrays.train_labels
+        assert bool(notes_on_labels(arrays)) == untrained
+        assert not untrained or "no training example is of class `rare`" in notes_on_labels(arrays)[0]
+    assert any(1 not in arrays.train_labels for arrays in split)
+
+
+def test_columns_and_what_was_taken_off_them_are_described() -> None:
+    spec = read(GOOD, index_column="id", standardize=True).spec
+    plain = read(GOOD, index_column="id")
+    assert spec.columns == ["a", "b"]
+    assert spec.column_means == pytest.approx(plain.train_inputs.mean(axis=0).tolist(), abs=1e-6)
+    assert spec.column_deviations == pytest.approx(plain.train_inputs.std(axis=0).tolist(), abs=1e-6)
+    assert plain.spec.column_means == []
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "options", "rows"),
+    [
+        (GOOD, {"index_column": "id"}, "b,x,a\n7,?,6\n"),
+        (GOOD, {"index_column": "id"}, "6,7\n"),
+        (GOOD.split("\n", 1)[1], {"header": False, "features": (1, 2)}, "6,7\n"),
+        (GOOD.split("\n", 1)[1], {"header": False, "features": (1, 2)}, "9,6,7,1\n"),
+    ],
+    ids=["named, in another order", "without a header", "numbered", "numbered, with other columns"],
+)
+def test_rows_for_a_model_are_read_by_its_columns(trained_on: str, options: dict[str, object], rows: str) -> None:
+    spec = read(trained_on, **options).spec
+    values, lines = read_rows(rows.encode(), spec, "rows.csv", header=bool(options.get("header", True)))
+    assert values.tolist() == [[6, 7]]
+    assert lines == [rows.count("\n")]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("a\n1\n", "rows.csv: there is no column b; the model was trained on a, b"),
+        ("a,b,a\n1,2,3\n", "rows.csv: 2 columns are named `a`"),
+        ("1,2,3\n", "rows.csv:1: 3 columns; the model was trained on 2"),
+        ("a,b\n1,red\n", "rows.csv:2: column `b`: `red` is no number"),
+        ("a,b\n1,2\n1\n", "rows.csv:3: 1 values, expected 2"),
+        ("a,b\n", "rows.csv: has no rows"),
+        ("", "rows.csv: is empty"),
+    ],
+)
+def test_rows_that_do_not_fit_a_model_are_said_with_their_place(rows: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        read_rows(rows.encode(), read(GOOD, index_column="id").spec, "rows.csv")
+    assert message in str(caught.value)
 
 
 CELLS = st.sampled_from(["0", "1", "2.5", "-3", "", "NaN", "red", '"', "1e400", "٣", " 1 ", "a,b", "'"]) | st.text(

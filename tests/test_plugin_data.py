@@ -37,6 +37,11 @@ def leaves(): raise SystemExit(3)
 def nothing(): return None
 def three(): return [1], [2], [3]
 def text_labels(): return np.zeros((2, 3)), np.array(["a", "b"]), np.zeros((1, 3)), np.array(["a"])
+def one_class(): return np.zeros((2, 3)), np.array([0, 0]), np.zeros((1, 3)), np.array([0])
+def from_one(): return np.eye(3), np.array([1, 2, 3]), np.eye(3)[:1], np.array([3])
+def gap(): return np.eye(3), np.array([0, 1, 3]), np.eye(3)[:1], np.array([3])
+def untrained(): return np.eye(2), np.array([0, 1]), np.eye(2)[:1], np.array([2])
+def years(): return np.eye(2), np.array([1999, 2001]), np.eye(2)[:1], np.array([1999])
 def negative(): return np.zeros((2, 3)), np.array([0, -1]), np.zeros((1, 3)), np.array([0])
 def unequal(): return np.zeros((2, 3)), np.array([0, 1, 1]), np.zeros((1, 3)), np.array([0])
 def not_finite(): return np.full((2, 3), np.nan), np.array([0, 1]), np.zeros((1, 3)), np.array([0])
@@ -91,6 +96,8 @@ def test_the_component_carries_the_checksum_of_the_arrays(plugins: Plugins) -> N
         ("three", "must return"),
         ("text_labels", "it returned float64"),
         ("negative", "train labels run from -1 to 0"),
+        ("one_class", "every label is 0: there is nothing to learn"),
+        ("years", "the labels go up to 2,001"),
         ("unequal", "train"),
         ("not_finite", "not finite"),
         ("ragged", "failed: ValueError"),
@@ -100,6 +107,22 @@ def test_the_component_carries_the_checksum_of_the_arrays(plugins: Plugins) -> N
 def test_what_does_not_fit_is_refused_by_name(plugins: Plugins, function: str, reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         prepare(plugins, function)
+
+
+@pytest.mark.parametrize(
+    ("function", "warning"),
+    [
+        ("from_one", "labels count from 1 to 3: class 0 never occurs, and its output is trained for nothing"),
+        ("gap", "no example at all is of class `2`"),
+        ("untrained", "no training example is of class `2`, and test examples are"),
+    ],
+)
+def test_classes_that_cannot_be_learned_are_pointed_out(plugins: Plugins, function: str, warning: str) -> None:
+    """Each time the data is used, not only when it is made."""
+    for _ in range(2):
+        (said,) = prepare(plugins, function).warnings
+        assert warning in said
+    assert prepare(plugins, "rings").warnings == ()
 
 
 def test_without_the_flag_nothing_is_imported() -> None:

@@ -26,6 +26,9 @@ class DataSpec:
         input_shape: of one example as a network gets it: `(1, 28, 28)` for images, `(8,)` for a table.
         classes: number of outputs; 1 stands for a single sigmoid output and a 0/1 label.
         mean, std: of the training images in [0, 1] units; 0 and 1 for tables.
+        columns: names of a table's features in their order, where it has some.
+        column_means, column_deviations: what was taken off each column, and what it was then divided by; empty where
+            columns are as in the file.
     """
 
     name: str
@@ -36,6 +39,9 @@ class DataSpec:
     class_names: list[str] = field(default_factory=list)
     mean: float = 0.0
     std: float = 1.0
+    columns: list[str] = field(default_factory=list)
+    column_means: list[float] = field(default_factory=list)
+    column_deviations: list[float] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -140,6 +146,35 @@ def check(arrays: Arrays) -> None:
             )
     if wrong:
         raise UserError(f"{spec.name}: " + "; ".join(wrong))
+
+
+def notes_on_labels(arrays: Arrays) -> list[str]:
+    """Lines for the user about classes that cannot be learned: never trained, or nowhere at all."""
+    classes = max(arrays.spec.classes, 2)
+    names = arrays.spec.class_names or [str(number) for number in range(classes)]
+    trained, tested = (np.bincount(part, minlength=classes) > 0 for part in (arrays.train_labels, arrays.test_labels))
+    notes = []
+    if untrained := [names[place] for place in np.flatnonzero(tested & ~trained)]:
+        notes.append(
+            f"{arrays.spec.name}: no training example is of class {_listed(untrained)}, and test examples are: they"
+            " will be taken for others"
+        )
+    nowhere = np.flatnonzero(~tested & ~trained)
+    if nowhere.tolist() == [0]:
+        notes.append(
+            f"{arrays.spec.name}: labels count from 1 to {classes - 1}: class 0 never occurs, and its output is trained"
+            " for nothing; subtract 1 from the labels"
+        )
+    elif len(nowhere):
+        notes.append(
+            f"{arrays.spec.name}: no example at all is of class {_listed([names[place] for place in nowhere])}"
+        )
+    return notes
+
+
+def _listed(names: list[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(f"`{name[:40]}`" for name in names[:most]) + more
 
 
 def checksum(arrays: Arrays) -> str:

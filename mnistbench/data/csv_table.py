@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from mnistbench.data.arrays import Arrays
-from mnistbench.data.tables import held_out_rows, table_arrays
+from mnistbench.data.arrays import Arrays, DataSpec
+from mnistbench.data.tables import held_out_rows, stratified, table_arrays
 from mnistbench.errors import UserError
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
@@ -30,6 +33,7 @@ class Table:
         label: the last column unless named.
         features: all other columns unless named.
         task: `binary`: a label of 0 or 1, for one sigmoid output; `classes`: any labels, one output each.
+        stratified: take the test rows from each class alike, and leave each class a row to train on.
         standardize: shift and scale each feature to mean 0 and deviation 1 of the training part.
         header: whether the first row names the columns.
     """
@@ -40,6 +44,7 @@ class Table:
     test_fraction: float = 0.3
     split_seed: int = 0
     task: Literal["binary", "classes"] = "binary"
+    stratified: bool = False
     standardize: bool = False
     header: bool = True
     delimiter: str = ","
@@ -78,7 +83,8 @@ def read_table(content: bytes, table: Table, source: str) -> Arrays:
     label, features, index = _choose_columns(names, table, source)
     problems = Problems(source)
     values = _numbers(rows, lines, [(column, names[column]) for column in features], problems)
-    labels, class_names = _labels([row[label].strip() for row in rows], lines, table.task, names[label], problems)
+    texts, spellings = _one_spelling([row[label] for row in rows])
+    labels, class_names = _labels(texts, lines, table.task, names[label], problems)
     problems.raise_if_any()
     for place, column in enumerate(features):
         if (values[:, place] == values[0, place]).all():
@@ -90,12 +96,17 @@ def read_table(content: bytes, table: Table, source: str) -> Arrays:
         for place, column in enumerate(features)
         if index is None and len(values) > 2 and (np.diff(values[:, place]) == 1).all()
     ]
+    notes += [f"{source}: label `{names[label]}`: {note}" for note in spellings]
     order = np.random.RandomState(table.split_seed).permutation(len(rows))
     held_out = held_out_rows(len(rows), table.test_fraction, source)
     train, test = order[held_out:], order[:held_out]
+    if table.stratified:
+        train, test = stratified(order, labels, table.test_fraction, source)
+    means, deviations = np.zeros(0), np.zeros(0)
     if table.standardize:
-        deviation = values[train].std(axis=0)
-        values = (values - values[train].mean(axis=0)) / np.where(deviation > 0, deviation, 1)
+        means, deviations = values[train].mean(axis=0), values[train].std(axis=0)
+        deviations[deviations == 0] = 1
+        values = (values - means) / deviations
     arrays = table_arrays(
         "csv",
         values.astype(np.float32),
@@ -105,7 +116,62 @@ def read_table(content: bytes, table: Table, source: str) -> Arrays:
         test=test,
         classes=1 if table.task == "binary" else None,
     )
-    return replace(arrays, notes=tuple(notes))
+    spec = replace(
+        arrays.spec,
+        columns=[names[column] for column in features],
+        column_means=means.tolist(),
+        column_deviations=deviations.tolist(),
+    )
+    return replace(arrays, spec=spec, notes=tuple(notes))
+
+
+def read_rows(
+    content: bytes, spec: DataSpec, source: str, *, header: bool = True, delimiter: str = ","
+) -> tuple[npt.NDArray[np.float64], list[int]]:
+    """Read rows for a model of a table: columns by their names in any order, else as they stand.
+
+    Args:
+        content: of a CSV file; a column that the model does not take, such as the label, may be in it.
+        spec: of the data that the model was trained on.
+        source: the file's name, for messages.
+        header: whether the file that it was trained on named its columns.
+
+    Returns:
+        Numbers [rows, features], and the line on which each row ends.
+
+    Raises:
+        UserError: with file and line of everything that is wrong.
+    """
+    rows, lines = _parse(_decode(content, source), delimiter, source)
+    problems = Problems(source)
+    names, width, columns = [name.strip() for name in rows[0]], spec.input_shape[0], spec.columns
+    named = header and bool(columns)
+    has_header = (named and set(columns) <= set(names)) or any(_number(name) is None for name in names)
+    if has_header:
+        rows, lines = rows[1:], lines[1:]
+    places = list(range(len(names)))
+    if named and has_header:
+        if missing := [name for name in columns if name not in names]:
+            problems.add(f"there is no column {', '.join(missing)}; the model was trained on {', '.join(columns)}")
+        twice = [name for name in columns if names.count(name) > 1]
+        for name in twice:
+            problems.add(f"{names.count(name)} columns are named `{name}`")
+        problems.raise_if_any()
+        places = [names.index(name) for name in columns]
+    elif len(names) != width and not named and columns and len(names) > max(map(int, columns)):
+        places = [int(name) for name in columns]
+    if len(places) != width:
+        problems.add(f"{len(names)} columns; the model was trained on {width}", lines[0] if lines else None)
+    if not rows:
+        problems.add("has no rows")
+    problems.raise_if_any()
+    for row, line in zip(rows, lines, strict=True):
+        if len(row) != len(names):
+            problems.add(f"{len(row)} values, expected {len(names)}", line)
+    problems.raise_if_any()
+    values = _numbers(rows, lines, [(place, names[place] if has_header else str(place)) for place in places], problems)
+    problems.raise_if_any()
+    return values, lines
 
 
 def _read_rows(content: bytes, table: Table, source: str) -> tuple[list[str], list[list[str]], list[int]]:
@@ -251,6 +317,48 @@ def _labels(
         problems.add(f"label `{name}` has {len(distinct):,} different values: is it a measurement rather than a class?")
     place = {text: number for number, text in enumerate(distinct)}
     return np.array([place[text] for text in texts], dtype=np.int64), distinct
+
+
+def _one_spelling(cells: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Labels with one spelling for each class: `2`, `2.0`, ` +2` and `"2"` are one, `True` and `true` are one.
+
+    Words that differ in their letters' case alone stay apart (`a` and `A` are two letters), and are pointed out.
+
+    Returns:
+        The labels, and notes that say what was counted as one and what was not.
+    """
+    texts = [_unquoted(cell) for cell in cells]
+    spellings: dict[Hashable, Counter[str]] = {}
+    for cell, text in zip(cells, texts, strict=True):
+        spellings.setdefault(_class_key(text), Counter())[cell.strip()] += 1
+    chosen = {key: min(map(_unquoted, each), key=lambda text: (len(text), text)) for key, each in spellings.items()}
+    notes = []
+    if several := [
+        " = ".join(f"`{name[:40]}`" for name in sorted(each)) for each in spellings.values() if len(each) > 1
+    ]:
+        more = f" and {len(several) - 5} more" if len(several) > 5 else ""
+        notes.append(f"different spellings are counted as one class: {'; '.join(sorted(several)[:5])}{more}")
+    by_case: dict[str, list[str]] = {}
+    for name in sorted(chosen.values()):
+        by_case.setdefault(name.casefold(), []).append(name)
+    if alike := [each for each in by_case.values() if len(each) > 1]:
+        shown = " and ".join(f"`{name[:40]}`" for name in alike[0])
+        notes.append(f"{shown} differ in upper and lower case alone, and are counted as {len(alike[0])} classes")
+    return [chosen[_class_key(text)] for text in texts], notes
+
+
+def _unquoted(cell: str) -> str:
+    """Without spaces around it and one pair of quotes, its accents composed."""
+    text = unicodedata.normalize("NFC", cell.strip())
+    return text[1:-1].strip() if len(text) > 2 and text[0] == text[-1] and text[0] in "\"'" else text
+
+
+def _class_key(text: str) -> Hashable:
+    """The same for all spellings of one label. Decimals are exact: long numbers that differ in the end stay apart."""
+    if _number(text) is not None:
+        with contextlib.suppress(InvalidOperation):  # an exponent of twenty digits
+            return Decimal(text)
+    return text.casefold() if text.casefold() in ("true", "false") else text
 
 
 def _class_order(text: str) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mnistbench.data.arrays import Arrays, DataSpec, check, checksum, image_arrays
+from mnistbench.data.csv_table import MAX_CLASSES
 from mnistbench.data.sources import Opened, Search
 from mnistbench.errors import UserError
 
@@ -62,7 +63,16 @@ class PluginSource:
             shapes = ", ".join(f"{part.dtype} {list(part.shape)}" for part in parts)
             raise UserError(f"dataset {self.name}: {EXPECTED}; it returned {shapes}")
         train_inputs, train_labels, test_inputs, test_labels = parts
-        class_names = [str(number) for number in range(int(max(train_labels.max(), test_labels.max())) + 1)]
+        together = np.concatenate([train_labels, test_labels])
+        highest = int(together.max())
+        if (together == highest).all():
+            raise UserError(f"dataset {self.name}: every label is {highest}: there is nothing to learn")
+        if highest >= MAX_CLASSES:
+            raise UserError(
+                f"dataset {self.name}: the labels go up to {highest:,}; they number the classes from 0, and at most"
+                f" {MAX_CLASSES:,} are trained"
+            )
+        class_names = [str(number) for number in range(highest + 1)]
         if train_inputs.ndim == 3:
             return image_arrays(self.name, (train_inputs, train_labels), (test_inputs, test_labels), class_names)
         return Arrays(

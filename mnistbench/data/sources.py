@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,7 +222,7 @@ class CsvSource:
 
     path: Path
     table: Table
-    version = 1
+    version = 2
 
     @property
     def spec(self) -> DataSpec | None:
@@ -231,7 +232,7 @@ class CsvSource:
     def open(self, search: Search) -> Opened:
         """Read the file, and parse it unless the same content was parsed before."""
         path = self._find(search)
-        content = _read_bytes(path)
+        content = read_csv_bytes(path)
         sha256 = hashlib.sha256(content).hexdigest()
         if search.expected_sha256 and sha256 != search.expected_sha256:
             raise UserError(
@@ -258,8 +259,15 @@ class CsvSource:
         raise UserError(f"csv: there is no file {path} (looked in {looked}); name its folder with --data")
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_csv_bytes(path: Path) -> bytes:
+    """The content of a CSV file.
+
+    Raises:
+        UserError: if it is no regular file, too large, or cannot be read.
+    """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait for ever
+            raise UserError(f"{path}: not a regular file")
         if path.stat().st_size > MAX_CSV_BYTES:
             raise UserError(f"{path}: larger than {MAX_CSV_BYTES >> 20} MB")
         return path.read_bytes()

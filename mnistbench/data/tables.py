@@ -40,6 +40,29 @@ def held_out_rows(rows: int, fraction: float, source: str) -> int:
     return test
 
 
+def stratified(
+    order: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], fraction: float, source: str
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Places of training and test rows, each class split alike; one row of each class at least is trained on.
+
+    Args:
+        order: a permutation of the rows.
+        labels: of the rows.
+        fraction: of each class, to test on.
+        source: the file's name, for messages.
+
+    Raises:
+        UserError: if no row is left to test on.
+    """
+    tested = np.zeros(len(order), dtype=bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels[order] == label)
+        tested[members[: min(round(len(members) * fraction), len(members) - 1)]] = True
+    if not tested.any():
+        raise UserError(f"{source}: test_fraction {fraction:g} of each class leaves no row to test on")
+    return order[~tested], order[tested]
+
+
 def table_arrays(
     name: str,
     inputs: npt.NDArray[np.float32],
