@@ -36,6 +36,8 @@ def find_weights(source: str, *, folder: Path | None, tracking_uri: str | None, 
     record_file = find_record_file(source, folder=folder)
     record = record_in(record_file)
     if record.model is None or not record.model.weights:
+        if (said := record.checks.get("kept_model", "")).startswith("not kept"):
+            raise UserError(f"cell {record.cell_id}: its model was {said}")
         raise UserError(
             f"cell {record.cell_id} kept no model; add `training: {{save_model: last}}` to its grid and run it again"
         )

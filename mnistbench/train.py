@@ -110,7 +110,7 @@ def train_cell(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRe
         model=model,
         memory=Memory(process_peak_bytes=_process_peak(), device_peak_bytes=devices.peak_memory(device)),
         noise=noise,
-        checks={"equivalence": equivalence.check_job(job, trainee.levers)},  # on no clock of the record
+        checks={"equivalence": equivalence.check_job(job, trainee.levers), **kept.checks},  # on no clock of the record
         environment=dataclasses.replace(
             reproducibility.describe_environment(cell.device),
             **{

@@ -351,6 +351,36 @@ def test_compare_with_itself_finds_no_regression(copied: Path, capsys: pytest.Ca
     assert (copied / "c.md").stat().st_size > 0
 
 
+def test_predict_takes_a_csv_file_for_a_model_of_a_table(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each row is answered under its line; columns are found by name."""
+    from mnistbench import architectures
+    from mnistbench.cell import Cell, Component, Training
+    from mnistbench.data.csv_table import Table, read_table
+    from mnistbench.models import save_model
+
+    content = b"a,b,kind\n" + b"".join(b"%d,%d,%s\n" % (n, n * n, b"xy"[n % 2 : n % 2 + 1]) for n in range(20))
+    spec = read_table(content, Table(task="classes"), "t.csv").spec
+    cell = Cell(
+        dataset=Component(name="csv", options={"path": "t.csv", "task": "classes"}),
+        architecture=Component(name="logistic"),
+        optimizer=Component(name="sgd"),
+        batch_size=4,
+        device="cpu",
+        seed=0,
+        training=Training(epochs=1),
+    )
+    save_model(architectures.build(cell.architecture, spec), cell, spec, work / "table.safetensors")
+    (work / "rows.csv").write_text("kind,b,a\n?,4,2\n?,9,3\n")
+    assert cli.main(["predict", "table.safetensors", "rows.csv"]) == 0
+    said = capsys.readouterr().out
+    assert "rows.csv:2" in said
+    assert "rows.csv:3" in said
+    assert cli.main(["predict", "table.safetensors", "nothing.csv"]) == 2
+    said = capsys.readouterr().err
+    assert "nothing.csv: cannot be read: No such file" in said
+    assert "rows of 2 numbers" in said
+
+
 def test_predict_names_what_it_sees(copied: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A drawn sample goes in by file, the model by the first digits of its cell."""
     import numpy as np

@@ -15,7 +15,8 @@ from mnistbench import architectures, datasets
 from mnistbench.cell import Cell, Component, Training
 from mnistbench.data.arrays import Arrays, DataSpec
 from mnistbench.errors import UserError
-from mnistbench.models import KeptModel, load_model, read_model, save_model
+from mnistbench.models import KeptModel, NotSavable, load_model, read_model, save_model
+from mnistbench.pictures import framing_by_name
 from mnistbench.records import CellRecord, Model
 from mnistbench.results import ResultsFolder
 
@@ -226,6 +227,75 @@ def test_one_sigmoid_output_becomes_two_columns(tmp_path: Path, cell: Cell) -> N
     found = load_model(tmp_path / "one.safetensors").probabilities(rows)
     assert found[:, 1] == pytest.approx(network(torch.from_numpy(rows)).detach().numpy()[:, 0])
     assert found.sum(axis=1) == pytest.approx(np.ones(4))
+
+
+def test_squared_error_to_the_one_hot_label_gives_probabilities_that_mean_what_they_say(
+    tmp_path: Path, cell: Cell
+) -> None:
+    """Outputs are probabilities already: the softmax of 0.99 and nine zeros would be 0.23."""
+    mse = replace(
+        cell,
+        architecture=Component(name="mlp", options={"hidden": [4], "output": "sigmoid"}),
+        training=Training(epochs=1, loss="mse"),
+    )
+    network = architectures.build(mse.architecture, TABLE, None)
+    save_model(network, mse, TABLE, tmp_path / "one_hot.safetensors")
+    model = load_model(tmp_path / "one_hot.safetensors")
+    assert model.settings.outputs == "one_hot"
+    outputs = torch.tensor([[0.99, 0.0, 0.01], [1.4, 0.6, -0.2], [-0.5, -0.3, -0.4], [0.2, 0.2, 0.2]])
+    expected = [[0.99, 0, 0.01], [0.9, 0.1, 0], [0.2333, 0.4333, 0.3333], [1 / 3, 1 / 3, 1 / 3]]
+    assert model._as_probabilities(outputs).numpy() == pytest.approx(np.array(expected), abs=1e-4)
+
+
+def test_a_probability_of_a_plug_in_without_a_sigmoid_layer_is_taken_as_it_is(tmp_path: Path, cell: Cell) -> None:
+    """`bce` is trained on probabilities, wherever in the network they come from."""
+    spec, bce = replace(TABLE, classes=1), replace(cell, training=Training(epochs=1, loss="bce"))
+    save_model(architectures.build(bce.architecture, spec, None), bce, spec, tmp_path / "bce.safetensors")
+    model = load_model(tmp_path / "bce.safetensors")
+    assert model._as_probabilities(torch.tensor([[0.9]])).numpy() == pytest.approx(np.array([[0.1, 0.9]]))
+
+
+def test_a_state_that_is_no_tensor_is_refused_by_name(tmp_path: Path, cell: Cell) -> None:
+    """Such as the extra state of a layer."""
+
+    class Counting(torch.nn.Linear):
+        def get_extra_state(self) -> dict[str, int]:
+            return {"steps": 3}
+
+    with pytest.raises(NotSavable, match="`_extra_state` of its state is a dict"):
+        save_model(Counting(3, 3), cell, TABLE, tmp_path / "extra.safetensors")
+
+
+def test_a_weights_file_alone_is_enough(trained: Path, tmp_path: Path) -> None:
+    """Its settings stand in its metadata."""
+    (tmp_path / "alone.safetensors").write_bytes(trained.read_bytes())
+    assert load_model(tmp_path / "alone.safetensors").settings == load_model(trained).settings
+
+
+def test_a_model_of_the_first_format_is_read(trained: Path, tmp_path: Path) -> None:
+    """What its outputs are, and how its pictures were framed, is concluded."""
+    path = tmp_path / "old.safetensors"
+    path.write_bytes(trained.read_bytes())
+    plain = json.loads(trained.with_suffix(".json").read_text())
+    for key in ("columns", "column_means", "column_deviations"):
+        del plain["data"][key]
+    old = {"format_version": 1, "cell": plain["cell"], "data": plain["data"]}
+    path.with_suffix(".json").write_text(json.dumps(old))
+    settings = load_model(path).settings
+    assert (settings.outputs, settings.framing) == ("logits", framing_by_name("mnist"))
+
+
+def test_no_pictures_give_no_predictions(trained: Path) -> None:
+    assert load_model(trained).predict([]) == []
+
+
+def test_arrays_can_be_predicted_and_others_are_refused(trained: Path, mnist: Arrays) -> None:
+    """Images of whole numbers; shares of one would silently be another picture."""
+    model = load_model(trained)
+    images = np.array(mnist.test_inputs[:3])
+    assert [found.label for found in model.predict(images)] == model.probabilities(images).argmax(axis=1).tolist()
+    with pytest.raises(UserError, match="whole numbers from 0 to 255"):
+        model.predict(images / 255)
 
 
 def results_with_a_model(trained: Path, folder: Path) -> CellRecord:

@@ -12,22 +12,24 @@ from mnistbench.commands.flags import DataDir, In, Plugin, Source, TrackingUri
 
 def predict(
     source: Source,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="Any size and colour.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE…", help="Images of any size and colour, or CSV files of rows.")
+    ],
     *,
     folder: In = None,
     tracking_uri: TrackingUri = None,
     plugin: Plugin = None,
 ) -> None:
-    """What a kept model sees in images of any size and colour, dark on light or light on dark."""
+    """What a kept model sees in images (any size and colour, dark on light or light on dark), or in rows of a table."""
     from rich.console import Console
     from rich.table import Table
 
     from mnistbench.models import load_model
 
     model = load_model(source, results=folder, tracking_uri=tracking_uri, plugins=plugin or ())
-    table = Table("image", "it is", "probability", "or else")
-    for found in model.predict(images):
-        names = model.spec.class_names
+    table = Table("image" if model.spec.is_image else "row", "it is", "probability", "or else")
+    names = model.class_names
+    for found in model.predict(files):
         ranked = sorted(range(len(names)), key=lambda label: -found.probabilities[label])
         second = f"{names[ranked[1]]} ({found.probabilities[ranked[1]]:.1%})"
         table.add_row(found.source, found.name, f"{found.probability:.1%}", second)
@@ -51,8 +53,8 @@ def evaluate(
 
     model = load_model(source, results=folder, tracking_uri=tracking_uri, plugins=plugin or ())
     found = model.evaluate(dataset, data_dir=data_dir)
-    table = Table("true ╲ said", *model.spec.class_names, title="Confusion", title_justify="left")
-    for name, row in zip(model.spec.class_names, found.confusion, strict=False):
+    table = Table("true ╲ said", *model.class_names, title="Confusion", title_justify="left")
+    for name, row in zip(model.class_names, found.confusion, strict=False):
         table.add_row(name, *(str(count) for count in row))
     console = Console()
     console.print(table)

@@ -212,7 +212,9 @@ def outcome(record: CellRecord) -> str:
     """How a cell ended, in a few words."""
     if record.status != "finished":
         return f"{record.status} ({record.error.message})" if record.error else record.status
-    return figures(record.epochs[-1], record.cell.training.epochs) if record.epochs else "finished"
+    ended = figures(record.epochs[-1], record.cell.training.epochs) if record.epochs else "finished"
+    kept = record.checks.get("kept_model", "")
+    return f"{ended} · model {kept}" if kept.startswith("not kept") else ended
 
 
 def duration(seconds: float) -> str:

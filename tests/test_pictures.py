@@ -1,0 +1,107 @@
+"""Pictures as people have them: what a dataset's own look like is found out, and others are made like them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mnistbench.errors import UserError
+from mnistbench.pictures import Framing, framing_by_name, measured_framing, read_image
+
+
+def figures(count: int = 50, shape: tuple[int, int] = (28, 28), box: tuple[int, int] = (20, 14)) -> np.ndarray:
+    """Light bars with a foot, in a box in the middle."""
+    images = np.zeros((count, *shape), np.uint8)
+    top, left = (shape[0] - box[0]) // 2, (shape[1] - box[1]) // 2
+    images[:, top : top + box[0], left : left + 3] = 230
+    images[:, top + box[0] - 3 : top + box[0], left : left + box[1]] = 230
+    return images
+
+
+def test_the_framing_of_the_digits_is_what_their_makers_say(data_dir: Path) -> None:
+    """MNIST's figures have 20 of 28 pixels and are centred by mass; clothes fill the picture."""
+    from mnistbench import datasets
+    from mnistbench.cell import Component
+
+    for name in ("mnist", "fashion_mnist"):
+        arrays = datasets.load(datasets.prepare(Component(name=name), data_dir=data_dir).directory)
+        assert measured_framing(arrays.train_inputs) == framing_by_name(name)
+
+
+def test_dark_figures_on_light_paper_are_recognized() -> None:
+    found = measured_framing(255 - figures())
+    assert (found.dark_on_light, found.fill, found.by_mass) == (True, pytest.approx(20 / 28), False)
+    assert (found.darkest, found.lightest) == (25, 255)
+
+
+def test_pictures_of_both_colours_are_left_as_they_are() -> None:
+    """No side can be taken where the training took both."""
+    mixed = figures()
+    mixed[::2] = 255 - mixed[::2]
+    assert measured_framing(mixed).dark_on_light is None
+
+
+def test_blank_pictures_have_no_framing() -> None:
+    assert measured_framing(np.zeros((3, 8, 8), np.uint8)).fill is None
+
+
+def test_a_large_picture_comes_out_as_the_small_one_it_was_made_from(tmp_path: Path) -> None:
+    """Cropped, scaled and laid where the training pictures have their figures, on paper of their colour."""
+    paper = 255 - figures()
+    framing = measured_framing(paper)
+    large = Image.new("L", (400, 300), 255)
+    large.paste(Image.fromarray(paper[0]).resize((112, 112), Image.Resampling.NEAREST), (200, 50))
+    large.save(tmp_path / "large.png")
+    found = read_image(tmp_path / "large.png", shape=(28, 28), framing=framing)
+    assert np.abs(found.astype(int) - paper[0]).mean() < 3
+
+
+def test_oblong_pictures_are_made_oblong(tmp_path: Path) -> None:
+    """Height and width are the network's own."""
+    images = figures(shape=(40, 20), box=(30, 12))
+    Image.fromarray(images[0]).resize((60, 120), Image.Resampling.NEAREST).save(tmp_path / "tall.png")
+    found = read_image(tmp_path / "tall.png", shape=(40, 20), framing=measured_framing(images))
+    assert np.abs(found.astype(int) - images[0]).mean() < 3
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        read_image(path, shape=(28, 28), framing=Framing())
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_picture_with_numbers_that_are_none_is_refused(tmp_path: Path) -> None:
+    """A TIFF of floats may hold NaN."""
+    pixels = np.random.default_rng(0).random((50, 50), dtype=np.float32)
+    pixels[3, 4] = np.nan
+    Image.fromarray(pixels).save(tmp_path / "nan.tiff")
+    assert "not finite" in refused(tmp_path / "nan.tiff")
+
+
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    """144 megapixels of one colour are a small file."""
+    Image.new("1", (12_000, 12_000)).save(tmp_path / "huge.png")
+    assert "has 144 megapixels, and at most 64 are read" in refused(tmp_path / "huge.png")
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "I;16"])
+def test_a_large_picture_is_reduced_and_read(tmp_path: Path, mode: str) -> None:
+    """Of every kind; what is seen stays the same."""
+    small = Image.fromarray(figures()[0])
+    large = small.resize((5000, 5000), Image.Resampling.NEAREST)
+    if mode == "I;16":
+        Image.fromarray(np.asarray(large, dtype=np.uint16) * 257).save(tmp_path / "large.png")
+    else:
+        large.convert(mode).save(tmp_path / "large.png")
+    found = read_image(tmp_path / "large.png", shape=(28, 28), framing=measured_framing(figures()))
+    assert np.abs(found.astype(int) - figures()[0]).mean() < 4
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    assert "not a regular file" in refused(tmp_path / "pipe.png")
