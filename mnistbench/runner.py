@@ -19,7 +19,6 @@ from mnistbench.running.asked import Asked
 from mnistbench.running.interruption import Interruption
 from mnistbench.running.progress import Progress, Silent
 from mnistbench.running.session import Round, Session, Setup, in_rounds
-from mnistbench.storage.atomic import write_whole
 from mnistbench.storage.index import attempts_made, is_noisy, read_index, refuse_newer, save_index
 
 if TYPE_CHECKING:
@@ -118,6 +117,8 @@ def run_grid(
     """
     progress = progress or Silent()
     results = ResultsFolder(out if out is not None else Path("results") / grid.name)
+    refuse_newer(results)
+    results.refuse_foreign()
     mirror = _mirror(tracking_uri, results, grid.name) if tracking else None
     runner = _executor(executor, timeout_seconds, plugins) if isinstance(executor, str) else executor
     try:
@@ -125,7 +126,6 @@ def run_grid(
         asked = Asked.of(
             grid, data.component, data.spec.train_examples, only=only, shard=shard, devices_there=runner.devices()
         )
-        refuse_newer(results)
         results.create()
         setup = Setup(
             data_directory=str(data.directory),
@@ -180,12 +180,16 @@ class _Run:
     def cells(self, setup: Setup, *, rerun_noisy: bool, fail_fast: bool, budget_seconds: float | None) -> None:
         """Run what is missing: the trials if the grid tunes, the cells, then rounds in which noise was seen."""
         results = self._results
-        results.clean(item.record_id for item in self._index.values())
+        others = [item for item in self._set_aside if not item.is_named_as_record]
+        self._set_aside = [item for item in self._set_aside if item.is_named_as_record]
+        results.clean()
         results.set_aside(item.file for item in self._set_aside)
         for item in self._set_aside:
             self._warn(f"set aside: {item.file.name}: {item.reason}")
+        for item in others:
+            self._warn(f"{item.file} is no record, and is left as it is: {item.reason}")
         self._warn_of_other_machines()
-        write_whole(results.grid_file, self._asked.grid.to_yaml())
+        results.write_grid(self._asked.grid.to_yaml())
         session = Session(
             results,
             self._executor,

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
@@ -318,14 +319,18 @@ def test_weights_of_a_failure_are_not_kept(results: ResultsFolder, cell: Cell) -
 
 
 def test_what_a_killed_runner_left_is_cleared(results: ResultsFolder, cell: Cell) -> None:
+    """Half-written files, and weights that were moved or not when the record was still to be written."""
     results.write(record(cell))
-    (results.cells / ".x.json.12.part").write_text("half")
-    (results.weights_directory("r9") / "last.safetensors").write_bytes(b"half")
-    for name in ("r1", "r9"):
-        (results.models / name).mkdir(parents=True)
-    results.clean(["r1"])
-    assert [path.name for path in results.cells.iterdir()] == [f"{cell.cell_id}.json"]
-    assert [path.name for path in results.models.iterdir()] == ["r1"]
+    (results.cells / f".{cell.cell_id}.json.12.part").write_text("half")
+    written, moved, unmoved = (str(uuid.uuid4()) for _ in range(3))
+    results.write(record(replace(cell, seed=1), record_id=written))
+    for record_id in (written, moved, unmoved):
+        (results.weights_directory(record_id) / "last.safetensors").write_bytes(b"half")
+    for record_id in (written, moved):
+        results.keep_weights(replace(record(cell, record_id=record_id), model=Model(parameters=1)))
+    results.clean()
+    assert len(list(results.cells.iterdir())) == 2
+    assert [path.name for path in results.models.iterdir()] == [written]
     assert not results.unfinished.exists()
 
 

@@ -12,7 +12,7 @@ import typer
 from mnistbench.commands import flags
 from mnistbench.commands.flags import RESULTS, TRACKING
 from mnistbench.errors import UserError
-from mnistbench.flag_values import seconds
+from mnistbench.flag_values import path, seconds
 from mnistbench.flag_values import shard as read_shard
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ def run(
     *,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Results folder.", show_default="results/<name>", rich_help_panel=RESULTS),
+        typer.Option(
+            parser=path, metavar="DIR", help="Results folder.", show_default="results/<name>", rich_help_panel=RESULTS
+        ),
     ] = None,
     figures: flags.Figures = None,
     tensorboard: flags.TensorBoard = None,
@@ -137,13 +139,15 @@ def plan(
     *,
     resolved: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write the cells as JSON, for `run FILE` on a machine with torch alone."),
+        typer.Option(
+            parser=path, metavar="FILE", help="Write the cells as JSON, for `run FILE` on a machine with torch alone."
+        ),
     ] = None,
     device: Annotated[
         list[str] | None, typer.Option(help="Devices of the machine that will run it.", show_default="this machine's")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Results folder.", show_default="results/<name>")
+        Path | None, typer.Option(parser=path, metavar="DIR", help="Results folder.", show_default="results/<name>")
     ] = None,
     only: flags.Only = None,
     set_: flags.Set = None,

@@ -10,7 +10,7 @@ from pathlib import Path
 from mnistbench.errors import UserError
 
 PART = ".part"
-"""Ending of a file that is still being written; `remove_parts` clears what a killed process left."""
+"""Ending of a file that is still being written; a run clears what a killed one left."""
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -53,13 +53,6 @@ def fsync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def remove_parts(directory: Path) -> None:
-    """Clear half-written files that a killed process left; only while nobody else writes there."""
-    for part in directory.glob(f".*{PART}"):
-        with contextlib.suppress(OSError):
-            part.unlink()
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from mnistbench.records import RESULTS, CellRecord, Status
 from mnistbench.results import ResultsFolder, SetAside, read_counting
 from mnistbench.storage.atomic import write_whole
 
-INDEX_VERSION = 3
+INDEX_VERSION = 4
 SAID_BY_DESIGN = {"short", "shared"}
 """Flags that say what a cell is, not that something disturbed it."""
 
@@ -28,6 +28,7 @@ class Known:
     """A record that counts, in short.
 
     Attributes:
+        file: its name in `cells/`; a merged folder has `<cell_id>@<machine>.json` beside `<cell_id>.json`.
         setting: the cell without its seed (`Cell.without_seed`), for estimates.
         seconds: wall time of the attempt, None if it left no timing.
         torch: its build, without the part after `+`.
@@ -38,6 +39,7 @@ class Known:
 
     cell_id: str
     record_id: str
+    file: str
     status: Status
     attempt: int
     setting: str
@@ -65,12 +67,13 @@ class Index(dict[str, Known]):
     read: int = 0
 
 
-def known(record: CellRecord) -> Known:
-    """The short form of a record."""
+def known(record: CellRecord, file: str | None = None) -> Known:
+    """The short form of a record; `file` is its name where that is not its cell's."""
     environment = record.environment
     return Known(
         cell_id=record.cell_id,
         record_id=record.record_id,
+        file=file or f"{record.cell_id}.json",
         status=record.status,
         attempt=record.attempt,
         setting=record.cell.without_seed(),
@@ -101,7 +104,7 @@ def read_index(results: ResultsFolder) -> tuple[Index, list[SetAside]]:
         else:
             index.read += 1
             record = read_counting(results.cells / name)
-            found = record if isinstance(record, str) else known(record)
+            found = record if isinstance(record, str) else known(record, name)
         if isinstance(found, str):
             aside.append(SetAside(results.cells / name, found))
         elif found.cell_id not in index or _prefers(found, index[found.cell_id]):
@@ -112,11 +115,7 @@ def read_index(results: ResultsFolder) -> tuple[Index, list[SetAside]]:
 def save_index(results: ResultsFolder, index: Iterable[Known]) -> None:
     """Remember the index for the next start; that it cannot be written loses nothing."""
     states = dict(_files(results.cells))
-    files = {}
-    for item in index:
-        name = f"{item.cell_id}.json"
-        if name in states:
-            files[name] = [states[name], vars(item)]
+    files = {item.file: [states[item.file], vars(item)] for item in index if item.file in states}
     with contextlib.suppress(Exception):
         write_whole(_index_file(results), json.dumps({"version": INDEX_VERSION, "files": files}))
 
@@ -127,7 +126,7 @@ def refuse_newer(results: ResultsFolder) -> None:
     Raises:
         UserError: with one of them, and what to do.
     """
-    newer = [item for item in read_index(results)[1] if item.is_newer]
+    newer = [item for item in read_index(results)[1] if item.is_newer and item.is_named_as_record]
     if newer:
         raise UserError(
             f"{newer[0].file}: {newer[0].reason}; {len(newer)} such records are here, and nothing was changed:"
