@@ -70,6 +70,7 @@ def _run(given: argparse.Namespace) -> int:
         rerun_noisy=given.rerun_noisy,
         shard=shard(given.shard),
         budget_seconds=seconds(given.budget, "--budget"),
+        own_process=True,
     )
     counts = ", ".join(f"{count} {status}" for status, count in summary.counts.items())
     print(f"cells: {counts}; records in {summary.results.path}")

@@ -3,7 +3,7 @@
 The commands themselves stand in `commands/`, thin, with heavy imports inside each, so that `--help` is instant.
 
 Exit status: 0 complete, 1 some cells failed, 2 bad usage or grid, 3 internal error, 5 a regression found by
-`compare --fail-on`, 130 and 143 interrupted.
+`compare --fail-on`, 128 + the signal's number if interrupted (130 Ctrl-C, 143 SIGTERM).
 """
 
 from __future__ import annotations

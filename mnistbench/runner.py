@@ -67,7 +67,7 @@ class RunSummary:
 
     @property
     def exit_code(self) -> int:
-        """0 complete; 1 some cells failed, timed out or were killed; 130 and 143 interrupted."""
+        """0 complete; 1 some cells failed, timed out or were killed; 128 + the signal's number if interrupted."""
         if self.interrupted is not None:
             return 128 + self.interrupted
         return 1 if self.failed else 0
@@ -91,6 +91,7 @@ def run_grid(
     shard: tuple[int, int] | None = None,
     budget_seconds: float | None = None,
     write_report: WriteReport | None = None,
+    own_process: bool = False,
 ) -> RunSummary:
     """Train the cells of a grid that have no result yet.
 
@@ -111,8 +112,11 @@ def run_grid(
         shard: `(2, 5)` runs the second of five parts.
         budget_seconds: start no new round after this time.
         write_report: called at the end, also after an interruption, to make what is made of records.
+        own_process: whether this process is the run's alone, as with the command line: signals then end the run, which
+            returns with `interrupted` set, and a second one leaves the process.
 
     Raises:
+        KeyboardInterrupt: at Ctrl-C, when workers have ended and records are kept; not with `own_process`.
         UserError: for everything the user can mend: data, devices, conditions, a folder that cannot be written.
     """
     progress = progress or Silent()
@@ -139,10 +143,24 @@ def run_grid(
             timeout_seconds=timeout_seconds,
         )
         with results.lock():
-            run = _Run(results, asked, runner, mirror, progress, force=force, write_report=write_report)
-            with run.interruption.watched(runner.stop):
+            interruption = Interruption(own_process=own_process, writes_report=write_report is not None)
+            run = _Run(
+                results,
+                asked,
+                runner,
+                mirror,
+                progress,
+                interruption=interruption,
+                force=force,
+                write_report=write_report,
+            )
+            with interruption.watched(runner.stop):
                 run.cells(setup, rerun_noisy=rerun_noisy, fail_fast=fail_fast, budget_seconds=budget_seconds)
-                return run.finish()
+                interruption.records_kept = True
+                summary = run.finish()
+        if summary.interrupted is not None and not own_process:
+            raise KeyboardInterrupt(f"{summary.left} cells are left; the same call goes on")
+        return summary
     finally:
         runner.close()
         progress.end()
@@ -159,10 +177,11 @@ class _Run:
         mirror: Mirror | None,
         progress: Progress,
         *,
+        interruption: Interruption,
         force: bool,
         write_report: WriteReport | None,
     ) -> None:
-        self.interruption = Interruption()
+        self._interruption = interruption
         self._results = results
         self._asked = asked
         self._executor = executor
@@ -197,7 +216,7 @@ class _Run:
             index=self._index,
             attempts=attempts_made(results),
             progress=self._progress,
-            interruption=self.interruption,
+            interruption=self._interruption,
             after_record=self._mirror.write if self._mirror else _nothing,
             tuning=self._asked.tuning,
             fail_fast=fail_fast,
@@ -247,7 +266,7 @@ class _Run:
             not_mirrored=sync.failed if sync else 0,
             not_mirrored_reason=sync.reason if sync else None,
             tracking=self._mirror.address if self._mirror else None,
-            interrupted=self.interruption.signum,
+            interrupted=self._interruption.signum,
             warnings=self._warnings,
         )
 

@@ -121,6 +121,7 @@ def run(
         shard=part,
         budget_seconds=budget_seconds,
         write_report=lambda results: write_outcome([results], figures=figures, tensorboard=tensorboard),
+        own_process=True,
     )
     print_outcome(summary, f"python -m mnistbench run {grid}" + (f" --out {out}" if out else ""), tracking_uri)
     return summary.exit_code

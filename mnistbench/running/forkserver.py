@@ -180,6 +180,8 @@ def serve(control_descriptor: int, alive: int, preload: Sequence[str]) -> None:
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    # A scheduler warns every process of a job; what comes of it is for the runner to say.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     workers: set[int] = set()
     with contextlib.suppress(OSError):  # a parent that dies while news are on their way
