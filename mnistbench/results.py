@@ -398,11 +398,17 @@ def read_record(path: Path) -> CellRecord | str:
             return "it is no file"
         if found.st_size > LARGEST_RECORD_BYTES:
             return "it is too large for a record"
-        return CellRecord.from_json(json.loads(path.read_bytes(), parse_constant=_no_constant))
+        content = path.read_bytes()
+        plain = json.loads(content, parse_constant=_no_constant)
+        if b"\\ud" in content.lower():  # it may be half a character, which neither a page nor a server can show
+            json.dumps(plain, ensure_ascii=False).encode()
+        return CellRecord.from_json(plain)
     except OSError as error:
         reason = f"it cannot be read: {error.strerror}"
     except UnicodeDecodeError:
         reason = "it is not text"
+    except UnicodeEncodeError:
+        reason = "it holds half a character (a lone surrogate)"
     except json.JSONDecodeError as error:
         reason = f"it is not JSON, or cut short: {error.msg} at line {error.lineno}"
     except RecursionError:

@@ -160,6 +160,7 @@ def test_what_is_no_record_is_named_with_its_reason(
         ({"cell_id": "0" * 16}, "not that of its settings"),
         ({"epochs": [{"epoch": 1}]}, "record.epochs[0]"),
         ({"cell": {}}, "not a cell"),
+        ({"error": {"type": "x", "message": "\ud800"}}, "half a character"),
     ],
 )
 def test_a_record_changed_by_hand_is_not_half_read(
