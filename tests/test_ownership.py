@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -208,6 +211,46 @@ def test_a_run_in_a_merged_folder_keeps_the_models_of_every_machine(work: Path) 
     run(both.path, force=True)
     assert len(models(both.path)) == 6
     assert len(list(both.cells.glob("*@*.json"))) == 2
+
+
+def merge_killed_at(fatal: int, sources: list[ResultsFolder], target: ResultsFolder) -> bool:
+    """Merge in a child that is killed with -9 at the given write boundary; whether it came that far."""
+    child = os.fork()
+    if child == 0:
+        passed = 0
+
+        def around(function: Callable[..., object]) -> Callable[..., object]:
+            def wrapped(*arguments: object, **options: object) -> object:
+                nonlocal passed
+                passed += 1
+                if passed == fatal:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return function(*arguments, **options)
+
+            return wrapped
+
+        for name in ("fsync", "replace", "rename", "mkdir"):
+            setattr(os, name, around(getattr(os, name)))
+        merge_folders(sources, target)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+def test_a_merge_that_is_killed_leaves_no_half_folder_and_can_be_repeated(work: Path) -> None:
+    """At every write boundary."""
+    for machine in ("aaaaaaaa", "bbbbbbbb"):
+        run(work / machine)
+        on(machine, work / machine)
+    sources = [ResultsFolder(work / "aaaaaaaa"), ResultsFolder(work / "bbbbbbbb")]
+    for fatal in range(1, 100):
+        both = ResultsFolder(work / f"both{fatal}")
+        if not merge_killed_at(fatal, sources, both):
+            break
+        if not both.path.exists():
+            assert merge_folders(sources, both) == 4
+        assert len(both.records()) == len(models(both.path)) == 4
+        assert not list(work.glob(".*.merging"))
+    assert 15 < fatal < 99
 
 
 @pytest.mark.parametrize("damage", ["one byte", "an older release"])
