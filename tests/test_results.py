@@ -209,6 +209,22 @@ def test_a_broken_index_costs_nothing_but_time(results: ResultsFolder, cell: Cel
     assert list(read_index(results)[0]) == [cell.cell_id]
 
 
+@pytest.mark.parametrize(
+    "change", [{"status": "finished"}, {"status": "great"}, {"seconds": "long"}, {"attempt": None}]
+)
+def test_an_index_that_says_something_else_than_was_written_is_not_believed(
+    results: ResultsFolder, cell: Cell, change: dict[str, object]
+) -> None:
+    results.write(record(cell, "failed"))
+    index, _ = read_index(results)
+    save_index(results, index.values())
+    file = results.path / ".index.json"
+    plain = json.loads(file.read_text())
+    plain["files"][f"{cell.cell_id}.json"][1] |= change
+    file.write_text(json.dumps(plain))
+    assert read_index(results)[0] == index
+
+
 def test_a_disk_that_is_full_leaves_the_old_record_whole(
     results: ResultsFolder, cell: Cell, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,7 +80,7 @@ def read_entry(directory: Path) -> Entry | None:
                 return None
             with contextlib.suppress(OSError):
                 _write_note(entry)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UserError):
         return None
     return entry
 

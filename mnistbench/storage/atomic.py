@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mnistbench.errors import UserError
 
@@ -33,6 +36,31 @@ def write_whole(path: Path, content: str | bytes) -> None:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
             raise
+
+
+def write_answer(path: Path, content: dict[str, Any]) -> None:
+    """Keep an answer that can be found again at some cost, with its checksum; `read_answer` gives it back.
+
+    That it cannot be written costs time, not results, and is no error.
+    """
+    with contextlib.suppress(OSError, UserError):
+        plain = json.loads(json.dumps(content, default=str))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps({**plain, "sha256": _checksum(plain)}))
+
+
+def read_answer(path: Path) -> dict[str, Any] | None:
+    """What `write_answer` kept, or None: nothing is there, or it is not what was written, whatever it says."""
+    try:
+        plain = json.loads(path.read_bytes())
+        checksum = plain.pop("sha256")
+        return plain if checksum == _checksum(plain) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _checksum(plain: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def move_whole(source: Path, target: Path) -> None:

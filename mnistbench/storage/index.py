@@ -7,7 +7,6 @@ file that differs is read and checked as usual. Deleting the index costs a secon
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 from mnistbench.errors import UserError
 from mnistbench.records import RESULTS, CellRecord, Status
 from mnistbench.results import ResultsFolder, SetAside, read_counting
-from mnistbench.storage.atomic import write_whole
+from mnistbench.storage.atomic import read_answer, write_answer
 
 INDEX_VERSION = 4
 SAID_BY_DESIGN = {"short", "shared"}
@@ -116,8 +115,7 @@ def save_index(results: ResultsFolder, index: Iterable[Known]) -> None:
     """Remember the index for the next start; that it cannot be written loses nothing."""
     states = dict(_files(results.cells))
     files = {item.file: [states[item.file], vars(item)] for item in index if item.file in states}
-    with contextlib.suppress(Exception):
-        write_whole(_index_file(results), json.dumps({"version": INDEX_VERSION, "files": files}))
+    write_answer(_index_file(results), {"version": INDEX_VERSION, "files": files})
 
 
 def refuse_newer(results: ResultsFolder) -> None:
@@ -150,13 +148,10 @@ def _prefers(new: Known, old: Known) -> bool:
 
 
 def _remembered(results: ResultsFolder) -> dict[str, tuple[tuple[int, int], Known]]:
-    try:
-        plain = json.loads(_index_file(results).read_bytes())
-        if plain["version"] != INDEX_VERSION:
-            return {}
-        return {name: ((state[0], state[1]), Known(**fields)) for name, (state, fields) in plain["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+    kept = read_answer(_index_file(results))
+    if kept is None or kept.get("version") != INDEX_VERSION:
         return {}
+    return {name: ((state[0], state[1]), Known(**fields)) for name, (state, fields) in kept["files"].items()}
 
 
 def _index_file(results: ResultsFolder) -> Path:
