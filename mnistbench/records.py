@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from mnistbench.cell import Cell
+from mnistbench.plausibility import implausible
 from mnistbench.typed import READERS, read_typed
 
 SCHEMA_VERSION = 2
@@ -228,8 +229,8 @@ class CellRecord:
 
         Raises:
             NewerRecord: if it is of a newer schema.
-            ValueError: if it lacks a field, has one too many or one of another type, or if its
-                `cell_id` is not its cell's.
+            ValueError: if it lacks a field, has one too many or one of another type, if its `cell_id` is not its
+                cell's, or if it says what cannot be (see `plausibility`).
         """
         if not isinstance(plain, Mapping):
             raise ValueError("a record is a mapping")
@@ -239,6 +240,8 @@ class CellRecord:
         if version > SCHEMA_VERSION:
             raise NewerRecord(f"schema version {version}, this mnistbench reads up to {SCHEMA_VERSION}")
         record = read_typed(cls, {**plain, "schema_version": SCHEMA_VERSION}, "record")
+        if problem := implausible(record):
+            raise ValueError(problem)
         if record.cell.cell_id != record.cell_id:
             raise ValueError(f"cell_id {record.cell_id} is not that of its settings, {record.cell.cell_id}")
         return record
