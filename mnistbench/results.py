@@ -1,6 +1,6 @@
 """The folder `results/<grid>/`: the record of truth, one JSON file per cell, and what is made from it.
 
-Standard library and filelock only, so that a machine with torch alone can write it and the report can read it.
+Standard library only, so that a machine with torch alone can write it and the report can read it.
 """
 
 from __future__ import annotations
@@ -13,16 +13,14 @@ import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from filelock import FileLock, Timeout
 
 from mnistbench.cell import Cell
 from mnistbench.errors import UserError
 from mnistbench.records import RESULTS, CellRecord, NewerRecord, dump
-from mnistbench.storage.atomic import move_whole, write_whole, writing
+from mnistbench.storage.atomic import move_whole, sync, write_whole, writing
+from mnistbench.storage.locking import Held, hold
 from mnistbench.storage.ownership import (
     GRID_HEADER,
     is_empty,
@@ -181,22 +179,15 @@ class ResultsFolder:
         Raises:
             UserError: if another process holds it, saying which and since when.
         """
-        lock = FileLock(self.path / ".lock", timeout=0)
-        holder = self.path / ".holder.json"
-        with writing(self.path):
-            try:
-                lock.acquire()
-            except Timeout:  # an OSError itself, which `writing` would call a disk that cannot be written
-                raise UserError(
-                    f"{self.path} is in use by {_described(holder)}: wait for it, stop it, or give another --out"
-                ) from None
-        try:
-            write_whole(holder, json.dumps({"pid": os.getpid(), "since": _now()}))
+        with contextlib.ExitStack() as held:
+            with writing(self.path):
+                try:
+                    held.enter_context(hold(self.path / ".lock", self.path / ".holder.json"))
+                except Held as other:
+                    raise UserError(
+                        f"{self.path} is in use by {other}: wait for it, stop it, or give another --out"
+                    ) from None
             yield
-        finally:
-            with contextlib.suppress(OSError):
-                holder.unlink(missing_ok=True)
-            lock.release()
 
     def write(self, record: CellRecord) -> bool:
         """Store an attempt. It counts, unless it is a failure and the cell already has a result.
@@ -340,7 +331,7 @@ class ResultsFolder:
             self.models.mkdir(exist_ok=True)
             for name in names:
                 with (directory / name).open("rb") as file:
-                    os.fsync(file.fileno())
+                    sync(file.fileno())
         move_whole(directory, self.models / record.record_id)
         weights = [f"models/{record.record_id}/{Path(name).name}" for name in record.model.weights or names]
         return record.with_changes(model=replace(record.model, weights=weights))
@@ -459,15 +450,3 @@ def _is_record_id(name: str) -> bool:
         return str(uuid.UUID(name)) == name
     except ValueError:
         return False
-
-
-def _described(holder: Path) -> str:
-    try:
-        plain = json.loads(holder.read_text(encoding="utf-8"))
-        return f"process {int(plain['pid'])}, since {plain['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

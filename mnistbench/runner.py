@@ -19,6 +19,7 @@ from mnistbench.running.asked import Asked
 from mnistbench.running.interruption import Interruption
 from mnistbench.running.progress import Progress, Silent
 from mnistbench.running.session import Round, Session, Setup, in_rounds
+from mnistbench.storage.atomic import weaknesses
 from mnistbench.storage.index import attempts_made, is_noisy, read_index, refuse_newer, save_index
 
 if TYPE_CHECKING:
@@ -250,6 +251,8 @@ class _Run:
                 self._warn(
                     f"the report could not be written ({type(error).__name__}: {error}); `report` makes it again"
                 )
+        for text in weaknesses:
+            self._warn(text)
         sync = self._sync(changed)
         statuses = [self._index[item.cell_id].status if item.cell_id in self._index else None for item in self._chosen]
         everything = (self._index[cell_id].status if cell_id in self._index else "pending" for cell_id in ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -14,6 +15,10 @@ from mnistbench.errors import UserError
 
 PART = ".part"
 """Ending of a file that is still being written; a run clears what a killed one left."""
+
+
+weaknesses: list[str] = []
+"""What the file systems that were written to in this process cannot do, and what is lost by it."""
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -29,7 +34,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
             with part.open("wb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                sync(file.fileno())
             part.replace(path)
             fsync_directory(path.parent)
         except BaseException:
@@ -78,9 +83,29 @@ def fsync_directory(directory: Path) -> None:
     """Make the names in a directory survive a power cut."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync(descriptor: int) -> None:
+    """Write through to the disk. Some file systems cannot (CIFS, sshfs, drives of Windows: folders mostly); the content
+    is written all the same, and `weaknesses` says what is lost.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF):
+            raise
+        note_weakness(
+            f"this file system does not sync folders ({error.strerror}): a power cut may take the last records with it"
+        )
+
+
+def note_weakness(text: str) -> None:
+    """Remember something that a file system cannot do, for the user to be told once."""
+    if text not in weaknesses:
+        weaknesses.append(text)
 
 
 @contextlib.contextmanager
