@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mnistbench.errors import UserError
 from mnistbench.flag_values import path
+from mnistbench.homeless import ensure_home
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--rerun-noisy", action="store_true")
     parser.add_argument("--no-tracking", action="store_true", help="always so here: mlflow is left to `sync` elsewhere")
     try:
+        ensure_home()
         return _run(parser.parse_args(arguments))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

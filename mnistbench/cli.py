@@ -19,6 +19,7 @@ from typer.exceptions import TyperException
 from mnistbench import __version__
 from mnistbench.commands import grids, looking, models, reports
 from mnistbench.errors import UserError
+from mnistbench.homeless import ensure_home
 
 COMPLETE, FAILED_CELLS, BAD_USAGE, INTERNAL_ERROR, INTERRUPTED = 0, 1, 2, 3, 130
 MODULE = "python -m mnistbench"
@@ -104,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     try:
+        ensure_home()
         status = app(list(sys.argv[1:] if arguments is None else arguments), prog_name=MODULE, standalone_mode=False)
     except (UserError, TyperException) as error:
         print(f"error: {error if isinstance(error, UserError) else _usage(error)}", file=sys.stderr)

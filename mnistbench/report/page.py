@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import os
 import re
+import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +66,7 @@ def render(folders: Iterable[ResultsFolder | Path], out: Path, figures: Path | N
     """
     read = [folder if isinstance(folder, ResultsFolder) else ResultsFolder(folder) for folder in folders]
     summary, results, epochs = _beside(out, is_own=any(_same(out, folder.report_file) for folder in read))
+    _load_matplotlib()
     study = read_study(read)
     sections = [question(study) for question in QUESTIONS]
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -74,6 +78,28 @@ def render(folders: Iterable[ResultsFolder | Path], out: Path, figures: Path | N
     if figures is not None:
         write_figures(sections, figures)
     return out
+
+
+def _load_matplotlib() -> None:
+    """Import it; a `matplotlibrc` of the user's that is not UTF-8 ends that, and is then kept out of its sight."""
+    try:
+        import matplotlib
+    except UnicodeDecodeError:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+            del sys.modules[name]  # parts of it are there, and would not fit the whole
+        here, named = Path.cwd(), os.environ.get("MATPLOTLIBRC")
+        with tempfile.TemporaryDirectory() as empty:
+            settings = Path(empty) / "matplotlibrc"
+            settings.touch()
+            os.environ["MATPLOTLIBRC"] = str(settings)
+            os.chdir(empty)
+            try:
+                import matplotlib  # noqa: F401
+            finally:
+                os.chdir(here)
+                os.environ.pop("MATPLOTLIBRC")
+                if named is not None:
+                    os.environ["MATPLOTLIBRC"] = named
 
 
 def _beside(out: Path, *, is_own: bool) -> list[Path]:
