@@ -43,7 +43,8 @@ class RunSummary:
         kept: cells of this run that had their result before.
         added, dropped: ids of cells that the grid has gained and lost since the last run in this folder.
         set_aside: files among the records that are none; their cells ran again.
-        failed: how many of the cells that this run is about have failed, timed out or were killed.
+        failed: how many of the cells that this run is about have failed, timed out or were killed; one that an
+            interruption of this run ended has not failed.
         left: how many of them have no result yet, failed ones included and skipped ones not.
         not_mirrored: attempts that are not on the tracking server; `not_mirrored_reason` says why.
         tracking: the tracking server as it may be shown; None without one.
@@ -195,6 +196,7 @@ class _Run:
         self._cells: list[Cell] = []
         self._chosen: list[Cell] = []
         self._kept = self._ran = 0
+        self._stopped: set[str] = set()
         self._warnings: list[str] = []
 
     def cells(self, setup: Setup, *, rerun_noisy: bool, fail_fast: bool, budget_seconds: float | None) -> None:
@@ -232,7 +234,7 @@ class _Run:
         self._stage(session, measured, chosen, first_round=first_round)
         if rerun_noisy and not session.ends:
             self._rerun_noisy(session, in_rounds(measured, first=first_round), chosen)
-        self._ran = session.ran
+        self._ran, self._stopped = session.ran, session.stopped
 
     def finish(self) -> RunSummary:
         """Write what is made of records, mirror what is left, and count."""
@@ -264,7 +266,10 @@ class _Run:
             added=added,
             dropped=dropped,
             set_aside=self._set_aside,
-            failed=sum(status in FAILURES for status in statuses),
+            failed=sum(
+                status in FAILURES and cell.cell_id not in self._stopped
+                for cell, status in zip(self._chosen, statuses, strict=True)
+            ),
             left=sum(status is None or status in FAILURES for status in statuses),
             not_mirrored=sync.failed if sync else 0,
             not_mirrored_reason=sync.reason if sync else None,

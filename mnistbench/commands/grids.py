@@ -33,6 +33,7 @@ class ExecutorName(StrEnum):
 
 
 def run(
+    context: typer.Context,
     grid: flags.GridFile,
     *,
     out: Annotated[
@@ -75,7 +76,7 @@ def run(
 
     What has a result is kept; what failed is tried again. Ctrl-C once ends the present cell and writes the report.
     """
-    from mnistbench.commands.outcome import print_outcome, write_outcome
+    from mnistbench.commands.outcome import print_outcome, typed_again, write_outcome
     from mnistbench.plugins import load_plugins
     from mnistbench.results import ResultsFolder
     from mnistbench.runner import run_grid
@@ -123,7 +124,7 @@ def run(
         write_report=lambda results: write_outcome([results], figures=figures, tensorboard=tensorboard),
         own_process=True,
     )
-    print_outcome(summary, f"python -m mnistbench run {grid}" + (f" --out {out}" if out else ""), tracking_uri)
+    print_outcome(summary, typed_again(context.obj), tracking_uri)
     return summary.exit_code
 
 
