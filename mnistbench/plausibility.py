@@ -24,6 +24,7 @@ SMALLEST_LOSS = 1e-60
 """Far below the smallest float32 shared among all examples of an epoch."""
 LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("attempt", "batch_size", "protocol", "training_revision"), (1, MOST)),
+    **dict.fromkeys(("epoch", "epochs"), (1, 10**9)),
     **dict.fromkeys(
         ("round", "position", "repeat", "step", "steps", "examples", "parameters", "confusion"), (0, 10**15)
     ),
