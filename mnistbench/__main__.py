@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from importlib.util import find_spec
 
 
 def main() -> int:
     """Hand the command line to `cli`, or, where only torch is installed, to `bare`, which runs resolved cells."""
+    _mend_streams()
     if sys.argv[1:2] == ["run"] and not _complete():
         from mnistbench import bare
 
@@ -15,6 +18,23 @@ def main() -> int:
     from mnistbench import cli
 
     return cli.main(sys.argv[1:])
+
+
+def _mend_streams() -> None:
+    """Put /dev/null where a standard stream is closed, before any other file gets its number.
+
+    Letters that the output's encoding lacks are printed as `?`.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+    sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def _complete() -> bool:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mnistbench.errors import UserError
+from mnistbench.flag_values import path
+from mnistbench.homeless import ensure_home
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -26,8 +28,8 @@ def main(arguments: Sequence[str]) -> int:
         " commands and grid files need the full installation.)",
     )
     parser.add_argument("cells", type=Path, metavar="CELLS.json")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="results folder")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="where data is looked for first")
+    parser.add_argument("--out", type=path, metavar="DIR", help="results folder")
+    parser.add_argument("--data", type=path, metavar="DIR", help="where data is looked for first")
     parser.add_argument("--executor", choices=["process", "inline"], default="process")
     parser.add_argument("--timeout", metavar="TIME", help="longest for a cell: 90s, 10m, 1h")
     parser.add_argument("--budget", metavar="TIME", help="start no new round after it: 30m")
@@ -38,9 +40,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--force", action="store_true")
     parser.add_argument("--rerun-noisy", action="store_true")
     parser.add_argument("--no-tracking", action="store_true", help="always so here: mlflow is left to `sync` elsewhere")
-    given = parser.parse_args(arguments)
     try:
-        return _run(given)
+        ensure_home()
+        return _run(parser.parse_args(arguments))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -70,6 +72,7 @@ def _run(given: argparse.Namespace) -> int:
         rerun_noisy=given.rerun_noisy,
         shard=shard(given.shard),
         budget_seconds=seconds(given.budget, "--budget"),
+        own_process=True,
     )
     counts = ", ".join(f"{count} {status}" for status, count in summary.counts.items())
     print(f"cells: {counts}; records in {summary.results.path}")

@@ -3,11 +3,13 @@
 The commands themselves stand in `commands/`, thin, with heavy imports inside each, so that `--help` is instant.
 
 Exit status: 0 complete, 1 some cells failed, 2 bad usage or grid, 3 internal error, 5 a regression found by
-`compare --fail-on`, 130 and 143 interrupted.
+`compare --fail-on`, 128 + the signal's number if interrupted (130 Ctrl-C, 143 SIGTERM).
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -19,6 +21,7 @@ from typer.exceptions import TyperException
 from mnistbench import __version__
 from mnistbench.commands import grids, looking, models, reports
 from mnistbench.errors import UserError
+from mnistbench.homeless import ensure_home
 
 COMPLETE, FAILED_CELLS, BAD_USAGE, INTERNAL_ERROR, INTERRUPTED = 0, 1, 2, 3, 130
 MODULE = "python -m mnistbench"
@@ -104,7 +107,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     try:
-        status = app(list(sys.argv[1:] if arguments is None else arguments), prog_name=MODULE, standalone_mode=False)
+        ensure_home()
+        typed = list(sys.argv[1:] if arguments is None else arguments)
+        status = app(typed, prog_name=MODULE, standalone_mode=False, obj=[MODULE, *typed])
+        sys.stdout.flush()
     except (UserError, TyperException) as error:
         print(f"error: {error if isinstance(error, UserError) else _usage(error)}", file=sys.stderr)
         return BAD_USAGE
@@ -113,11 +119,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `mnistbench list … | head`
         sys.stderr.close()
         return COMPLETE
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and _output_is_gone():
+            with contextlib.suppress(OSError):
+                print(f"error: standard output cannot be written: {error.strerror}", file=sys.stderr)
+            return BAD_USAGE
         traceback.print_exc()
         print("error: a bug in mnistbench, not in your input. What was measured is kept.", file=sys.stderr)
         return INTERNAL_ERROR
     return status if isinstance(status, int) else COMPLETE
+
+
+def _output_is_gone() -> bool:
+    """Whether standard output refuses what was printed (a full disk, a terminal that is gone); it is let go then."""
+    try:
+        print()  # what failed before may be forgotten
+        sys.stdout.flush()
+    except OSError:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 1)
+        os.close(nothing)
+        return True
+    return False
 
 
 def _usage(error: TyperException) -> str:

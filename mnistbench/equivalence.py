@@ -10,7 +10,6 @@ from __future__ import annotations
 import datetime
 import functools
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -234,16 +233,14 @@ def _source_sha256() -> str:
 
 
 def _read(kept: Path) -> str | None:
-    try:
-        answer = json.loads(kept.read_text(encoding="utf-8"))["answer"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    from mnistbench.storage.atomic import read_answer
+
+    answer = (read_answer(kept) or {}).get("answer")
     return answer if isinstance(answer, str) else None
 
 
 def _write(kept: Path, answer: str, findings: Sequence[Finding], cell: Cell, levers: Mapping[str, Any]) -> None:
-    from mnistbench.errors import UserError
-    from mnistbench.storage.atomic import write_whole
+    from mnistbench.storage.atomic import write_answer
 
     figures = [{"gate": each.gate, "error": repr(each.error), "tolerance": each.tolerance} for each in findings]
     content = {
@@ -254,8 +251,4 @@ def _write(kept: Path, answer: str, findings: Sequence[Finding], cell: Cell, lev
         "versions": _versions(cell.device),
         "checked_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(kept, json.dumps(content, indent=1, default=str))
-    except (OSError, UserError):  # a cache that cannot be written costs time, no answer
-        return
+    write_answer(kept, content)

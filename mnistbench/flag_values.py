@@ -1,8 +1,9 @@
-"""What a user types for a time or for a part of the grid, as numbers. Standard library only."""
+"""What a user types for a time, a part of the grid or a path, as what it stands for. Standard library only."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from mnistbench.errors import UserError
 
@@ -35,3 +36,14 @@ def shard(text: str | None) -> tuple[int, int] | None:
     if not found or not 1 <= int(found[1]) <= int(found[2]):
         raise UserError(f"--shard {text}: give the part and the number of parts, such as 2/5 for the second of five")
     return int(found[1]), int(found[2])
+
+
+def path(text: str) -> Path:
+    """A path; empty text (`--out "$UNSET"`) would be the working folder, which nobody meant.
+
+    Raises:
+        UserError: for empty text.
+    """
+    if not text.strip():
+        raise UserError("an empty path was given: name one, or leave the flag out")
+    return Path(text)

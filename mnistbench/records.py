@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from mnistbench.cell import Cell
+from mnistbench.plausibility import implausible
 from mnistbench.typed import READERS, read_typed
 
 SCHEMA_VERSION = 2
@@ -218,7 +219,7 @@ class CellRecord:
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data; numbers that are not finite become None, since JSON has no NaN."""
+        """Plain data; numbers that are not finite become None, since JSON has no NaN, and halves of characters `?`."""
         plain: dict[str, Any] = _plain(self)
         return plain
 
@@ -228,8 +229,8 @@ class CellRecord:
 
         Raises:
             NewerRecord: if it is of a newer schema.
-            ValueError: if it lacks a field, has one too many or one of another type, or if its
-                `cell_id` is not its cell's.
+            ValueError: if it lacks a field, has one too many or one of another type, if its `cell_id` is not its
+                cell's, or if it says what cannot be (see `plausibility`).
         """
         if not isinstance(plain, Mapping):
             raise ValueError("a record is a mapping")
@@ -239,6 +240,8 @@ class CellRecord:
         if version > SCHEMA_VERSION:
             raise NewerRecord(f"schema version {version}, this mnistbench reads up to {SCHEMA_VERSION}")
         record = read_typed(cls, {**plain, "schema_version": SCHEMA_VERSION}, "record")
+        if problem := implausible(record):
+            raise ValueError(problem)
         if record.cell.cell_id != record.cell_id:
             raise ValueError(f"cell_id {record.cell_id} is not that of its settings, {record.cell.cell_id}")
         return record
@@ -274,12 +277,12 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {_plain(str(key)): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def dump(record: CellRecord) -> str:

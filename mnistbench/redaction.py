@@ -17,7 +17,11 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u
 
 
 def redact(text: str) -> str:
-    """The text with paths cut to their last parts, credentials starred, and terminal control codes removed."""
+    """The text with paths cut to their last parts, credentials starred, and terminal control codes removed.
+
+    Halves of characters (lone surrogates), which no file can hold, become question marks.
+    """
+    text = text.encode("utf-8", "replace").decode()
     text = _CONTROLS.sub("", _ESCAPES.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
     return _PATH.sub(_shortened, without_credentials(text))
 

@@ -1,6 +1,6 @@
 """The folder `results/<grid>/`: the record of truth, one JSON file per cell, and what is made from it.
 
-Standard library and filelock only, so that a machine with torch alone can write it and the report can read it.
+Standard library only, so that a machine with torch alone can write it and the report can read it.
 """
 
 from __future__ import annotations
@@ -9,18 +9,27 @@ import contextlib
 import json
 import os
 import shutil
+import stat
+import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from filelock import FileLock, Timeout
 
 from mnistbench.cell import Cell
 from mnistbench.errors import UserError
 from mnistbench.records import RESULTS, CellRecord, NewerRecord, dump
-from mnistbench.storage.atomic import move_whole, remove_parts, write_whole, writing
+from mnistbench.storage.atomic import move_whole, sync, write_whole, writing
+from mnistbench.storage.locking import Held, hold
+from mnistbench.storage.ownership import (
+    GRID_HEADER,
+    is_empty,
+    is_grid_of_ours,
+    is_marked,
+    is_part_of_ours,
+    is_record_name,
+    write_mark,
+)
 
 CELLS_FILE_VERSION = 1
 LARGEST_RECORD_BYTES = 64 * 2**20
@@ -38,6 +47,11 @@ class SetAside(NamedTuple):
         """Whether it is the record of a newer mnistbench, which must stay where it is."""
         return self.reason.startswith(NEWER)
 
+    @property
+    def is_named_as_record(self) -> bool:
+        """Whether it is named as a record; a file of another name is somebody's own, and stays where it is."""
+        return is_record_name(self.file)
+
 
 NEWER = "a newer mnistbench wrote it"
 """How the reason begins for a file that is fine, but not for this version."""
@@ -48,10 +62,15 @@ class ResultsFolder:
 
     `cells/<cell_id>.json` holds the attempt that counts, `attempts/` the others, `set_aside/` what could not be read,
     `models/<record_id>/` the weights that were kept, and `cells.json` the ids of the cells that the grid now has:
-    records of other cells stay on disk, but are no longer among `records()`.
+    records of other cells stay on disk, but are no longer among `records()`. `.mnistbench.json` marks it as ours.
+
+    Raises:
+        UserError: if the path is empty text, which would be the working folder.
     """
 
     def __init__(self, path: Path | str) -> None:
+        if path == "":
+            raise UserError("a results folder needs a path, and an empty text was given: name one, or leave it out")
         self.path = Path(path)
 
     def __repr__(self) -> str:
@@ -89,8 +108,9 @@ class ResultsFolder:
 
     @property
     def grid_file(self) -> Path:
-        """The grid as it was resolved."""
-        return self.path / "grid.yaml"
+        """The grid as it was resolved; `grid.yaml` by name, unless that is a file of the user's."""
+        beside = self.path / "grid.resolved.yaml"
+        return beside if beside.is_file() else self.path / "grid.yaml"
 
     @property
     def cells_file(self) -> Path:
@@ -118,14 +138,39 @@ class ResultsFolder:
         return self.path / "mirrored.jsonl"
 
     def create(self) -> None:
-        """Make the folder and those inside it.
+        """Make the folder and those inside it, and mark it as ours.
 
         Raises:
-            UserError: if it cannot be made.
+            UserError: if it cannot be made, or is somebody else's.
         """
+        self.refuse_foreign()
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        if not is_marked(self.path):
+            write_mark(self.path)
         with writing(self.path):
             for folder in (self.cells, self.attempts_folder):
-                folder.mkdir(parents=True, exist_ok=True)
+                folder.mkdir(exist_ok=True)
+
+    def refuse_foreign(self) -> None:
+        """Stop before anything is written into a folder that is not ours. Ours are: a new or empty one, one with our
+        mark, and one from before there were marks, with at least one record in `cells/`.
+
+        Raises:
+            UserError: if it is somebody else's.
+        """
+        if not os.path.lexists(self.path):
+            return
+        if not self.path.is_dir():
+            raise UserError(f"{self.path} is no folder: give another --out")
+        with writing(self.path):
+            if is_marked(self.path) or is_empty(self.path):
+                return
+        if not any(isinstance(found, CellRecord) or found.startswith(NEWER) for _, found in self.scan()):
+            raise UserError(
+                f"{self.path} has files in it and is no results folder of mnistbench; nothing was changed:"
+                " give another --out, a new or empty folder"
+            )
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -134,27 +179,21 @@ class ResultsFolder:
         Raises:
             UserError: if another process holds it, saying which and since when.
         """
-        lock = FileLock(self.path / ".lock", timeout=0)
-        holder = self.path / ".holder.json"
-        with writing(self.path):
-            try:
-                lock.acquire()
-            except Timeout:  # an OSError itself, which `writing` would call a disk that cannot be written
-                raise UserError(
-                    f"{self.path} is in use by {_described(holder)}: wait for it, stop it, or give another --out"
-                ) from None
-        try:
-            write_whole(holder, json.dumps({"pid": os.getpid(), "since": _now()}))
+        with contextlib.ExitStack() as held:
+            with writing(self.path):
+                try:
+                    held.enter_context(hold(self.path / ".lock", self.path / ".holder.json"))
+                except Held as other:
+                    raise UserError(
+                        f"{self.path} is in use by {other}: wait for it, stop it, or give another --out"
+                    ) from None
             yield
-        finally:
-            with contextlib.suppress(OSError):
-                holder.unlink(missing_ok=True)
-            lock.release()
 
     def write(self, record: CellRecord) -> bool:
         """Store an attempt. It counts, unless it is a failure and the cell already has a result.
 
-        The attempt it replaces is copied to `attempts/` before, so that at each moment every attempt is in a file.
+        The attempt it replaces is copied to `attempts/` before, so that at each moment every attempt is in a file. A
+        file under its name that is no record is set aside.
 
         Returns:
             True if the attempt now counts.
@@ -167,10 +206,14 @@ class ResultsFolder:
         if earlier is not None and earlier.record_id != record.record_id:
             if earlier.status in RESULTS and record.status not in RESULTS:
                 write_whole(self._attempt_file(record), dump(record))
+                self._forget_unfinished(record.record_id)
                 return False
             if earlier.status != "skipped":
                 write_whole(self._attempt_file(earlier), dump(earlier))
+        if earlier is None and path.exists():
+            self.set_aside([path])
         write_whole(path, dump(record))
+        self._forget_unfinished(record.record_id)
         return True
 
     def records(self) -> list[CellRecord]:
@@ -246,13 +289,27 @@ class ResultsFolder:
         ids = [cell.cell_id for cell in cells]
         write_whole(self.cells_file, json.dumps({"schema_version": CELLS_FILE_VERSION, "cells": ids}, indent=0))
 
+    def write_grid(self, text: str) -> None:
+        """Store the grid that is run as `grid.yaml`, or as `grid.resolved.yaml` where a file of the user's is so named.
+
+        Raises:
+            UserError: if the folder cannot be written.
+        """
+        path = self.grid_file
+        if path.name == "grid.yaml" and os.path.lexists(path) and not is_grid_of_ours(path):
+            path = self.path / "grid.resolved.yaml"
+        write_whole(path, GRID_HEADER + text)
+
     def weights_directory(self, record_id: str) -> Path:
         """A fresh folder for a worker's weights; `keep_weights` moves it to its place.
+
+        It lies in a folder named after the attempt, which stays until the record is written: by it, a later run knows
+        `models/<record_id>/` as the work of a killed one.
 
         Raises:
             UserError: if it cannot be made.
         """
-        directory = self.unfinished / record_id
+        directory = self._weights(record_id)
         with writing(directory):
             directory.mkdir(parents=True)
         return directory
@@ -263,32 +320,52 @@ class ResultsFolder:
         Raises:
             UserError: if the folder cannot be written.
         """
-        directory = self.unfinished / record.record_id
+        directory = self._weights(record.record_id)
         if not directory.is_dir():
             return record
         names = sorted(path.name for path in directory.iterdir())
         if not names or record.model is None or record.status not in RESULTS:
-            shutil.rmtree(directory, ignore_errors=True)
+            self._forget_unfinished(record.record_id)
             return record
         with writing(self.models):
             self.models.mkdir(exist_ok=True)
             for name in names:
                 with (directory / name).open("rb") as file:
-                    os.fsync(file.fileno())
+                    sync(file.fileno())
         move_whole(directory, self.models / record.record_id)
         weights = [f"models/{record.record_id}/{Path(name).name}" for name in record.model.weights or names]
         return record.with_changes(model=replace(record.model, weights=weights))
 
-    def clean(self, record_ids: Iterable[str]) -> None:
-        """Clear what a killed runner left: half-written files, and weights of none of these records or any attempt."""
+    def clean(self) -> None:
+        """Clear what a killed runner left, and nothing else: half-written files, and weights of attempts that have no
+        record. Nothing behind a symbolic link is touched.
+        """
         for folder in (self.path, self.cells, self.attempts_folder):
-            remove_parts(folder)
-        shutil.rmtree(self.unfinished, ignore_errors=True)
-        if self.models.is_dir():
-            known = {*record_ids, *self.attempt_ids()}
-            for directory in self.models.iterdir():
-                if directory.name not in known:
-                    shutil.rmtree(directory, ignore_errors=True)
+            if folder == self.path or not folder.is_symlink():
+                _remove(path for path in folder.glob(".*") if is_part_of_ours(path))
+        if self.unfinished.is_symlink() or not self.unfinished.is_dir():
+            return
+        for note in self.unfinished.iterdir():
+            if not _is_record_id(note.name) or note.is_symlink():
+                continue
+            orphan = self.models / note.name
+            if orphan.is_dir() and not self.models.is_symlink() and not self._mentions(note.name):
+                shutil.rmtree(orphan, ignore_errors=True)
+            shutil.rmtree(note, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.unfinished.rmdir()
+
+    def _weights(self, record_id: str) -> Path:
+        return self.unfinished / record_id / "weights"
+
+    def _forget_unfinished(self, record_id: str) -> None:
+        if not self.unfinished.is_symlink():
+            shutil.rmtree(self.unfinished / record_id, ignore_errors=True)
+
+    def _mentions(self, record_id: str) -> bool:
+        """Whether any record here is of this attempt: one that counts or does not, of any machine, damaged or whole."""
+        folders = (self.cells, self.attempts_folder, self.set_aside_folder)
+        return any(record_id.encode() in _content(path) for folder in folders for path in _json_files(folder))
 
     def _attempt_file(self, record: CellRecord) -> Path:
         return self.attempts_folder / f"{record.cell_id}.{record.attempt}.{record.record_id}.json"
@@ -307,13 +384,22 @@ class ResultsFolder:
 def read_record(path: Path) -> CellRecord | str:
     """A record file's content, or the reason why it is not a record. Never raises, never reads half a record."""
     try:
-        if path.stat().st_size > LARGEST_RECORD_BYTES:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            return "it is no file"
+        if found.st_size > LARGEST_RECORD_BYTES:
             return "it is too large for a record"
-        return CellRecord.from_json(json.loads(path.read_bytes(), parse_constant=_no_constant))
+        content = path.read_bytes()
+        plain = json.loads(content, parse_constant=_no_constant)
+        if b"\\ud" in content.lower():  # it may be half a character, which neither a page nor a server can show
+            json.dumps(plain, ensure_ascii=False).encode()
+        return CellRecord.from_json(plain)
     except OSError as error:
         reason = f"it cannot be read: {error.strerror}"
     except UnicodeDecodeError:
         reason = "it is not text"
+    except UnicodeEncodeError:
+        reason = "it holds half a character (a lone surrogate)"
     except json.JSONDecodeError as error:
         reason = f"it is not JSON, or cut short: {error.msg} at line {error.lineno}"
     except RecursionError:
@@ -346,13 +432,21 @@ def _json_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _described(holder: Path) -> str:
+def _content(path: Path) -> bytes:
     try:
-        plain = json.loads(holder.read_text(encoding="utf-8"))
-        return f"process {int(plain['pid'])}, since {plain['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
+        return path.read_bytes() if path.is_file() else b""
+    except OSError:
+        return b""
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def _remove(files: Iterable[Path]) -> None:
+    for path in files:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _is_record_id(name: str) -> bool:
+    try:
+        return str(uuid.UUID(name)) == name
+    except ValueError:
+        return False

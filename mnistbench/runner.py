@@ -19,7 +19,7 @@ from mnistbench.running.asked import Asked
 from mnistbench.running.interruption import Interruption
 from mnistbench.running.progress import Progress, Silent
 from mnistbench.running.session import Round, Session, Setup, in_rounds
-from mnistbench.storage.atomic import write_whole
+from mnistbench.storage.atomic import weaknesses
 from mnistbench.storage.index import attempts_made, is_noisy, read_index, refuse_newer, save_index
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ class RunSummary:
         kept: cells of this run that had their result before.
         added, dropped: ids of cells that the grid has gained and lost since the last run in this folder.
         set_aside: files among the records that are none; their cells ran again.
-        failed: how many of the cells that this run is about have failed, timed out or were killed.
+        failed: how many of the cells that this run is about have failed, timed out or were killed; one that an
+            interruption of this run ended has not failed.
         left: how many of them have no result yet, failed ones included and skipped ones not.
         not_mirrored: attempts that are not on the tracking server; `not_mirrored_reason` says why.
         tracking: the tracking server as it may be shown; None without one.
@@ -68,7 +69,7 @@ class RunSummary:
 
     @property
     def exit_code(self) -> int:
-        """0 complete; 1 some cells failed, timed out or were killed; 130 and 143 interrupted."""
+        """0 complete; 1 some cells failed, timed out or were killed; 128 + the signal's number if interrupted."""
         if self.interrupted is not None:
             return 128 + self.interrupted
         return 1 if self.failed else 0
@@ -92,6 +93,7 @@ def run_grid(
     shard: tuple[int, int] | None = None,
     budget_seconds: float | None = None,
     write_report: WriteReport | None = None,
+    own_process: bool = False,
 ) -> RunSummary:
     """Train the cells of a grid that have no result yet.
 
@@ -112,12 +114,17 @@ def run_grid(
         shard: `(2, 5)` runs the second of five parts.
         budget_seconds: start no new round after this time.
         write_report: called at the end, also after an interruption, to make what is made of records.
+        own_process: whether this process is the run's alone, as with the command line: signals then end the run, which
+            returns with `interrupted` set, and a second one leaves the process.
 
     Raises:
+        KeyboardInterrupt: at Ctrl-C, when workers have ended and records are kept; not with `own_process`.
         UserError: for everything the user can mend: data, devices, conditions, a folder that cannot be written.
     """
     progress = progress or Silent()
     results = ResultsFolder(out if out is not None else Path("results") / grid.name)
+    refuse_newer(results)
+    results.refuse_foreign()
     mirror = _mirror(tracking_uri, results, grid.name) if tracking else None
     runner = _executor(executor, timeout_seconds, plugins) if isinstance(executor, str) else executor
     try:
@@ -125,7 +132,6 @@ def run_grid(
         asked = Asked.of(
             grid, data.component, data.spec.train_examples, only=only, shard=shard, devices_there=runner.devices()
         )
-        refuse_newer(results)
         results.create()
         setup = Setup(
             data_directory=str(data.directory),
@@ -139,10 +145,24 @@ def run_grid(
             timeout_seconds=timeout_seconds,
         )
         with results.lock():
-            run = _Run(results, asked, runner, mirror, progress, force=force, write_report=write_report)
-            with run.interruption.watched(runner.stop):
+            interruption = Interruption(own_process=own_process, writes_report=write_report is not None)
+            run = _Run(
+                results,
+                asked,
+                runner,
+                mirror,
+                progress,
+                interruption=interruption,
+                force=force,
+                write_report=write_report,
+            )
+            with interruption.watched(runner.stop):
                 run.cells(setup, rerun_noisy=rerun_noisy, fail_fast=fail_fast, budget_seconds=budget_seconds)
-                return run.finish()
+                interruption.records_kept = True
+                summary = run.finish()
+        if summary.interrupted is not None and not own_process:
+            raise KeyboardInterrupt(f"{summary.left} cells are left; the same call goes on")
+        return summary
     finally:
         runner.close()
         progress.end()
@@ -159,10 +179,11 @@ class _Run:
         mirror: Mirror | None,
         progress: Progress,
         *,
+        interruption: Interruption,
         force: bool,
         write_report: WriteReport | None,
     ) -> None:
-        self.interruption = Interruption()
+        self._interruption = interruption
         self._results = results
         self._asked = asked
         self._executor = executor
@@ -175,17 +196,22 @@ class _Run:
         self._cells: list[Cell] = []
         self._chosen: list[Cell] = []
         self._kept = self._ran = 0
+        self._stopped: set[str] = set()
         self._warnings: list[str] = []
 
     def cells(self, setup: Setup, *, rerun_noisy: bool, fail_fast: bool, budget_seconds: float | None) -> None:
         """Run what is missing: the trials if the grid tunes, the cells, then rounds in which noise was seen."""
         results = self._results
-        results.clean(item.record_id for item in self._index.values())
+        others = [item for item in self._set_aside if not item.is_named_as_record]
+        self._set_aside = [item for item in self._set_aside if item.is_named_as_record]
+        results.clean()
         results.set_aside(item.file for item in self._set_aside)
         for item in self._set_aside:
             self._warn(f"set aside: {item.file.name}: {item.reason}")
+        for item in others:
+            self._warn(f"{item.file} is no record, and is left as it is: {item.reason}")
         self._warn_of_other_machines()
-        write_whole(results.grid_file, self._asked.grid.to_yaml())
+        results.write_grid(self._asked.grid.to_yaml())
         session = Session(
             results,
             self._executor,
@@ -193,7 +219,7 @@ class _Run:
             index=self._index,
             attempts=attempts_made(results),
             progress=self._progress,
-            interruption=self.interruption,
+            interruption=self._interruption,
             after_record=self._mirror.write if self._mirror else _nothing,
             tuning=self._asked.tuning,
             fail_fast=fail_fast,
@@ -208,7 +234,7 @@ class _Run:
         self._stage(session, measured, chosen, first_round=first_round)
         if rerun_noisy and not session.ends:
             self._rerun_noisy(session, in_rounds(measured, first=first_round), chosen)
-        self._ran = session.ran
+        self._ran, self._stopped = session.ran, session.stopped
 
     def finish(self) -> RunSummary:
         """Write what is made of records, mirror what is left, and count."""
@@ -227,6 +253,8 @@ class _Run:
                 self._warn(
                     f"the report could not be written ({type(error).__name__}: {error}); `report` makes it again"
                 )
+        for text in weaknesses:
+            self._warn(text)
         sync = self._sync(changed)
         statuses = [self._index[item.cell_id].status if item.cell_id in self._index else None for item in self._chosen]
         everything = (self._index[cell_id].status if cell_id in self._index else "pending" for cell_id in ids)
@@ -238,12 +266,15 @@ class _Run:
             added=added,
             dropped=dropped,
             set_aside=self._set_aside,
-            failed=sum(status in FAILURES for status in statuses),
+            failed=sum(
+                status in FAILURES and cell.cell_id not in self._stopped
+                for cell, status in zip(self._chosen, statuses, strict=True)
+            ),
             left=sum(status is None or status in FAILURES for status in statuses),
             not_mirrored=sync.failed if sync else 0,
             not_mirrored_reason=sync.reason if sync else None,
             tracking=self._mirror.address if self._mirror else None,
-            interrupted=self.interruption.signum,
+            interrupted=self._interruption.signum,
             warnings=self._warnings,
         )
 

@@ -5,7 +5,6 @@ One folder per record, named after its cell, so that TensorBoard shows each as a
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -49,7 +48,8 @@ def write_events(records: Iterable[CellRecord], directory: Path) -> list[Path]:
         if not record.epochs:
             continue
         folder = directory / _folder_name(record)
-        shutil.rmtree(folder, ignore_errors=True)
+        for earlier in folder.glob("events.out.tfevents.*"):
+            earlier.unlink()
         writer = EventFileWriter(str(folder))
         for epoch in record.epochs:
             values = {tag: getattr(epoch, field) for field, tag in SCALARS.items()}

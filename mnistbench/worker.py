@@ -127,9 +127,19 @@ def train_safely(
 
 def describe(error: BaseException) -> Error:
     """An exception as a record shows it: one line, and where it was raised."""
-    message = f"exit with status {error.code}" if isinstance(error, SystemExit) else str(error)
+    message = message_of(error)
+    if isinstance(error, SystemExit):
+        message = f"exit with status {message or None}"
     stack = "".join(traceback.format_exception(error, limit=-20))
     return Error(type=type(error).__name__, message=one_line(message), stack=redact(stack)[-8000:])
+
+
+def message_of(error: BaseException) -> str:
+    """What an exception says; an exception of a plug-in may not even be able to say it."""
+    try:
+        return str(error)
+    except BaseException as another:
+        return f"its message cannot be read: str() of it raised {type(another).__name__}"
 
 
 def one_line(text: str) -> str:
@@ -142,7 +152,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether the host or the device had no memory left; torch says so in several ways."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    said = str(error)
+    said = message_of(error)
     return isinstance(error, RuntimeError) and any(
         words in said for words in ("can't allocate memory", "CUDA error: out of memory", "MPS backend out of memory")
     )

@@ -548,11 +548,12 @@ def test_other_levers_are_asked_anew(data: Path, tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.json"))) == 2
 
 
-def test_a_damaged_answer_is_asked_anew(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ['{"answer": ', '{"answer": "passed, of course"}', '{"answer": 3, "sha256": ""}'])
+def test_a_damaged_answer_is_asked_anew(data: Path, tmp_path: Path, content: str) -> None:
     cell = cell_of("mlp")
     check(cell, FAST, data, maker(Sound, cell, data), folder=tmp_path)
     (file,) = tmp_path.glob("*.json")
-    file.write_text('{"answer": ')
+    file.write_text(content)
     assert check(cell, FAST, data, maker(Sound, cell, data), folder=tmp_path) == "passed"
 
 

@@ -173,19 +173,45 @@ class Tell(Silent):
 executor = ProcessExecutor(train=f"stand_ins:{train}", preload=("without_torch",))
 summary = run_grid(
     Grid.from_text(text), out=folder, tracking=False, executor=executor, progress=Tell(),
-    write_report=lambda results: results.report_file.write_text("the report"),
+    write_report=lambda results: results.report_file.write_text("the report"), own_process=True,
 )
 sys.exit(summary.exit_code)
 """
+LIBRARY = (
+    SCRIPT.partition("summary = ")[0]
+    + """
+import os, signal, time
+signal.signal(signal.SIGTERM, lambda *_: print("the host's own handler", flush=True))
+times = 0
+
+
+class TellAndPress(Tell):
+    def epoch(self, job, measurement):
+        super().epoch(job, measurement)
+        for _ in range(times):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.02)
+
+
+try:
+    run_grid(Grid.from_text(text), out=folder, tracking=False, executor=executor, progress=TellAndPress())
+    print("returned")
+except KeyboardInterrupt as error:
+    print("raised", error)
+finally:
+    print("finally")
+print("the host goes on")
+"""
+)
 
 
 class Runner:
     """A runner in a process of its own, as a terminal would start it."""
 
-    def __init__(self, folder: Path, train: str, seeds: int = 2) -> None:
+    def __init__(self, folder: Path, train: str, seeds: int = 2, script: str = SCRIPT) -> None:
         text = GRID.replace("seeds: [0]", f"seeds: {list(range(seeds))}")
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(folder), train, text],
+            [sys.executable, "-c", script, str(folder), train, text],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -227,7 +253,11 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 138)],
+    ids=lambda value: getattr(value, "name", ""),
+)
 def test_one_signal_ends_the_present_cell_and_writes_the_report(
     folder: ResultsFolder, number: signal.Signals, code: int
 ) -> None:
@@ -239,11 +269,11 @@ def test_one_signal_ends_the_present_cell_and_writes_the_report(
         runner.process.send_signal(number)
     ended, output = runner.end()
     assert ended == code, output
-    assert "once more to leave at once" in output
+    assert "ending the present cell and writing the report; once more to leave at once" in output
     (record,) = folder.records()
     assert record.status == "killed"
     assert record.error is not None
-    assert record.error.message == f"stopped by {'Ctrl-C' if number == signal.SIGINT else 'SIGTERM'}"
+    assert record.error.message == f"stopped by {'Ctrl-C' if number == signal.SIGINT else number.name}"
     assert len(record.epochs) == 1
     assert folder.report_file.read_text() == "the report"
     wait_until_gone(below)
@@ -265,6 +295,69 @@ def test_a_second_ctrl_c_leaves_at_once(folder: ResultsFolder) -> None:
     assert ended == 130
     assert [record.status for record in folder.records()] == ["killed"]
     wait_until_gone(below)
+
+
+@pytest.mark.parametrize("first", [signal.SIGHUP, signal.SIGUSR1])
+def test_warnings_that_come_again_and_before_sigterm_cut_nothing_short(
+    folder: ResultsFolder, first: signal.Signals
+) -> None:
+    """A lost terminal sends SIGHUP twice; a scheduler warns, and then sends SIGTERM."""
+    runner = Runner(folder.path, "sleep")
+    runner.first_epoch()
+    os.mkfifo(folder.report_file)  # whoever writes the report blocks until somebody reads it
+    for number in (first, first, signal.SIGTERM):
+        runner.process.send_signal(number)
+        time.sleep(0.1)
+    assert folder.report_file.read_text() == "the report"
+    assert runner.end()[0] == 128 + first
+    assert [record.status for record in folder.records()] == ["killed"]
+
+
+def test_a_run_under_nohup_outlives_its_terminal(folder: ResultsFolder) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        runner = Runner(folder.path, "unhurried", seeds=10)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    runner.first_epoch()
+    runner.process.send_signal(signal.SIGHUP)
+    assert runner.end()[0] == 0
+    assert len(folder.records()) == 20
+
+
+def test_a_scheduler_that_warns_every_process_costs_one_cell(folder: ResultsFolder) -> None:
+    runner = Runner(folder.path, "sleep")
+    _, *servers = runner.first_epoch()
+    for pid in servers:
+        os.kill(pid, signal.SIGUSR1)
+    runner.process.send_signal(signal.SIGUSR1)
+    assert runner.end()[0] == 128 + signal.SIGUSR1
+    assert [record.error and record.error.message for record in folder.records()] == ["stopped by SIGUSR1"]
+
+
+@pytest.mark.parametrize("times", [1, 2, 5])
+def test_a_call_from_python_that_is_interrupted_keeps_its_records_and_ends_no_host(
+    folder: ResultsFolder, times: int
+) -> None:
+    """However often Ctrl-C is pressed: KeyboardInterrupt is raised, `except` and `finally` run, workers are gone."""
+    runner = Runner(folder.path, "sleep", script=LIBRARY.replace("times = 0", f"times = {times}"))
+    below = runner.first_epoch()
+    ended, output = runner.end()
+    assert ended == 0, output
+    assert re.search(r"raised 4 cells are left.*\nfinally\nthe host goes on", output), output
+    assert "ending the present cell\n" in output
+    assert [(record.status, len(record.epochs)) for record in folder.records()] == [("killed", 1)]
+    wait_until_gone(below)
+
+
+def test_a_call_from_python_leaves_sigterm_to_its_host(folder: ResultsFolder) -> None:
+    runner = Runner(folder.path, "sleep", script=LIBRARY)
+    runner.first_epoch()
+    runner.process.send_signal(signal.SIGTERM)
+    assert runner.process.stdout is not None
+    assert runner.process.stdout.readline() == "the host's own handler\n"
+    runner.ctrl_c()
+    assert "raised" in runner.end()[1]
 
 
 def test_nobody_outlives_a_runner_that_was_killed(folder: ResultsFolder) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -17,6 +18,8 @@ from synthetic import HOSTILE_NAMES, make_cell, make_grid_records, make_record
 from mnistbench.errors import UserError
 from mnistbench.records import Data
 from mnistbench.report import render
+from mnistbench.report.page import _beside
+from mnistbench.results import ResultsFolder
 
 SECTIONS = [
     "first", "time", "devices", "throughput", "large-batches", "levers", "noise", "learning", "classes", "failures",
@@ -240,7 +243,41 @@ def test_the_same_folder_twice_counts_once(tmp_path: Path) -> None:
     """A record is itself, wherever it lies."""
     folder = write_folder(tmp_path / "one", make_grid_records(batch_sizes=[64], seeds=1, twins=0))
     render([folder, folder], tmp_path / "both.html")
-    assert len(pd.read_csv(tmp_path / "results.csv")) == 4
+    assert len(pd.read_csv(tmp_path / "both-results.csv")) == 4
+
+
+def test_what_lies_beside_a_page_carries_its_name_and_replaces_nothing(tmp_path: Path) -> None:
+    """Neither files of whoever stands in that folder, nor those of another report there."""
+    theirs = {"results.csv": "a,b", "epochs.csv": "c", "summary.md": "my own"}
+    for name, text in theirs.items():
+        (tmp_path / name).write_text(text)
+    for name, seeds in (("one", 1), ("two", 2)):
+        folder = write_folder(tmp_path / "folders" / name, make_grid_records(batch_sizes=[64], seeds=seeds, twins=0))
+        for _ in range(2):
+            render([folder], tmp_path / f"{name}.html")
+    assert {name: (tmp_path / name).read_text() for name in theirs} == theirs
+    rows = [len(pd.read_csv(tmp_path / f"{name}-results.csv")) for name in ("one", "two")]
+    assert rows[1] == 2 * rows[0]
+    assert (tmp_path / "two-summary.md").read_text().startswith("# two")
+
+
+@pytest.mark.parametrize("name", ["page.html", "page-summary.md", "page-results.csv", "page-epochs.csv"])
+def test_a_file_that_no_report_wrote_is_not_written_over(folder: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("<p>mine</p>")
+    with pytest.raises(UserError, match=f"{name} is there already, and no report wrote it"):
+        render([folder], tmp_path / "page.html")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "<p>mine</p>")]
+
+
+def test_a_page_is_not_written_over_a_device(folder: Path) -> None:
+    with pytest.raises(UserError, match="no report wrote it"):
+        render([folder], Path(os.devnull))
+
+
+def test_published_reports_are_known_as_ours() -> None:
+    published = ResultsFolder(Path(__file__).parents[1] / "results" / "reference" / "quick")
+    beside = _beside(published.report_file, is_own=True)
+    assert [path.name for path in beside] == ["summary.md", "results.csv", "epochs.csv"]
 
 
 def test_a_folder_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:

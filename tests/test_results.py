@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,6 +160,7 @@ def test_what_is_no_record_is_named_with_its_reason(
         ({"cell_id": "0" * 16}, "not that of its settings"),
         ({"epochs": [{"epoch": 1}]}, "record.epochs[0]"),
         ({"cell": {}}, "not a cell"),
+        ({"error": {"type": "x", "message": "\ud800"}}, "half a character"),
     ],
 )
 def test_a_record_changed_by_hand_is_not_half_read(
@@ -205,6 +207,22 @@ def test_a_broken_index_costs_nothing_but_time(results: ResultsFolder, cell: Cel
     results.write(record(cell))
     (results.path / ".index.json").write_text(content)
     assert list(read_index(results)[0]) == [cell.cell_id]
+
+
+@pytest.mark.parametrize(
+    "change", [{"status": "finished"}, {"status": "great"}, {"seconds": "long"}, {"attempt": None}]
+)
+def test_an_index_that_says_something_else_than_was_written_is_not_believed(
+    results: ResultsFolder, cell: Cell, change: dict[str, object]
+) -> None:
+    results.write(record(cell, "failed"))
+    index, _ = read_index(results)
+    save_index(results, index.values())
+    file = results.path / ".index.json"
+    plain = json.loads(file.read_text())
+    plain["files"][f"{cell.cell_id}.json"][1] |= change
+    file.write_text(json.dumps(plain))
+    assert read_index(results)[0] == index
 
 
 def test_a_disk_that_is_full_leaves_the_old_record_whole(
@@ -318,14 +336,18 @@ def test_weights_of_a_failure_are_not_kept(results: ResultsFolder, cell: Cell) -
 
 
 def test_what_a_killed_runner_left_is_cleared(results: ResultsFolder, cell: Cell) -> None:
+    """Half-written files, and weights that were moved or not when the record was still to be written."""
     results.write(record(cell))
-    (results.cells / ".x.json.12.part").write_text("half")
-    (results.weights_directory("r9") / "last.safetensors").write_bytes(b"half")
-    for name in ("r1", "r9"):
-        (results.models / name).mkdir(parents=True)
-    results.clean(["r1"])
-    assert [path.name for path in results.cells.iterdir()] == [f"{cell.cell_id}.json"]
-    assert [path.name for path in results.models.iterdir()] == ["r1"]
+    (results.cells / f".{cell.cell_id}.json.12.part").write_text("half")
+    written, moved, unmoved = (str(uuid.uuid4()) for _ in range(3))
+    results.write(record(replace(cell, seed=1), record_id=written))
+    for record_id in (written, moved, unmoved):
+        (results.weights_directory(record_id) / "last.safetensors").write_bytes(b"half")
+    for record_id in (written, moved):
+        results.keep_weights(replace(record(cell, record_id=record_id), model=Model(parameters=1)))
+    results.clean()
+    assert len(list(results.cells.iterdir())) == 2
+    assert [path.name for path in results.models.iterdir()] == [written]
     assert not results.unfinished.exists()
 
 

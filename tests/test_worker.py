@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from pathlib import Path
@@ -10,8 +11,9 @@ import pytest
 from stand_ins import OnEpoch, measurement, quick
 
 from mnistbench.cell import Cell
-from mnistbench.records import CellRecord, Data, EpochMeasurement
+from mnistbench.records import CellRecord, Data, EpochMeasurement, dump
 from mnistbench.redaction import redact
+from mnistbench.results import ResultsFolder
 from mnistbench.running import channel
 from mnistbench.worker import Job, find_function, is_out_of_memory, train_safely
 
@@ -55,6 +57,39 @@ def test_a_cell_that_leaves_python_is_a_failed_cell(job: Job) -> None:
     record = train_safely(job, leaves, lambda _: None, 0.0)
     assert record.status == "failed"
     assert record.error is not None and record.error.message == "exit with status 3"
+
+
+class Speechless(RuntimeError):
+    def __str__(self) -> str:
+        raise SystemExit("not even this")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ValueError("half \udcff a character"), "half ? a character"),
+        (Speechless(), "its message cannot be read: str() of it raised SystemExit"),
+    ],
+)
+def test_what_an_exception_cannot_say_costs_its_message_only(
+    job: Job, error: Exception, message: str, tmp_path: Path
+) -> None:
+    def fails(job: Job, **_: object) -> CellRecord:
+        raise error
+
+    record = train_safely(job, fails, lambda _: None, 0.0)
+    results = ResultsFolder(tmp_path / "results")
+    results.create()
+    results.write(record)
+    (stored,) = results.records()
+    assert stored.error is not None
+    assert (stored.error.type, stored.error.message) == (type(error).__name__, message)
+    assert "in fails" in stored.error.stack
+
+
+def test_half_a_character_in_any_field_is_written_as_a_question_mark(job: Job) -> None:
+    record = job.record("finished", "2026-01-01T00:00:00+00:00", execution_resolved={"a\ud800": ["b\udfff"]})
+    assert json.loads(dump(record).encode())["execution_resolved"] == {"a?": ["b?"]}
 
 
 def test_ctrl_c_goes_through(job: Job) -> None:

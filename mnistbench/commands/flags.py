@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mnistbench.errors import UserError
+from mnistbench.flag_values import path
 
 CELLS, DATA, RESULTS, TRACKING = "Which cells", "Data", "Results", "Tracking"
 
@@ -24,7 +25,13 @@ Source = Annotated[
 ]
 In = Annotated[
     Path | None,
-    typer.Option("--in", metavar="DIR", help="Results folder in which to look for the cell.", show_default="results/*"),
+    typer.Option(
+        "--in",
+        parser=path,
+        metavar="DIR",
+        help="Results folder in which to look for the cell.",
+        show_default="results/*",
+    ),
 ]
 Set = Annotated[
     list[str] | None,
@@ -49,7 +56,7 @@ Budget = Annotated[
 ]
 DataDir = Annotated[
     Path | None,
-    typer.Option("--data", metavar="DIR", help="Where data is looked for first.", rich_help_panel=DATA),
+    typer.Option("--data", parser=path, metavar="DIR", help="Where data is looked for first.", rich_help_panel=DATA),
 ]
 TrackingUri = Annotated[
     str | None,
@@ -62,11 +69,13 @@ TrackingUri = Annotated[
 ]
 Figures = Annotated[
     Path | None,
-    typer.Option("--figures", metavar="DIR", help="Each figure as SVG and PNG.", rich_help_panel=RESULTS),
+    typer.Option("--figures", parser=path, metavar="DIR", help="Each figure as SVG and PNG.", rich_help_panel=RESULTS),
 ]
 TensorBoard = Annotated[
     Path | None,
-    typer.Option("--tensorboard", metavar="DIR", help="Curves as TensorBoard event files.", rich_help_panel=RESULTS),
+    typer.Option(
+        "--tensorboard", parser=path, metavar="DIR", help="Curves as TensorBoard event files.", rich_help_panel=RESULTS
+    ),
 ]
 
 

@@ -12,7 +12,7 @@ import typer
 from mnistbench.commands import flags
 from mnistbench.commands.flags import RESULTS, TRACKING
 from mnistbench.errors import UserError
-from mnistbench.flag_values import seconds
+from mnistbench.flag_values import path, seconds
 from mnistbench.flag_values import shard as read_shard
 
 if TYPE_CHECKING:
@@ -33,11 +33,14 @@ class ExecutorName(StrEnum):
 
 
 def run(
+    context: typer.Context,
     grid: flags.GridFile,
     *,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Results folder.", show_default="results/<name>", rich_help_panel=RESULTS),
+        typer.Option(
+            parser=path, metavar="DIR", help="Results folder.", show_default="results/<name>", rich_help_panel=RESULTS
+        ),
     ] = None,
     figures: flags.Figures = None,
     tensorboard: flags.TensorBoard = None,
@@ -73,7 +76,7 @@ def run(
 
     What has a result is kept; what failed is tried again. Ctrl-C once ends the present cell and writes the report.
     """
-    from mnistbench.commands.outcome import print_outcome, write_outcome
+    from mnistbench.commands.outcome import print_outcome, typed_again, write_outcome
     from mnistbench.plugins import load_plugins
     from mnistbench.results import ResultsFolder
     from mnistbench.runner import run_grid
@@ -119,8 +122,9 @@ def run(
         shard=part,
         budget_seconds=budget_seconds,
         write_report=lambda results: write_outcome([results], figures=figures, tensorboard=tensorboard),
+        own_process=True,
     )
-    print_outcome(summary, f"python -m mnistbench run {grid}" + (f" --out {out}" if out else ""), tracking_uri)
+    print_outcome(summary, typed_again(context.obj), tracking_uri)
     return summary.exit_code
 
 
@@ -137,13 +141,15 @@ def plan(
     *,
     resolved: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write the cells as JSON, for `run FILE` on a machine with torch alone."),
+        typer.Option(
+            parser=path, metavar="FILE", help="Write the cells as JSON, for `run FILE` on a machine with torch alone."
+        ),
     ] = None,
     device: Annotated[
         list[str] | None, typer.Option(help="Devices of the machine that will run it.", show_default="this machine's")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Results folder.", show_default="results/<name>")
+        Path | None, typer.Option(parser=path, metavar="DIR", help="Results folder.", show_default="results/<name>")
     ] = None,
     only: flags.Only = None,
     set_: flags.Set = None,

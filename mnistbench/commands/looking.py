@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mnistbench.commands.flags import DataDir, Plugin, TrackingUri
+from mnistbench.flag_values import path
 
 
 class Names(StrEnum):
@@ -128,7 +129,7 @@ def data_fetch(
 def data_show(
     name: Annotated[str, typer.Argument(metavar="DATASET", help="Any dataset of images.")] = "mnist",
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="PNG to write.", show_default="<DATASET>.png")
+        Path | None, typer.Option(parser=path, metavar="FILE", help="PNG to write.", show_default="<DATASET>.png")
     ] = None,
     count: Annotated[int, typer.Option("--count", min=1, max=400, help="How many.")] = 40,
     seed: Annotated[int, typer.Option(help="Draws the choice.")] = 0,

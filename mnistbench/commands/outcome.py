@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mnistbench.redaction import without_credentials
 from mnistbench.results import ResultsFolder
 
 if TYPE_CHECKING:
@@ -64,6 +67,24 @@ def print_outcome(summary: RunSummary, command: str, tracking_uri: str | None = 
         from mnistbench.tracking import default_uri, ui_command
 
         console.print(f"in MLflow: {ui_command(tracking_uri or default_uri())}", markup=False, soft_wrap=True)
+
+
+def typed_again(typed: Sequence[str]) -> str:
+    """The command line that was typed, for a shell: in the place of a secret stands the variable that carries it.
+
+    Args:
+        typed: the program, then its arguments.
+    """
+    program, *arguments = typed
+    return " ".join([program, *(_without_secret(argument) for argument in arguments)])
+
+
+def _without_secret(argument: str) -> str:
+    flag, between, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    if without_credentials(value) == value:
+        return shlex.quote(argument)
+    carriers = sorted(name for name, content in os.environ.items() if content == value)
+    return f'{flag}{between}"${carriers[0] if carriers else "MLFLOW_TRACKING_URI"}"'
 
 
 def _warnings(summary: RunSummary, command: str) -> list[str]:

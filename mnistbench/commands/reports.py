@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mnistbench.commands.flags import RESULTS, Figures, Folder, Folders, TensorBoard, TrackingUri, results_folder
+from mnistbench.flag_values import path
 
 
 def report(
@@ -15,7 +16,11 @@ def report(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="The page to write.", show_default="DIR/report.html", rich_help_panel=RESULTS
+            parser=path,
+            metavar="FILE",
+            help="The page to write.",
+            show_default="DIR/report.html",
+            rich_help_panel=RESULTS,
         ),
     ] = None,
     figures: Figures = None,
@@ -39,7 +44,7 @@ def compare(
         str | None,
         typer.Option("--fail-on", metavar="WHAT=SHARE", help="End with status 5 if so: slower=5%."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write it, as Markdown.")] = None,
+    out: Annotated[Path | None, typer.Option(parser=path, metavar="FILE", help="Also write it, as Markdown.")] = None,
 ) -> int:
     """Compare two sets of results, cell by cell, with intervals and verdicts."""
     from mnistbench import analysis
@@ -60,7 +65,7 @@ def compare(
 
 def merge(
     folders: Folders,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder to make.")],
+    out: Annotated[Path, typer.Option("--out", "-o", parser=path, metavar="DIR", help="The folder to make.")],
 ) -> None:
     """Put the records of several folders into one; the same cell of two machines stays two records."""
     from mnistbench.results import ResultsFolder
@@ -78,7 +83,10 @@ def results() -> None:
 def from_mlflow(
     experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Its name: that of the grid.")],
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="The folder to make.", show_default="results/EXPERIMENT")
+        Path | None,
+        typer.Option(
+            "--out", parser=path, metavar="DIR", help="The folder to make.", show_default="results/EXPERIMENT"
+        ),
     ] = None,
     tracking_uri: TrackingUri = None,
 ) -> None:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from mnistbench.cell import canonical_json
 from mnistbench.data.arrays import ARRAY_NAMES, DESCRIPTION, Arrays, DataSpec, check, checksum, load
 from mnistbench.errors import UserError
+from mnistbench.homeless import home_for_nobody
 
 ENTRY_VERSION = 1
 """Stands in each entry; an entry of another version is made anew."""
@@ -42,12 +43,19 @@ class Entry:
 
 
 def cache_folder() -> Path:
-    """`$MNISTBENCH_CACHE`, else the place which the system gives to user caches."""
+    """`$MNISTBENCH_CACHE`, else the place which the system gives to user caches; without a home, one that is temporary.
+
+    Raises:
+        UserError: if there is no home, and the temporary place is another user's.
+    """
     if named := os.environ.get("MNISTBENCH_CACHE"):
         return Path(named).expanduser().absolute()
     import platformdirs
 
-    return platformdirs.user_cache_path("mnistbench", appauthor=False)
+    try:
+        return platformdirs.user_cache_path("mnistbench", appauthor=False)
+    except RuntimeError:  # a user id without an entry in passwd, and no HOME
+        return home_for_nobody() / "cache"
 
 
 def entry_directory(name: str) -> Path:
@@ -80,7 +88,7 @@ def read_entry(directory: Path) -> Entry | None:
                 return None
             with contextlib.suppress(OSError):
                 _write_note(entry)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UserError):
         return None
     return entry
 

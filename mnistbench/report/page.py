@@ -1,11 +1,14 @@
-"""One results folder, or several, to one self-contained HTML file with `summary.md` and the CSV files beside it."""
+"""One results folder, or several, to one self-contained HTML file with a summary and CSV files beside it."""
 
 from __future__ import annotations
 
 import base64
 import gzip
 import hashlib
+import os
 import re
+import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +28,7 @@ from mnistbench.report.questions.section import groups
 from mnistbench.report.rows import rows_of
 from mnistbench.results import ResultsFolder
 from mnistbench.storage.atomic import write_whole
+from mnistbench.storage.ownership import PAGE, SUMMARY, SUMMARY_END, TABLE, is_free
 
 HERE = Path(__file__).parent
 LARGEST_DOWNLOAD_BYTES = 1_500_000
@@ -45,6 +49,9 @@ class Download:
 def render(folders: Iterable[ResultsFolder | Path], out: Path, figures: Path | None = None) -> Path:
     """Write the report of these folders, and `summary.md`, `results.csv` and `epochs.csv` beside it.
 
+    A folder's own report has these under their plain names. Beside any other page they carry its name
+    (`both-summary.md` beside `both.html`), and so they do where a file of the user's has the plain one.
+
     Args:
         folders: results folders; several are merged, each machine and build apart.
         out: the HTML file to write.
@@ -54,18 +61,64 @@ def render(folders: Iterable[ResultsFolder | Path], out: Path, figures: Path | N
         `out`.
 
     Raises:
-        UserError: if a folder does not exist, or two folders hold different contents of the same record.
+        UserError: if a folder does not exist, two folders hold different contents of the same record, or a file that
+            no report wrote stands where one would be written; nothing is written then.
     """
-    study = read_study([folder if isinstance(folder, ResultsFolder) else ResultsFolder(folder) for folder in folders])
+    read = [folder if isinstance(folder, ResultsFolder) else ResultsFolder(folder) for folder in folders]
+    summary, results, epochs = _beside(out, is_own=any(_same(out, folder.report_file) for folder in read))
+    _load_matplotlib()
+    study = read_study(read)
     sections = [question(study) for question in QUESTIONS]
     out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, page(study, sections))
-    write_whole(out.with_name("summary.md"), analysis.summary_markdown(study.runs, name=study.name, asked=study.asked))
-    analysis.write_csv(study.runs, out.with_name("results.csv"))
-    analysis.write_csv(study.epochs, out.with_name("epochs.csv"))
+    text = analysis.summary_markdown(study.runs, name=study.name, asked=study.asked)
+    write_whole(summary, f"{text}\n{SUMMARY_END}")
+    analysis.write_csv(study.runs, results)
+    analysis.write_csv(study.epochs, epochs)
     if figures is not None:
         write_figures(sections, figures)
     return out
+
+
+def _load_matplotlib() -> None:
+    """Import it; a `matplotlibrc` of the user's that is not UTF-8 ends that, and is then kept out of its sight."""
+    try:
+        import matplotlib
+    except UnicodeDecodeError:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+            del sys.modules[name]  # parts of it are there, and would not fit the whole
+        here, named = Path.cwd(), os.environ.get("MATPLOTLIBRC")
+        with tempfile.TemporaryDirectory() as empty:
+            settings = Path(empty) / "matplotlibrc"
+            settings.touch()
+            os.environ["MATPLOTLIBRC"] = str(settings)
+            os.chdir(empty)
+            try:
+                import matplotlib  # noqa: F401
+            finally:
+                os.chdir(here)
+                os.environ.pop("MATPLOTLIBRC")
+                if named is not None:
+                    os.environ["MATPLOTLIBRC"] = named
+
+
+def _beside(out: Path, *, is_own: bool) -> list[Path]:
+    """Where the summary and the CSV files of a page go.
+
+    Raises:
+        UserError: if a file that no report wrote stands there, or where the page goes.
+    """
+    signs = {"summary.md": SUMMARY, "results.csv": TABLE, "epochs.csv": TABLE}
+    plain = {name: is_own and is_free(out.with_name(name), sign) for name, sign in signs.items()}
+    paths = [out.with_name(name if plain[name] else f"{out.stem}-{name}") for name in signs]
+    for path, sign in zip([out, *paths], [PAGE, *signs.values()], strict=True):
+        if not is_free(path, sign):
+            raise UserError(f"{path} is there already, and no report wrote it: move it away, or give another --out")
+    return paths
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.parent.resolve() / one.name == other.parent.resolve() / other.name
 
 
 def read_study(folders: Sequence[ResultsFolder]) -> Study:

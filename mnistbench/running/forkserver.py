@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from typing import IO, NoReturn
 
 from mnistbench.worker import run_worker
 
@@ -55,7 +55,7 @@ class ForkServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._alive: int | None = None
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115  # what a server that cannot start has to say
+        self._output: IO[bytes] | None = None
         self._pieces = b""
         self._ended: list[tuple[int, int]] = []
 
@@ -105,6 +105,12 @@ class ForkServer:
 
     def close(self) -> None:
         """End the server, and with it every worker that is left."""
+        self._end()
+        if self._output is not None:
+            self._output.close()
+            self._output = None
+
+    def _end(self) -> None:
         if self._process is None:
             return
         assert self._control is not None and self._alive is not None
@@ -125,8 +131,9 @@ class ForkServer:
             return
         ours, theirs = socket.socketpair()
         alive, self._alive = os.pipe()
-        self._output.seek(0)
-        self._output.truncate()
+        if self._output is not None:
+            self._output.close()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115  # what a server that cannot start has to say
         program = (
             f"import sys; sys.path[:] = {sys.path!r}; from mnistbench.running.forkserver import serve;"
             f" serve({theirs.fileno()}, {alive}, {self._preload!r})"
@@ -157,7 +164,9 @@ class ForkServer:
         return news
 
     def _last_words(self) -> str:
-        self.close()
+        self._end()
+        if self._output is None:
+            return ""
         self._output.seek(0)
         return self._output.read()[-4000:].decode(errors="replace")
 
@@ -180,6 +189,8 @@ def serve(control_descriptor: int, alive: int, preload: Sequence[str]) -> None:
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    # A scheduler warns every process of a job; what comes of it is for the runner to say.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     workers: set[int] = set()
     with contextlib.suppress(OSError):  # a parent that dies while news are on their way

@@ -74,6 +74,8 @@ class Session:
     ) -> None:
         self.index = index
         self.ran = 0
+        self.stopped: set[str] = set()
+        """Cells that an interruption ended: nothing is wrong with them."""
         self.out_of_time = False
         self._results = results
         self._executor = executor
@@ -166,6 +168,8 @@ class Session:
         if self._results.write(record):
             self.index[record.cell_id] = known(record)
         self.ran += 1
+        if record.status == "killed" and self._interruption.signum is not None:
+            self.stopped.add(record.cell_id)
         if again and record.error is not None:
             self._progress.say(f"{record.cell.label}: {record.error.message}; it will run again")
         else:

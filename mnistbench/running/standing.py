@@ -24,7 +24,8 @@ NOTE = ".now.json"
 class Noted:
     """Passes everything on to the progress display, and leaves a note of the present cell in the results folder.
 
-    The note is written between timed regions, without fsync: losing it loses nothing.
+    The note is written between timed regions, without fsync: losing it loses nothing. A terminal that is gone costs the
+    display alone.
     """
 
     def __init__(self, inner: Progress, results: ResultsFolder) -> None:
@@ -34,38 +35,45 @@ class Noted:
 
     def download(self, what: str, done: int, total: int | None) -> None:
         """See `Progress`."""
-        self._inner.download(what, done, total)
+        with contextlib.suppress(OSError):
+            self._inner.download(what, done, total)
 
     def begin(self, cells: int, kept: int) -> None:
         """See `Progress`."""
         self._count.begin(cells, kept)
-        self._inner.begin(cells, kept)
+        with contextlib.suppress(OSError):
+            self._inner.begin(cells, kept)
 
     def say(self, text: str) -> None:
         """See `Progress`."""
-        self._inner.say(text)
+        with contextlib.suppress(OSError):
+            self._inner.say(text)
 
     def started(self, job: Job) -> None:
         """See `Progress`."""
         self._write(job.cell.label)
-        self._inner.started(job)
+        with contextlib.suppress(OSError):
+            self._inner.started(job)
 
     def epoch(self, job: Job, measurement: EpochMeasurement) -> None:
         """See `Progress`."""
         self._write(f"{job.cell.label} · {figures(measurement, job.cell.training.epochs)}")
-        self._inner.epoch(job, measurement)
+        with contextlib.suppress(OSError):
+            self._inner.epoch(job, measurement)
 
     def finished(self, record: CellRecord) -> None:
         """See `Progress`."""
         self._count.add(record)
         self._write(f"{record.cell.label}: {outcome(record)}")
-        self._inner.finished(record)
+        with contextlib.suppress(OSError):
+            self._inner.finished(record)
 
     def end(self) -> None:
         """See `Progress`."""
         with contextlib.suppress(OSError):
             self._note.unlink(missing_ok=True)
-        self._inner.end()
+        with contextlib.suppress(OSError):
+            self._inner.end()
 
     def _write(self, text: str) -> None:
         note = {

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mnistbench.errors import UserError
 
 PART = ".part"
-"""Ending of a file that is still being written; `remove_parts` clears what a killed process left."""
+"""Ending of a file that is still being written; a run clears what a killed one left."""
+
+
+weaknesses: list[str] = []
+"""What the file systems that were written to in this process cannot do, and what is lost by it."""
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -26,13 +34,38 @@ def write_whole(path: Path, content: str | bytes) -> None:
             with part.open("wb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                sync(file.fileno())
             part.replace(path)
             fsync_directory(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
             raise
+
+
+def write_answer(path: Path, content: dict[str, Any]) -> None:
+    """Keep an answer that can be found again at some cost, with its checksum; `read_answer` gives it back.
+
+    That it cannot be written costs time, not results, and is no error.
+    """
+    with contextlib.suppress(OSError, UserError):
+        plain = json.loads(json.dumps(content, default=str))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps({**plain, "sha256": _checksum(plain)}))
+
+
+def read_answer(path: Path) -> dict[str, Any] | None:
+    """What `write_answer` kept, or None: nothing is there, or it is not what was written, whatever it says."""
+    try:
+        plain = json.loads(path.read_bytes())
+        checksum = plain.pop("sha256")
+        return plain if checksum == _checksum(plain) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _checksum(plain: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def move_whole(source: Path, target: Path) -> None:
@@ -50,16 +83,29 @@ def fsync_directory(directory: Path) -> None:
     """Make the names in a directory survive a power cut."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def remove_parts(directory: Path) -> None:
-    """Clear half-written files that a killed process left; only while nobody else writes there."""
-    for part in directory.glob(f".*{PART}"):
-        with contextlib.suppress(OSError):
-            part.unlink()
+def sync(descriptor: int) -> None:
+    """Write through to the disk. Some file systems cannot (CIFS, sshfs, drives of Windows: folders mostly); the content
+    is written all the same, and `weaknesses` says what is lost.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF):
+            raise
+        note_weakness(
+            f"this file system does not sync folders ({error.strerror}): a power cut may take the last records with it"
+        )
+
+
+def note_weakness(text: str) -> None:
+    """Remember something that a file system cannot do, for the user to be told once."""
+    if text not in weaknesses:
+        weaknesses.append(text)
 
 
 @contextlib.contextmanager

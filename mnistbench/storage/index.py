@@ -7,7 +7,6 @@ file that differs is read and checked as usual. Deleting the index costs a secon
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ from pathlib import Path
 from mnistbench.errors import UserError
 from mnistbench.records import RESULTS, CellRecord, Status
 from mnistbench.results import ResultsFolder, SetAside, read_counting
-from mnistbench.storage.atomic import write_whole
+from mnistbench.storage.atomic import read_answer, write_answer
 
-INDEX_VERSION = 3
+INDEX_VERSION = 4
 SAID_BY_DESIGN = {"short", "shared"}
 """Flags that say what a cell is, not that something disturbed it."""
 
@@ -28,6 +27,7 @@ class Known:
     """A record that counts, in short.
 
     Attributes:
+        file: its name in `cells/`; a merged folder has `<cell_id>@<machine>.json` beside `<cell_id>.json`.
         setting: the cell without its seed (`Cell.without_seed`), for estimates.
         seconds: wall time of the attempt, None if it left no timing.
         torch: its build, without the part after `+`.
@@ -38,6 +38,7 @@ class Known:
 
     cell_id: str
     record_id: str
+    file: str
     status: Status
     attempt: int
     setting: str
@@ -65,12 +66,13 @@ class Index(dict[str, Known]):
     read: int = 0
 
 
-def known(record: CellRecord) -> Known:
-    """The short form of a record."""
+def known(record: CellRecord, file: str | None = None) -> Known:
+    """The short form of a record; `file` is its name where that is not its cell's."""
     environment = record.environment
     return Known(
         cell_id=record.cell_id,
         record_id=record.record_id,
+        file=file or f"{record.cell_id}.json",
         status=record.status,
         attempt=record.attempt,
         setting=record.cell.without_seed(),
@@ -101,7 +103,7 @@ def read_index(results: ResultsFolder) -> tuple[Index, list[SetAside]]:
         else:
             index.read += 1
             record = read_counting(results.cells / name)
-            found = record if isinstance(record, str) else known(record)
+            found = record if isinstance(record, str) else known(record, name)
         if isinstance(found, str):
             aside.append(SetAside(results.cells / name, found))
         elif found.cell_id not in index or _prefers(found, index[found.cell_id]):
@@ -112,13 +114,8 @@ def read_index(results: ResultsFolder) -> tuple[Index, list[SetAside]]:
 def save_index(results: ResultsFolder, index: Iterable[Known]) -> None:
     """Remember the index for the next start; that it cannot be written loses nothing."""
     states = dict(_files(results.cells))
-    files = {}
-    for item in index:
-        name = f"{item.cell_id}.json"
-        if name in states:
-            files[name] = [states[name], vars(item)]
-    with contextlib.suppress(Exception):
-        write_whole(_index_file(results), json.dumps({"version": INDEX_VERSION, "files": files}))
+    files = {item.file: [states[item.file], vars(item)] for item in index if item.file in states}
+    write_answer(_index_file(results), {"version": INDEX_VERSION, "files": files})
 
 
 def refuse_newer(results: ResultsFolder) -> None:
@@ -127,7 +124,7 @@ def refuse_newer(results: ResultsFolder) -> None:
     Raises:
         UserError: with one of them, and what to do.
     """
-    newer = [item for item in read_index(results)[1] if item.is_newer]
+    newer = [item for item in read_index(results)[1] if item.is_newer and item.is_named_as_record]
     if newer:
         raise UserError(
             f"{newer[0].file}: {newer[0].reason}; {len(newer)} such records are here, and nothing was changed:"
@@ -151,13 +148,10 @@ def _prefers(new: Known, old: Known) -> bool:
 
 
 def _remembered(results: ResultsFolder) -> dict[str, tuple[tuple[int, int], Known]]:
-    try:
-        plain = json.loads(_index_file(results).read_bytes())
-        if plain["version"] != INDEX_VERSION:
-            return {}
-        return {name: ((state[0], state[1]), Known(**fields)) for name, (state, fields) in plain["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+    kept = read_answer(_index_file(results))
+    if kept is None or kept.get("version") != INDEX_VERSION:
         return {}
+    return {name: ((state[0], state[1]), Known(**fields)) for name, (state, fields) in kept["files"].items()}
 
 
 def _index_file(results: ResultsFolder) -> Path:

@@ -9,14 +9,15 @@ from pathlib import Path
 from mnistbench.errors import UserError
 from mnistbench.records import RESULTS, CellRecord, dump
 from mnistbench.results import ResultsFolder
-from mnistbench.storage.atomic import write_whole
+from mnistbench.storage.atomic import move_whole, write_whole, writing
 
 
 def merge_folders(sources: Sequence[ResultsFolder], target: ResultsFolder) -> int:
     """Fill a new folder with what the sources hold: records that count, earlier attempts, kept models.
 
     Of one cell on one machine the latest result counts, and the others become attempts. The first machine's record of
-    a cell lies in `cells/<cell_id>.json`, any other's in `cells/<cell_id>@<machine>.json`.
+    a cell lies in `cells/<cell_id>.json`, any other's in `cells/<cell_id>@<machine>.json`. All is put together in
+    `.<name>.merging` beside the target, and then renamed: a merge that is killed leaves no target, and is repeated.
 
     Returns:
         How many records count in the new folder.
@@ -24,8 +25,9 @@ def merge_folders(sources: Sequence[ResultsFolder], target: ResultsFolder) -> in
     Raises:
         UserError: if the target is there already, or two different records carry one record_id; nothing is written.
     """
-    if target.path.exists() and any(target.path.iterdir()):
-        raise UserError(f"{target.path}: is not empty; merge into a new folder")
+    place = target.path.absolute()
+    if place.exists() and (any(place.iterdir()) or place.samefile(Path.cwd())):
+        raise UserError(f"{target.path}: is not empty, or the working folder; merge into a new folder")
     counting: dict[str, tuple[CellRecord, ResultsFolder]] = {}
     attempts: dict[str, CellRecord] = {}
     for source in sources:
@@ -35,20 +37,33 @@ def merge_folders(sources: Sequence[ResultsFolder], target: ResultsFolder) -> in
         attempts |= {record.record_id: record for record in source.attempts()}
     chosen, superseded = _one_per_machine(record for record, _ in counting.values())
     attempts |= {record.record_id: record for record in superseded}
-    target.create()
-    with target.lock():
+    draft = ResultsFolder(place.with_name(f".{place.name}.merging"))
+    draft.create()
+    with draft.lock():
+        _empty(draft)
         for record in sorted(attempts.values(), key=lambda item: (item.attempt, item.started_at)):
             if record.record_id not in {item.record_id for item in chosen}:
                 name = f"{record.cell_id}.{record.attempt}.{record.record_id}.json"
-                write_whole(target.attempts_folder / name, dump(record))
-        for path, record in _named(chosen, target.cells):
+                write_whole(draft.attempts_folder / name, dump(record))
+        for path, record in _named(chosen, draft.cells):
             write_whole(path, dump(record))
-            _copy_models(record, counting[record.record_id][1], target)
-        target.write_cells({record.cell_id: record.cell for record in chosen}.values())
+            _copy_models(record, counting[record.record_id][1], draft)
+        draft.write_cells({record.cell_id: record.cell for record in chosen}.values())
         grid_file = next((source.grid_file for source in sources if source.grid_file.is_file()), None)
         if grid_file is not None:
-            write_whole(target.grid_file, grid_file.read_bytes())
+            write_whole(draft.grid_file, grid_file.read_bytes())
+    move_whole(draft.path, place)
     return len(chosen)
+
+
+def _empty(draft: ResultsFolder) -> None:
+    """Take out what a merge that was killed left in the folder that it made."""
+    with writing(draft.path):
+        for folder in (draft.cells, draft.attempts_folder, draft.models):
+            if folder.exists():
+                shutil.rmtree(folder)
+        for folder in (draft.cells, draft.attempts_folder):
+            folder.mkdir()
 
 
 def _refuse_another(record: CellRecord, source: ResultsFolder, seen: tuple[CellRecord, ResultsFolder] | None) -> None:
@@ -89,4 +104,5 @@ def machine_of(record: CellRecord) -> str:
 def _copy_models(record: CellRecord, source: ResultsFolder, target: ResultsFolder) -> None:
     models = source.models / record.record_id
     if models.is_dir() and models.resolve().parent == source.models.resolve():
-        shutil.copytree(models, target.models / record.record_id)
+        with writing(target.models):
+            shutil.copytree(models, target.models / record.record_id)

@@ -98,7 +98,7 @@ def redact(text: str, uri: str = "") -> str:
     for secret in sorted(secrets, key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, text)
     text = without_credentials(re.sub(r"(?<=://)[^\s/'\"]*@", f"{HIDDEN}@", text))
-    home = str(Path.home())
+    home = os.path.expanduser("~")  # noqa: PTH111  # "~" itself where there is no home
     return text.replace(home, "~") if len(home) > 1 else text
 
 
@@ -168,7 +168,7 @@ def _near(path: Path, cwd: Path | None = None) -> str:
     absolute, cwd = path.absolute(), (cwd or Path.cwd()).resolve()
     if absolute.is_relative_to(cwd):
         return str(absolute.relative_to(cwd))
-    home = Path.home()
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111
     return f"~/{absolute.relative_to(home)}" if absolute.is_relative_to(home) and len(home.parts) > 1 else str(absolute)
 
 

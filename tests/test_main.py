@@ -1,0 +1,65 @@
+"""`python -m mnistbench` under streams and settings that are not a desktop's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PUBLISHED = ROOT / "results" / "reference" / "quick"
+GRID = """
+name: streams
+dataset: {name: sum3, rows: 100}
+architectures: [mlp]
+optimizers: [sgd]
+batch_sizes: [8]
+devices: [cpu]
+seeds: [0]
+twins: 0
+training: {epochs: 1}
+"""
+
+
+def in_shell(command: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of the shell, in which `mnistbench` stands for this package's command line."""
+    line = command.replace("mnistbench", f"{sys.executable} -m mnistbench", 1)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MNISTBENCH_CACHE": str(folder / "cache"), **variables}
+    return subprocess.run(
+        ["sh", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, timeout=250, check=False
+    )
+
+
+def test_an_encoding_that_lacks_letters_prints_question_marks(tmp_path: Path) -> None:
+    done = in_shell(f"mnistbench status {PUBLISHED}", tmp_path, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "mlp ? sgd" in done.stdout
+
+
+@pytest.mark.parametrize("command", [f"status {PUBLISHED}", "list optimizers"])
+def test_an_output_that_is_full_is_said_in_one_line(tmp_path: Path, command: str) -> None:
+    done = in_shell(f"mnistbench {command} > /dev/full", tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: standard output cannot be written: No space left on device\n",
+    )
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_run_with_closed_streams_trains_all_the_same(tmp_path: Path, closed: str) -> None:
+    (tmp_path / "grid.yaml").write_text(GRID)
+    done = in_shell(f"mnistbench run grid.yaml --no-tracking {closed}", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list((tmp_path / "results" / "streams" / "cells").iterdir())) == 1
+    assert (tmp_path / "results" / "streams" / "report.html").is_file()
+
+
+def test_warnings_made_errors_find_nothing_unclosed(tmp_path: Path) -> None:
+    (tmp_path / "grid.yaml").write_text(GRID)
+    done = in_shell("mnistbench run grid.yaml --no-tracking", tmp_path, PYTHONWARNINGS="error")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Warning" not in done.stdout + done.stderr
+    assert "note: the report" not in done.stdout

@@ -1,0 +1,80 @@
+"""What the terminal says at the end of a run."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mnistbench import cli
+from mnistbench.commands.outcome import typed_again
+from mnistbench.executors import InlineExecutor
+from mnistbench.grid import Grid
+from mnistbench.results import ResultsFolder
+from mnistbench.runner import run_grid
+from mnistbench.running.progress import Silent
+
+GRID = """
+name: ended
+dataset: {name: sum3, rows: 100}
+architectures: [mlp]
+optimizers: [sgd]
+batch_sizes: [8]
+devices: [cpu]
+seeds: [0, 1]
+twins: 0
+training: {epochs: 1}
+"""
+SECRET = "http://ann:s3cret@tracking.example:5000"
+
+
+@pytest.fixture(autouse=True)
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MNISTBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    Path("my grid.yaml").write_text(GRID)
+    Path("failing.py").write_text("def fails(features=3, classes=3):\n    raise ValueError('on purpose')\n")
+
+
+def test_the_resume_line_is_the_command_that_was_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    typed = ["run", "my grid.yaml", "--set", 'architectures=["failing:fails"]', "--plugin", "failing.py"]
+    typed += ["--only", "seed=1", "--executor", "inline", "--no-tracking", "--out=some where"]
+    assert cli.main(typed) == 1
+    said = capsys.readouterr().out
+    line = (
+        "python -m mnistbench run 'my grid.yaml' --set 'architectures=[\"failing:fails\"]' --plugin failing.py"
+        " --only seed=1 --executor inline --no-tracking '--out=some where'"
+    )
+    assert f"`{line}` tries them again" in said
+
+
+@pytest.mark.parametrize("flag", [["--tracking-uri", SECRET], [f"--tracking-uri={SECRET}"]])
+@pytest.mark.parametrize(("carrier", "shown"), [("MY_SERVER", "$MY_SERVER"), (None, "$MLFLOW_TRACKING_URI")])
+def test_a_secret_is_shown_as_the_variable_that_carries_it(
+    monkeypatch: pytest.MonkeyPatch, flag: list[str], carrier: str | None, shown: str
+) -> None:
+    if carrier:
+        monkeypatch.setenv(carrier, SECRET)
+    again = typed_again(["mnistbench", "run", "grid.yaml", *flag])
+    assert again == "mnistbench run grid.yaml " + flag[0].partition("=")[0] + ("=" if len(flag) == 1 else " ") + (
+        f'"{shown}"'
+    )
+
+
+class Interrupts(Silent):
+    """Presses Ctrl-C when the first cell begins to train."""
+
+    def epoch(self, *_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_cell_that_ctrl_c_ended_is_no_failed_cell() -> None:
+    summary = run_grid(
+        Grid.from_text(GRID), out="out", tracking=False, executor=InlineExecutor(train="stand_ins:quick"),
+        progress=Interrupts(), own_process=True,
+    )  # fmt: skip
+    assert [record.status for record in ResultsFolder("out").records()] == ["killed"]
+    assert (summary.failed, summary.left, summary.exit_code) == (0, 2, 130)
