@@ -228,6 +228,8 @@ class _Run:
                     f"the report could not be written ({type(error).__name__}: {error}); `report` makes it again"
                 )
         sync = self._sync(changed)
+        if sync is not None and sync.note is not None:
+            self._warn(sync.note)
         statuses = [self._index[item.cell_id].status if item.cell_id in self._index else None for item in self._chosen]
         everything = (self._index[cell_id].status if cell_id in self._index else "pending" for cell_id in ids)
         return RunSummary(

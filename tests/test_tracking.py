@@ -23,6 +23,7 @@ from mnistbench.cell import Component, Training
 from mnistbench.errors import UserError
 from mnistbench.records import CellRecord
 from mnistbench.results import ResultsFolder
+from mnistbench.storage.merging import merge_folders
 from mnistbench.tracking import Mirror, address, download_weights, rebuild, sync
 from mnistbench.tracking.content import RECORD_ID, milliseconds, run_content
 from mnistbench.tracking.journal import Journal, done_at
@@ -373,6 +374,125 @@ def test_a_deleted_experiment_gives_way_to_a_new_one(uri: str, results: ResultsF
     client.delete_experiment(client.get_experiment_by_name("quick").experiment_id)
     assert sync(results, uri).mirrored == 1
     assert len(runs(uri, "quick-2")) == 1
+
+
+def folder_of(path: Path, grid: str, first_seed: int = 0) -> ResultsFolder:
+    """A results folder of a grid of that name, with two records."""
+    folder = ResultsFolder(path)
+    folder.create()
+    folder.grid_file.write_text(f"name: {grid}\n")
+    for seed in (first_seed, first_seed + 1):
+        folder.write(make_record(make_cell(seed=seed), started_at=START + timedelta(seconds=seed)))
+    return folder
+
+
+def record_ids(uri: str, experiment: str) -> set[str]:
+    """Of the runs in an experiment."""
+    return {run.data.tags[RECORD_ID] for run in runs(uri, experiment)}  # type: ignore[attr-defined]
+
+
+def ids(folder: ResultsFolder) -> set[str]:
+    """Of the records in a folder."""
+    return {record.record_id for record in folder.records()}
+
+
+def test_two_folders_with_one_grid_name_have_an_experiment_each(uri: str, tmp_path: Path) -> None:
+    """The same cells, by two users of one server: neither displaces the other's."""
+    ann, bob = folder_of(tmp_path / "ann", "quick"), folder_of(tmp_path / "bob", "quick")
+    assert sync(ann, uri).note is None
+    done = sync(bob, uri)
+    assert done.note is not None and "'quick' is another folder's" in done.note and "'quick-2'" in done.note
+    assert record_ids(uri, "quick") == ids(ann)
+    assert record_ids(uri, "quick-2") == ids(bob)
+    assert sync(bob, uri).already == 2, "its own is found again"
+    back = ResultsFolder(tmp_path / "back")
+    rebuild("quick", uri, back)
+    assert ids(back) == ids(ann)
+
+
+def test_the_successor_of_a_deleted_experiment_is_no_other_grid_that_has_its_name(uri: str, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    tiny, second = folder_of(tmp_path / "a", "tiny"), folder_of(tmp_path / "b", "tiny-2")
+    sync(tiny, uri)
+    sync(second, uri)
+    client = MlflowClient(tracking_uri=uri)
+    client.delete_experiment(client.get_experiment_by_name("tiny").experiment_id)
+    done = sync(tiny, uri)
+    assert done.note is not None and "'tiny' was deleted there" in done.note
+    assert record_ids(uri, "tiny-2") == ids(second)
+    assert record_ids(uri, "tiny-3") == ids(tiny)
+    back = ResultsFolder(tmp_path / "back")
+    rebuild("tiny", uri, back)
+    assert ids(back) == ids(tiny), "what took its place is read, not what is called like it"
+
+
+def test_an_experiment_that_was_renamed_is_found_by_its_tag(uri: str, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    folder = folder_of(tmp_path / "a", "quick")
+    sync(folder, uri)
+    client = MlflowClient(tracking_uri=uri)
+    client.rename_experiment(client.get_experiment_by_name("quick").experiment_id, "thesis")
+    assert sync(folder, uri).already == 2
+    assert client.get_experiment_by_name("quick") is None
+
+
+def test_an_experiment_that_the_user_names_is_shared(uri: str, tmp_path: Path) -> None:
+    ann, bob = folder_of(tmp_path / "ann", "quick"), folder_of(tmp_path / "bob", "quick", first_seed=5)
+    sync(ann, uri)
+    assert sync(bob, uri, experiment="quick").note is None
+    assert record_ids(uri, "quick") == ids(ann) | ids(bob)
+
+
+def untagged(uri: str, *names: str) -> None:
+    """Take out of experiments what tells whose they are, as an earlier release made them."""
+    with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
+        for name in names:
+            database.execute(
+                "delete from experiment_tags where key like 'mnistbench.grid%' and experiment_id ="
+                " (select experiment_id from experiments where name = ?)",
+                [name],
+            )
+
+
+def test_an_experiment_of_the_earlier_release_becomes_its_folders_own(uri: str, tmp_path: Path) -> None:
+    ann, bob = folder_of(tmp_path / "ann", "quick"), folder_of(tmp_path / "bob", "quick")
+    sync(ann, uri)
+    untagged(uri, "quick")
+    (ann.path / ".grid_id").unlink()
+    assert sync(bob, uri).mirrored == 2
+    assert record_ids(uri, "quick") == ids(ann), "not taken by a folder that has none of its records"
+    assert sync(ann, uri).already == 2
+    assert record_ids(uri, "quick-2") == ids(bob)
+
+
+def test_machines_that_shared_an_experiment_under_the_earlier_release_go_on_doing_so(uri: str, tmp_path: Path) -> None:
+    machines = [folder_of(tmp_path / "a", "quick"), folder_of(tmp_path / "b", "quick", first_seed=5)]
+    for folder in machines:
+        sync(folder, uri, experiment="quick")
+    untagged(uri, "quick")
+    assert [sync(folder, uri).already for folder in machines] == [2, 2]
+
+
+def test_runs_that_somebody_made_by_hand_keep_an_experiment_theirs(uri: str, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    client.create_run(client.create_experiment("quick"))
+    folder = folder_of(tmp_path / "a", "quick")
+    sync(folder, uri)
+    assert record_ids(uri, "quick-2") == ids(folder)
+
+
+def test_a_merged_folder_has_an_experiment_of_its_own(uri: str, tmp_path: Path) -> None:
+    ann, bob = folder_of(tmp_path / "ann", "quick"), folder_of(tmp_path / "bob", "quick", first_seed=5)
+    sync(ann, uri)
+    both = ResultsFolder(tmp_path / "both")
+    merge_folders([ann, bob], both)
+    sync(both, uri)
+    assert record_ids(uri, "quick") == ids(ann)
+    assert record_ids(uri, "quick-2") == ids(ann) | ids(bob)
 
 
 def test_the_experiment_has_the_name_in_the_grid_file(uri: str, tmp_path: Path) -> None:

@@ -87,6 +87,19 @@ def test_runs_are_found_through_the_rest_api(server: MlflowServer, results: Resu
     assert [point["step"] for point in history["metrics"]] == [1, 2]
 
 
+def test_two_folders_with_one_grid_name_have_an_experiment_each(
+    server: MlflowServer, results: ResultsFolder, tmp_path: Path
+) -> None:
+    """Two users of one server: the experiment's tag is asked, not its name alone."""
+    other = ResultsFolder(tmp_path / "another user" / results.name)
+    other.create()
+    fill(other, 2)
+    assert sync(results, server.uri).mirrored == 3
+    assert sync(other, server.uri).mirrored == 2
+    assert (len(runs_by_rest(server, results.name)), len(runs_by_rest(server, f"{results.name}-2"))) == (3, 2)
+    assert (sync(results, server.uri).already, sync(other, server.uri).already) == (3, 2)
+
+
 def test_artifacts_go_through_the_server_and_come_back(
     server: MlflowServer, results: ResultsFolder, tmp_path: Path
 ) -> None:

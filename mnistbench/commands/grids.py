@@ -210,6 +210,8 @@ def sync(folder: flags.Folder, *, tracking_uri: flags.TrackingUri = None) -> int
 
     done = tracking.sync(ResultsFolder(flags.results_folder(folder)), tracking_uri)
     print(f"{done.mirrored} records mirrored now, {done.already} were there already, {done.failed} are missing")
+    if done.note:
+        print(f"note: {done.note}")
     if done.failed:
         print(f"error: {done.reason}; run `sync` again later", file=sys.stderr)
         return 1

@@ -92,6 +92,12 @@ def done_at(path: Path, place: str) -> set[str]:
     return {str(line["record_id"]) for line in lines}
 
 
+def named_in(path: Path) -> tuple[set[str], set[str]]:
+    """The record_ids and the experiment keys in all lines, whatever the server."""
+    lines = _lines(path)
+    return {str(line.get("record_id")) for line in lines}, {str(line.get("experiment")) for line in lines}
+
+
 def _hash(place: str) -> str:
     return hashlib.sha256(place.encode()).hexdigest()[:12]
 

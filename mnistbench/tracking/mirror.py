@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from mnistbench.errors import UserError
 from mnistbench.records import CellRecord
 from mnistbench.tracking.address import checked, default_uri, place, reason, shown
+from mnistbench.tracking.identity import Owner
 from mnistbench.tracking.journal import Journal, done_at
 
 if TYPE_CHECKING:
@@ -44,12 +45,14 @@ class SyncResult:
         already: records that were there before.
         failed: records that are not there.
         reason: why, in one line without credentials; None if all went well.
+        note: what is worth saying of the experiment that was used: where it has another name than was asked for.
     """
 
     mirrored: int
     already: int
     failed: int
     reason: str | None = None
+    note: str | None = None
 
 
 class Mirror:
@@ -64,14 +67,21 @@ class Mirror:
     """
 
     def __init__(
-        self, uri: str | None, results: ResultsFolder, experiment: str, *, wait_seconds: float = WAIT_SECONDS
+        self,
+        uri: str | None,
+        results: ResultsFolder,
+        grid: str,
+        *,
+        experiment: str | None = None,
+        wait_seconds: float = WAIT_SECONDS,
     ) -> None:
         """Nothing is contacted yet.
 
         Args:
             uri: tracking URI; None is `default_uri()`.
             results: the folder whose journal says what is mirrored.
-            experiment: the grid's name.
+            grid: its name; the folder's own experiment is called so where no other's is.
+            experiment: the one that the user named in its place, which other folders may share.
             wait_seconds: longest wait for one record.
 
         Raises:
@@ -79,14 +89,15 @@ class Mirror:
         """
         self._uri = checked(uri or default_uri())
         self._results = results
-        self._name = experiment
+        self._experiment = experiment
+        self._name = experiment or grid
         self._wait_seconds = wait_seconds
         self._server: Server | None = None
         self._journal: Journal | None = None
         self._mirrored: set[str] = set()
         self._failure: Exception | None = None
         self.address = shown(self._uri)
-        self._place = place(self._uri, experiment)
+        self._place = place(self._uri, self._name)
 
     @property
     def reason(self) -> str | None:
@@ -151,7 +162,7 @@ class Mirror:
     def _connect(self) -> None:
         from mnistbench.tracking.server import Server
 
-        server = Server(self._uri, self._name)
+        server = Server(self._uri, self._name, None if self._experiment else Owner(self._results))
         self._journal = Journal.read(self._results.mirrored_file, server.key, self._place)
         self._server = server
 
@@ -207,7 +218,19 @@ class Mirror:
         ids = {record.record_id for record in records}
         done = self._journal.done.keys() if self._journal else done_at(self._results.mirrored_file, self._place)
         there = ids & done
-        return SyncResult(len(there & self._mirrored), len(there - self._mirrored), len(ids) - len(there), self.reason)
+        return SyncResult(
+            len(there & self._mirrored), len(there - self._mirrored), len(ids) - len(there), self.reason, self.note
+        )
+
+    @property
+    def note(self) -> str | None:
+        """Where the experiment has another name than was asked for, which, and why."""
+        if self._server is None or not self._server.taken:
+            return None
+        return (
+            f"the experiment {self._name!r} {self._server.taken}: these records are in {self._server.name!r};"
+            f" --experiment NAME puts them beside others'"
+        )
 
     def _reached(self) -> tuple[Server, Journal]:
         assert self._server is not None and self._journal is not None
@@ -236,13 +259,13 @@ def sync(
     Args:
         results: the folder; it is locked meanwhile.
         uri: tracking URI; None is `default_uri()`.
-        experiment: where to; by default the name in the folder's `grid.yaml`, else the folder's own.
+        experiment: one to share with other folders; by default the folder's own, named after the grid.
         patience_seconds: how long to wait for a server that answered and then went away.
 
     Raises:
         UserError: for a URI that MLflow cannot use, and if a runner holds the folder.
     """
-    mirror = Mirror(uri, results, experiment or grid_name(results))
+    mirror = Mirror(uri, results, grid_name(results), experiment=experiment)
     with results.lock():
         return mirror._mirror_all(patience_seconds)
 
