@@ -63,6 +63,7 @@ class RunSummary:
     not_mirrored: int = 0
     not_mirrored_reason: str | None = None
     tracking: str | None = None
+    experiment: str | None = None
     interrupted: int | None = None
     warnings: list[str] = field(default_factory=list)
 
@@ -81,6 +82,7 @@ def run_grid(
     data_dir: Path | None = None,
     tracking_uri: str | None = None,
     tracking: bool = True,
+    experiment: str | None = None,
     executor: str | Executor = "process",
     timeout_seconds: float | None = None,
     fail_fast: bool = False,
@@ -101,6 +103,7 @@ def run_grid(
         data_dir: where data is looked for first.
         tracking_uri: of an MLflow server; MLflow's environment variable, else sqlite in the working folder.
         tracking: False for records only.
+        experiment: of MLflow, to be shared with other folders; MLflow's environment variable, else the folder's own.
         executor: `process`, `inline`, `ray`, or one of your own.
         timeout_seconds: longest for one cell.
         fail_fast: start no more cells after one that failed.
@@ -118,7 +121,7 @@ def run_grid(
     """
     progress = progress or Silent()
     results = ResultsFolder(out if out is not None else Path("results") / grid.name)
-    mirror = _mirror(tracking_uri, results, grid.name) if tracking else None
+    mirror = _mirror(tracking_uri, results, grid.name, experiment) if tracking else None
     runner = _executor(executor, timeout_seconds, plugins) if isinstance(executor, str) else executor
     try:
         data = _prepare_data(grid, data_dir, plugins, progress)
@@ -245,6 +248,7 @@ class _Run:
             not_mirrored=sync.failed if sync else 0,
             not_mirrored_reason=sync.reason if sync else None,
             tracking=self._mirror.address if self._mirror else None,
+            experiment=self._mirror.experiment if self._mirror else None,
             interrupted=self.interruption.signum,
             warnings=self._warnings,
         )
@@ -347,10 +351,10 @@ def _nothing(_: CellRecord) -> None:
     """In place of a mirror."""
 
 
-def _mirror(uri: str | None, results: ResultsFolder, name: str) -> Mirror:
+def _mirror(uri: str | None, results: ResultsFolder, name: str, experiment: str | None) -> Mirror:
     from mnistbench.tracking import Mirror
 
-    return Mirror(uri, results, name)
+    return Mirror(uri, results, name, experiment=experiment)
 
 
 def _executor(name: str, timeout_seconds: float | None, plugins: Plugins | None) -> Executor:

@@ -415,6 +415,18 @@ def test_a_run_with_nothing_left_loads_neither_torch_nor_mlflow(
     assert done.stdout.strip() == ""
 
 
+def test_the_experiment_that_the_user_names_gets_the_runs(run: Run, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    summary = run(tracking=True, tracking_uri=uri, experiment="course", overrides=("seeds=[0]",))
+    assert (summary.not_mirrored, summary.experiment) == (0, "course")
+    client = MlflowClient(tracking_uri=uri)
+    found = client.get_experiment_by_name("course")
+    assert found is not None
+    assert len(client.search_runs([found.experiment_id], "tags.`mnistbench.kind` = 'cell'")) == 2
+
+
 def test_a_tracking_server_that_is_down_fails_nothing(run: Run, folder: ResultsFolder) -> None:
     summary = run(tracking=True, tracking_uri="http://127.0.0.1:9", overrides=("seeds=[0]",))
     assert (summary.counts, summary.exit_code) == ({"finished": 2}, 0)

@@ -445,6 +445,19 @@ def test_an_experiment_that_the_user_names_is_shared(uri: str, tmp_path: Path) -
     assert record_ids(uri, "quick") == ids(ann) | ids(bob)
 
 
+def test_mlflows_own_variable_names_the_experiment_and_a_flag_goes_before_it(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "course")
+    folder = folder_of(tmp_path / "a", "quick")
+    sync(folder, uri)
+    assert record_ids(uri, "course") == ids(folder)
+    sync(folder, uri, experiment="thesis")
+    assert record_ids(uri, "thesis") == ids(folder)
+    with pytest.raises(UserError, match="names no experiment"):
+        sync(folder, uri, experiment=" ")
+
+
 def untagged(uri: str, *names: str) -> None:
     """Take out of experiments what tells whose they are, as an earlier release made them."""
     with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:

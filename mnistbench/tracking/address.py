@@ -36,6 +36,17 @@ def default_uri(cwd: Path | None = None) -> str:
     return named or f"sqlite:///{(cwd or Path.cwd()).resolve() / DATABASE_NAME}"
 
 
+def named_experiment(name: str | None) -> str | None:
+    """The experiment that the user named: by a flag, else in `$MLFLOW_EXPERIMENT_NAME`; None if in neither.
+
+    Raises:
+        UserError: for a name that is empty.
+    """
+    if name is not None and not name.strip():
+        raise UserError("--experiment names no experiment; leave it out for one that is called like the grid")
+    return name or os.environ.get("MLFLOW_EXPERIMENT_NAME", "").strip() or None
+
+
 def checked(uri: str) -> str:
     """The URI as MLflow is to get it; sqlite paths made absolute.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mnistbench.errors import UserError
 from mnistbench.records import CellRecord
-from mnistbench.tracking.address import checked, default_uri, place, reason, shown
+from mnistbench.tracking.address import checked, default_uri, named_experiment, place, reason, shown
 from mnistbench.tracking.identity import Owner
 from mnistbench.tracking.journal import Journal, done_at
 
@@ -63,6 +63,7 @@ class Mirror:
 
     Attributes:
         address: the server, fit to be shown.
+        experiment: the one that the user named; None for the folder's own.
         reason: why it gave up, fit to be shown; None while all is well.
     """
 
@@ -81,16 +82,17 @@ class Mirror:
             uri: tracking URI; None is `default_uri()`.
             results: the folder whose journal says what is mirrored.
             grid: its name; the folder's own experiment is called so where no other's is.
-            experiment: the one that the user named in its place, which other folders may share.
+            experiment: the one that the user named in its place, which other folders may share; None is
+                `$MLFLOW_EXPERIMENT_NAME`, if that is set.
             wait_seconds: longest wait for one record.
 
         Raises:
-            UserError: for a URI that MLflow cannot use.
+            UserError: for a URI that MLflow cannot use, or an empty name.
         """
         self._uri = checked(uri or default_uri())
         self._results = results
-        self._experiment = experiment
-        self._name = experiment or grid
+        self.experiment = named_experiment(experiment)
+        self._name = self.experiment or grid
         self._wait_seconds = wait_seconds
         self._server: Server | None = None
         self._journal: Journal | None = None
@@ -162,7 +164,7 @@ class Mirror:
     def _connect(self) -> None:
         from mnistbench.tracking.server import Server
 
-        server = Server(self._uri, self._name, None if self._experiment else Owner(self._results))
+        server = Server(self._uri, self._name, None if self.experiment else Owner(self._results))
         self._journal = Journal.read(self._results.mirrored_file, server.key, self._place)
         self._server = server
 
@@ -259,7 +261,8 @@ def sync(
     Args:
         results: the folder; it is locked meanwhile.
         uri: tracking URI; None is `default_uri()`.
-        experiment: one to share with other folders; by default the folder's own, named after the grid.
+        experiment: one to share with other folders; None is `$MLFLOW_EXPERIMENT_NAME`, else the folder's own, which is
+            named after the grid.
         patience_seconds: how long to wait for a server that answered and then went away.
 
     Raises:
