@@ -333,9 +333,10 @@ class _Run:
             )
 
     def _warn_of_other_machines(self) -> None:
-        from mnistbench.reproducibility import machine_id
+        from mnistbench.reproducibility import machine_id, recognized
 
-        others = sum(item.machine_id not in (None, machine_id()) for item in self._index.values())
+        machines = (item.machine_id for item in self._index.values())
+        others = sum(machine is not None and recognized(machine) != machine_id() for machine in machines)
         if others:
             self._warn(f"{others} records here are of another machine: they are kept, and grouped apart")
         builds = {item.torch for item in self._index.values()} - {None, _torch_version()}

@@ -6,12 +6,14 @@ import gc
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from stand_ins import OnEpoch, quick
 
+from mnistbench import reproducibility
 from mnistbench.cell import Cell
 from mnistbench.errors import UserError
 from mnistbench.executors import InlineExecutor
@@ -286,6 +288,18 @@ def test_a_folder_with_records_of_another_machine_and_torch_says_so_and_keeps_th
     assert summary.kept == 6
     assert any("another machine" in warning for warning in summary.warnings)
     assert any("torch 1.0.0" in warning for warning in summary.warnings)
+
+
+def test_a_folder_that_an_earlier_release_wrote_here_is_not_another_machines(run: Run, folder: ResultsFolder) -> None:
+    """Its records carry the id that this machine had then."""
+    former = reproducibility._former_machine_id()
+    run(executor=here("elsewhere"))
+    for record in folder.records():
+        assert record.environment is not None
+        ours = replace(record.environment, machine_id=former or reproducibility.machine_id())
+        folder.write(record.with_changes(environment=ours))
+    folder.path.joinpath(".index.json").unlink()
+    assert not any("another machine" in warning for warning in run().warnings)
 
 
 def test_a_budget_starts_no_round_when_the_time_is_up(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
