@@ -15,6 +15,7 @@ import time
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from synthetic import START, make_cell, make_environment, make_record
@@ -71,6 +72,16 @@ def runs(uri: str, experiment: str = "quick", kind: str = "cell") -> list[object
     found = client.get_experiment_by_name(experiment)
     assert found is not None
     return list(client.search_runs([found.experiment_id], f"tags.`mnistbench.kind` = '{kind}'", max_results=5000))
+
+
+def runs_where(uri: str, condition: str, experiment: str = "quick") -> list[Any]:
+    """Runs that MLflow's own search finds."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    return list(client.search_runs([found.experiment_id], condition))
 
 
 # Addresses
@@ -208,6 +219,24 @@ def test_a_run_has_at_most_20_metrics_and_one_param_for_each_axis() -> None:
     assert content.tags["mnistbench.flags"] == "short"
 
 
+def test_a_run_says_whether_it_is_measured_a_trial_or_a_twin_and_towards_what_it_trained() -> None:
+    training = Training(epochs=2, target_accuracy=0.97, validation_examples=500, stop_at_target=True)
+    records = {
+        "measured": make_record(make_cell(training=training)),
+        "trial": make_record(make_cell()).with_changes(checks={"tuning": "trial 2"}),
+        "twin": make_record(make_cell(repeat=1)).with_changes(checks={"tuning": "tuned over 3 trials"}),
+    }
+    contents = {kind: run_content(record) for kind, record in records.items()}
+    assert {kind: content.tags["kind"] for kind, content in contents.items()} == {kind: kind for kind in records}
+    tuning = ["as given", "trial 2", "tuned over 3 trials"]
+    assert [content.params["tuning"] for content in contents.values()] == tuning
+    params = contents["measured"].params
+    assert (params["target_accuracy"], params["validation_examples"], params["stop_at_target"]) == (
+        "0.97", "500", "True",
+    )  # fmt: skip
+    assert contents["trial"].params["validation_examples"] == "0"
+
+
 def test_the_last_throughput_of_a_run_is_sum_over_sum() -> None:
     record = make_record(examples_per_second=30_000)
     slow_second = replace(record.epochs[1], train_seconds=8.0)
@@ -258,6 +287,7 @@ def test_a_mirrored_record_is_a_run_with_curves_params_tags_and_the_record(uri: 
     assert run.info.start_time == milliseconds(record.started_at)
     assert run.data.params["architecture"] == "mlp"
     assert run.data.tags[RECORD_ID] == record.record_id
+    assert [run.info.run_id] == [found.info.run_id for found in runs_where(uri, "tags.kind = 'measured'")]
     assert run.data.tags["mlflow.source.git.commit"] == "0123abc"
     client = MlflowClient(tracking_uri=uri)
     curve = client.get_metric_history(run.info.run_id, "test/accuracy")

@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from mnistbench.records import CellRecord, dump
 from mnistbench.tracking.address import sqlite_path
-from mnistbench.tracking.content import KIND, RECORD_ID, STATUS, milliseconds, run_content
+from mnistbench.tracking.content import KIND, RECORD_ID, STATUS, WHAT, milliseconds, run_content
 from mnistbench.tracking.identity import Owner, is_grid_id
 
 if TYPE_CHECKING:
@@ -334,7 +334,7 @@ class Server:
 
     def _create_summary_run(self) -> str:
         text = "The report of all cells, as artifacts: `report.html`, `results.csv`, `epochs.csv`, `summary.md`."
-        tags = {KIND: "summary", "mlflow.note.content": text, "mlflow.source.name": "mnistbench"}
+        tags = {KIND: "summary", WHAT: "summary", "mlflow.note.content": text, "mlflow.source.name": "mnistbench"}
         with _without_retries():
             run = self._client.create_run(self._experiment.experiment_id, tags=tags, run_name="summary")
         self._client.set_terminated(run.info.run_id, "FINISHED")
