@@ -233,6 +233,8 @@ class _Run:
         sync = self._sync(changed)
         if sync is not None and sync.note is not None:
             self._warn(sync.note)
+        if sync is not None and not sync.failed and sync.reason:
+            self._warn(f"{sync.reason}; `sync {results.path}` does it again")
         statuses = [self._index[item.cell_id].status if item.cell_id in self._index else None for item in self._chosen]
         everything = (self._index[cell_id].status if cell_id in self._index else "pending" for cell_id in ids)
         return RunSummary(

@@ -547,6 +547,72 @@ def test_the_experiment_has_the_name_in_the_grid_file(uri: str, tmp_path: Path) 
     assert len(runs(uri, "other grid")) == 1
 
 
+def test_artifacts_outside_the_databases_folder_are_refused(uri: str, results: ResultsFolder, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    filled(results, 2)
+    elsewhere = tmp_path.parent / "elsewhere"
+    MlflowClient(tracking_uri=uri).create_experiment("quick", artifact_location=elsewhere.as_uri())
+    done = sync(results, uri)
+    assert done.failed == 2
+    assert "outside the database's folder" in (done.reason or "")
+    assert sync(results, uri, experiment="thesis").failed == 0
+    assert not elsewhere.exists()
+
+
+@pytest.mark.parametrize("how", ["by hand", "mlflow gc"])
+def test_what_was_deleted_there_is_made_again(how: str, uri: str, results: ResultsFolder, tmp_path: Path) -> None:
+    """A run, and the summary; the journal says that both are there."""
+    from mlflow import MlflowClient
+
+    filled(results)
+    results.report_file.write_text("report")
+    sync(results, uri)
+    client = MlflowClient(tracking_uri=uri)
+    (summary,) = runs(uri, kind="summary")
+    gone = [runs(uri)[0].info.run_id, summary.info.run_id]  # type: ignore[attr-defined]
+    for run_id in gone:
+        client.delete_run(run_id)
+    if how == "mlflow gc":
+        command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", uri, "--tracking-uri", uri]
+        subprocess.run(command, check=True, capture_output=True, timeout=300)
+    back = ResultsFolder(tmp_path / "back")
+    assert rebuild("quick", uri, back).written == 2, "what is left can be read back"
+    done = sync(results, uri)
+    assert (done.mirrored, done.already, done.failed, done.reason) == (1, 2, 0, None)
+    assert record_ids(uri, "quick") == ids(results)
+    (again,) = runs(uri, kind="summary")
+    assert again.info.run_id not in gone  # type: ignore[attr-defined]
+    assert [item.path for item in client.list_artifacts(again.info.run_id)] == ["report.html"]  # type: ignore[attr-defined]
+
+
+def test_an_experiment_that_was_deleted_for_good_is_made_again(uri: str, results: ResultsFolder) -> None:
+    from mlflow import MlflowClient
+
+    filled(results)
+    sync(results, uri)
+    client = MlflowClient(tracking_uri=uri)
+    client.delete_experiment(client.get_experiment_by_name("quick").experiment_id)
+    command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", uri, "--tracking-uri", uri]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    assert sync(results, uri).mirrored == 3
+    assert record_ids(uri, "quick") == ids(results), "its name is free again"
+
+
+def test_a_summary_that_could_not_be_written_is_said(uri: str, results: ResultsFolder) -> None:
+    filled(results)
+    sync(results, uri)
+    results.report_file.write_text("report")
+    (summary,) = runs(uri, kind="summary")
+    folder = Path(summary.info.artifact_uri.removeprefix("file://"))  # type: ignore[attr-defined]
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.write_text("a file stands where the artifacts belong")
+    done = sync(results, uri)
+    assert (done.already, done.failed) == (3, 0)
+    assert done.reason is not None and done.reason.startswith("the report could not be written to MLflow")
+
+
 def test_hostile_names_are_mirrored_as_they_are(empty_database: Path, tmp_path: Path) -> None:
     place = tmp_path / "a b#c%d 漢"
     place.mkdir()

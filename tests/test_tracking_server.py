@@ -17,6 +17,7 @@ import pytest
 from mlflow_server import MlflowServer, free_port, misbehaving
 from synthetic import START, make_cell, make_record
 
+from mnistbench.errors import UserError
 from mnistbench.records import CellRecord
 from mnistbench.results import ResultsFolder
 from mnistbench.tracking import Mirror, SyncResult, download_weights, rebuild, sync
@@ -122,6 +123,26 @@ def test_artifacts_go_through_the_server_and_come_back(
     )
     assert [path.read_bytes() for path in download_weights(run_id, server.uri, tmp_path)] == [b"weights"]
     assert list((server.folder / "artifacts").rglob("report.html"))
+
+
+def test_a_server_that_keeps_artifacts_on_its_own_disk_is_refused_before_anything_counts_as_mirrored(
+    results: ResultsFolder, tmp_path: Path
+) -> None:
+    """MLflow's client writes them to that path on its own machine, and says nothing."""
+    root = ("--default-artifact-root", str(tmp_path / "the server's disk"), "--no-serve-artifacts")
+    server = MlflowServer(tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}", root)
+    server.start()
+    try:
+        done = sync(results, server.uri)
+        assert (done.mirrored, done.failed) == (0, 3)
+        assert "--serve-artifacts" in (done.reason or "")
+        names = [item["name"] for item in api(server, "experiments/search", {"max_results": 10})["experiments"]]
+        assert names == ["Default"], "the name stays free for the server that is mended"
+        api(server, "experiments/create", {"name": "quick"})
+        with pytest.raises(UserError, match="--serve-artifacts"):
+            rebuild("quick", server.uri, ResultsFolder(tmp_path / "back"))
+    finally:
+        server.kill()
 
 
 def test_a_server_that_dies_in_the_middle_is_caught_up_without_doubles(

@@ -216,7 +216,7 @@ def sync(folder: flags.Folder, *, tracking_uri: flags.TrackingUri = None, experi
     print(f"{done.mirrored} records mirrored now, {done.already} were there already, {done.failed} are missing")
     if done.note:
         print(f"note: {done.note}")
-    if done.failed:
+    if done.reason:
         print(f"error: {done.reason}; run `sync` again later", file=sys.stderr)
         return 1
     print(f"look at them: {tracking.ui_command(tracking_uri or tracking.default_uri())}")

@@ -65,6 +65,11 @@ class Journal:
         self._append(record_id=record_id, run_id=run_id, **({"doubtful": True} if doubtful else {}))
         self._set_done(record_id, run_id, doubtful)
 
+    def forget(self, record_id: str) -> None:
+        """The record's run is not there any more, or not whole, whatever the file says; a later line will say it is."""
+        self.done.pop(record_id, None)
+        self.doubtful.discard(record_id)
+
     def _set_done(self, record_id: str, run_id: str, doubtful: bool) -> None:
         self.done[record_id] = run_id
         self.open.discard(record_id)

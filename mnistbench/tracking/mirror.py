@@ -98,13 +98,17 @@ class Mirror:
         self._journal: Journal | None = None
         self._mirrored: set[str] = set()
         self._failure: Exception | None = None
+        self._summary_failed = False
         self.address = shown(self._uri)
         self._place = place(self._uri, self._name)
 
     @property
     def reason(self) -> str | None:
         """Why it gave up."""
-        return None if self._failure is None else reason(self._failure, self._uri)
+        if self._failure is None:
+            return None
+        why = reason(self._failure, self._uri)
+        return f"the report could not be written to MLflow: {why}" if self._summary_failed else why
 
     def open(self) -> bool:
         """Reach the server, making the sqlite database if there is none; False if it cannot be used.
@@ -147,7 +151,7 @@ class Mirror:
             and patiently(lambda: self._settle(records))
             and all(patiently(partial(self._write, record)) for record in records)
         ):
-            patiently(lambda: self._write_summary(records))
+            self._summary_failed = not patiently(lambda: self._write_summary(records))
         return self._result(records)
 
     def _patiently(self, patience_seconds: float, step: Callable[[], bool]) -> bool:
@@ -169,17 +173,22 @@ class Mirror:
         self._server = server
 
     def _settle(self, records: list[CellRecord]) -> bool:
-        """Look up what may be on the server without this folder's journal saying that it is complete."""
+        """Look up what is on the server, whatever the journal says: runs are deleted there, or were not noted here."""
         server, journal = self._reached()
         ids = {record.record_id for record in records}
-        unknown = [item for item in records if item.record_id not in journal.done or item.record_id in journal.doubtful]
 
         def look_up() -> None:
-            for record_id, run in server.runs_of(unknown, journal.done.values()).items():
-                if run.whole:
-                    journal.complete(record_id, run.run_id)
-                else:
+            found = server.runs_of(records, journal.done.values())
+            for record_id in ids:
+                run = found.get(record_id)
+                if run is None or not run.whole:
+                    journal.forget(record_id)  # it may have been deleted there
+                if run is None:
+                    continue
+                if not run.whole:
                     journal.created[record_id] = run.run_id
+                elif journal.done.get(record_id) != run.run_id or record_id in journal.doubtful:
+                    journal.complete(record_id, run.run_id)
             for orphan in journal.open - ids:
                 journal.complete(orphan, server.close_as_killed(orphan))
 
@@ -211,8 +220,7 @@ class Mirror:
 
         def write() -> None:
             server.settle_doubts(journal.done.values())
-            if there := [file for file in files if file.is_file()]:
-                server.write_summary(records, there)
+            server.write_summary(records, [file for file in files if file.is_file()])
 
         return self._attempt(write, self._wait_seconds)
 

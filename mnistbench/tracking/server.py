@@ -20,8 +20,9 @@ from urllib.parse import quote, unquote, urlsplit
 
 from filelock import FileLock
 
+from mnistbench.errors import UserError
 from mnistbench.records import CellRecord, dump
-from mnistbench.tracking.address import sqlite_path
+from mnistbench.tracking.address import HTTP, sqlite_path
 from mnistbench.tracking.content import KIND, RECORD_ID, STATUS, WHAT, milliseconds, run_content
 from mnistbench.tracking.identity import Owner, is_grid_id
 
@@ -82,17 +83,21 @@ class Server:
 
         Raises:
             LookupError: if there is no such experiment and `create` is False; its arguments are the names there are.
+            UserError: if its artifacts would not get where the server finds them.
         """
         from mlflow import MlflowClient
 
         path = sqlite_path(uri)
+        self._is_remote = uri.startswith(HTTP)
         self.given_up = threading.Event()
         self._client: MlflowClient = MlflowClient(tracking_uri=uri)
         self._artifacts = None if path is None else path.parent / "mlruns"
         self._owner = owner
         self.doubtful: dict[str, CellRecord] = {}
         self._folders: dict[str, Path] = {}
+        self._database = path
         self._experiment = self._find_or_create(experiment) if create else self._find(experiment)
+        self._refuse_unreachable_artifacts(self._experiment)
         self.name = str(self._experiment.name)
         self.taken = self._why_taken(experiment)
         self.key = _key(self._experiment)
@@ -270,6 +275,29 @@ class Server:
                 return found
         raise AssertionError("unreachable")
 
+    def _refuse_unreachable_artifacts(self, experiment: Experiment) -> None:
+        """MLflow's client writes to a local path on its own disk, whoever named that path, and says nothing.
+
+        Raises:
+            UserError: if the server's own disk is meant, or a place outside the sqlite database's folder.
+        """
+        location = urlsplit(experiment.artifact_location)
+        if location.scheme not in ("", "file"):
+            return
+        said = f"the experiment {experiment.name!r} keeps its artifacts in {unquote(location.path)}"
+        if self._is_remote:
+            raise UserError(
+                f"{said}, a folder of the server's own disk, which cannot be reached from here: start the server with"
+                " --serve-artifacts and without --default-artifact-root, then delete that experiment or name another"
+                " with --experiment"
+            )
+        folder = None if self._database is None else self._database.parent.resolve()
+        if folder is not None and not Path(unquote(location.path)).resolve().is_relative_to(folder):
+            raise UserError(
+                f"{said}, outside the database's folder: put the database where it was, or name another experiment"
+                " with --experiment"
+            )
+
     def _why_taken(self, name: str) -> str:
         found = None if self.name == name else self._client.get_experiment_by_name(name)
         if found is None:  # it is the one, or it was given another name there
@@ -321,16 +349,29 @@ class Server:
             tags[GRID_ID] = self._owner.grid_id
         experiment_id = self._client.create_experiment(name, artifact_location=location, tags=tags)
         self._experiment = self._client.get_experiment(experiment_id)
+        try:
+            self._refuse_unreachable_artifacts(self._experiment)
+        except UserError:  # leave the name free: an experiment keeps its place, also on a server that was mended
+            self._client.rename_experiment(experiment_id, f"{name} (no artifacts, {experiment_id})")
+            self._client.delete_experiment(experiment_id)
+            raise
         # Only one process can make an experiment: if it makes the summary run too, there is only one of that as well.
         self._create_summary_run()
         return self._experiment
 
     def _summary_run(self) -> str | None:
+        from mlflow.exceptions import MlflowException
+
         experiment = self._client.get_experiment(self._experiment.experiment_id)
         run_id = experiment.tags.get(SUMMARY_RUN)
         if run_id is None:
             return None
-        return str(run_id) if self._client.get_run(run_id).info.lifecycle_stage == "active" else None
+        try:
+            return str(run_id) if self._client.get_run(run_id).info.lifecycle_stage == "active" else None
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None  # it was deleted for good, by `mlflow gc`
 
     def _create_summary_run(self) -> str:
         text = "The report of all cells, as artifacts: `report.html`, `results.csv`, `epochs.csv`, `summary.md`."
