@@ -6,6 +6,7 @@ import json
 import math
 import multiprocessing
 import os
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -628,6 +629,33 @@ def test_hostile_names_are_mirrored_as_they_are(empty_database: Path, tmp_path: 
     back = ResultsFolder(place / "back")
     rebuild('it\'s #1 % "grid"', uri, back)
     assert back.records() == [record]
+
+
+@pytest.mark.parametrize("name", ["a%20b", "a?b", "a#b", "100%", "it's"])
+def test_the_database_of_the_working_folder_is_opened_whatever_the_folder_is_called(
+    name: str, empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the default address, by a relative one, and by the line that shows how to look at it."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    place = tmp_path / name
+    place.mkdir()
+    monkeypatch.chdir(place)
+    shutil.copy(empty_database, place / "mlflow.db")
+    folder = folder_of(place / "results" / "quick", "quick")
+    assert sync(folder).mirrored == 2
+    assert sync(folder, "sqlite:///mlflow.db").already == 2
+    back = ResultsFolder(place / "back")
+    assert rebuild("quick", None, back).written == 2
+    line = shlex.split(address.ui_command(address.default_uri(), tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert record_ids(line[line.index("--backend-store-uri") + 1], "quick") == ids(folder)
+    assert list(tmp_path.rglob("*.db")) == [place / "mlflow.db"], "and no other was made"
+
+
+def test_a_new_database_is_made_in_a_folder_with_signs_that_mean_something_in_an_address(tmp_path: Path) -> None:
+    database = tmp_path / "50% of #1?" / "mlflow.db"
+    make_database(database)
+    assert list(tmp_path.rglob("*.db*")) == [database]
 
 
 def test_a_folder_in_use_is_not_mirrored_beside_its_runner(uri: str, results: ResultsFolder) -> None:

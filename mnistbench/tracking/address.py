@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -33,7 +34,12 @@ def default_uri(cwd: Path | None = None) -> str:
     The path is absolute and explicit: an old `./mlruns` folder would make MLflow choose its file store.
     """
     named = os.environ.get("MLFLOW_TRACKING_URI")
-    return named or f"sqlite:///{(cwd or Path.cwd()).resolve() / DATABASE_NAME}"
+    return named or database_uri((cwd or Path.cwd()).resolve() / DATABASE_NAME)
+
+
+def database_uri(path: Path) -> str:
+    """The URI of a sqlite database; what would end or change a path in a URI is encoded."""
+    return f"sqlite:///{_encoded(str(path))}"
 
 
 def named_experiment(name: str | None) -> str | None:
@@ -62,8 +68,11 @@ def checked(uri: str) -> str:
     if kind == "sqlite":
         path = uri.partition(":///")[2]
         if not path or "?" in path:
-            raise UserError(f"tracking URI {shown(uri)!r} names no database file; write it like sqlite:///mlflow.db")
-        return f"{parts.scheme}:///{Path(path).absolute()}"
+            raise UserError(
+                f"tracking URI {shown(uri)!r} names no database file; write it like sqlite:///mlflow.db,"
+                " with %3F for a question mark in its path"
+            )
+        return f"{parts.scheme}:///{_encoded(str(Path(unquote(path)).absolute()))}"
     if kind in DATABASES:
         return uri
     if kind in ("", "file"):
@@ -76,13 +85,14 @@ def checked(uri: str) -> str:
 
 def sqlite_path(uri: str) -> Path | None:
     """The database file of a sqlite URI; None for all others."""
-    return Path(uri.partition(":///")[2]) if uri.partition(":")[0].partition("+")[0] == "sqlite" else None
+    is_sqlite = uri.partition(":")[0].partition("+")[0] == "sqlite"
+    return Path(unquote(uri.partition(":///")[2])) if is_sqlite else None
 
 
 def shown(uri: str) -> str:
     """The URI for people: without user, password and query, a sqlite file relative to the working folder."""
     if path := sqlite_path(uri):
-        return f"sqlite:///{_near(path)}"
+        return f"sqlite:///{_encoded(_near(path))}"
     try:
         parts = _split(uri)
         where = f"{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
@@ -133,7 +143,9 @@ def ui_command(uri: str, cwd: Path | None = None) -> str:
     if path is None:
         command.append('--backend-store-uri "$MLFLOW_TRACKING_URI"')
     elif path.absolute() != cwd / DATABASE_NAME or _has_old_file_store(cwd) or "MLFLOW_TRACKING_URI" in os.environ:
-        command.append(f"--backend-store-uri 'sqlite:///{_near(path, cwd)}'")
+        absolute = path.absolute()  # and no `~`, which the shell leaves as it is between quotes
+        near = absolute.relative_to(cwd) if absolute.is_relative_to(cwd) else absolute
+        command.append(f"--backend-store-uri {_quoted(database_uri(near))}")
     return f"{' '.join(command)}  # http://127.0.0.1:5000, {CHOICE}"
 
 
@@ -189,7 +201,18 @@ def _mlflow(cwd: Path) -> str:
     found = shutil.which("mlflow")
     if found and Path(found) == beside:
         return "mlflow"
-    return _near(beside, cwd)
+    return shlex.quote(str(beside.relative_to(cwd) if beside.is_relative_to(cwd) else beside))
+
+
+def _encoded(path: str) -> str:
+    """SQLAlchemy decodes the path of a database, and takes what comes after a question mark for options."""
+    return path.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
+
+
+def _quoted(text: str) -> str:
+    """For a shell, in quotes even where it needs none."""
+    quoted = shlex.quote(text)
+    return quoted if quoted != text else f"'{text}'"
 
 
 def _has_old_file_store(cwd: Path) -> bool:

@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from mnistbench.errors import UserError
 from mnistbench.records import CellRecord, dump
-from mnistbench.tracking.address import HTTP, sqlite_path
+from mnistbench.tracking.address import HTTP, database_uri, sqlite_path
 from mnistbench.tracking.content import KIND, RECORD_ID, STATUS, WHAT, milliseconds, run_content
 from mnistbench.tracking.identity import Owner, is_grid_id
 
@@ -284,7 +284,8 @@ class Server:
         location = urlsplit(experiment.artifact_location)
         if location.scheme not in ("", "file"):
             return
-        said = f"the experiment {experiment.name!r} keeps its artifacts in {unquote(location.path)}"
+        path = Path(unquote(location.path) if location.scheme else experiment.artifact_location)
+        said = f"the experiment {experiment.name!r} keeps its artifacts in {path}"
         if self._is_remote:
             raise UserError(
                 f"{said}, a folder of the server's own disk, which cannot be reached from here: start the server with"
@@ -292,7 +293,7 @@ class Server:
                 " with --experiment"
             )
         folder = None if self._database is None else self._database.parent.resolve()
-        if folder is not None and not Path(unquote(location.path)).resolve().is_relative_to(folder):
+        if folder is not None and not path.resolve().is_relative_to(folder):
             raise UserError(
                 f"{said}, outside the database's folder: put the database where it was, or name another experiment"
                 " with --experiment"
@@ -430,7 +431,7 @@ def make_database(path: Path) -> None:
             for left_by_the_dead in path.parent.glob(f".{path.name}.*.part*"):
                 left_by_the_dead.unlink()
             part = path.with_name(f".{path.name}.{os.getpid()}.part")
-            MlflowClient(tracking_uri=f"sqlite:///{part}").search_experiments(max_results=1)
+            MlflowClient(tracking_uri=database_uri(part)).search_experiments(max_results=1)
             part.replace(path)
         lock.unlink(missing_ok=True)  # from now on nobody needs it: the database is there
 
