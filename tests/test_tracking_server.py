@@ -218,6 +218,46 @@ def not_mlflow(request: BaseHTTPRequestHandler) -> None:
     request.wfile.write(body)
 
 
+def refusing(status: int, body: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
+    """Answers every request so."""
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(status)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "says", "waiting_helps"),
+    [
+        (refusing(401, b"You are not authenticated."), "refuses the credentials", False),
+        (refusing(403, b"Permission denied"), "does not let them do that (403)", False),
+        (refusing(403, b"<html><h1>403 Forbidden</h1>nginx</html>"), "proxy in front of it refuses", False),
+        (broken, "answers with an internal error (500)", True),
+    ],
+)
+def test_each_refusal_is_told_as_what_it_is(
+    behaviour: Callable[[BaseHTTPRequestHandler], None], says: str, waiting_helps: bool, results: ResultsFolder
+) -> None:
+    """And whether the same can go well later."""
+    with misbehaving(behaviour) as uri:
+        done = sync(results, uri, patience_seconds=0)
+    assert says in (done.reason or "")
+    assert done.waiting_helps == waiting_helps
+
+
+def test_a_proxy_that_is_down_is_not_taken_for_the_server(
+    results: ResultsFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("NO_PROXY", "")
+    done = sync(results, "http://tracking.example:5000", patience_seconds=0)
+    assert "the proxy in between does not work" in (done.reason or "")
+
+
 @pytest.mark.parametrize(
     ("behaviour", "says"),
     [

@@ -217,7 +217,8 @@ def sync(folder: flags.Folder, *, tracking_uri: flags.TrackingUri = None, experi
     if done.note:
         print(f"note: {done.note}")
     if done.reason:
-        print(f"error: {done.reason}; run `sync` again later", file=sys.stderr)
+        again = "; run `sync` again later" if done.waiting_helps else ""
+        print(f"error: {done.reason}{again}", file=sys.stderr)
         return 1
     print(f"look at them: {tracking.ui_command(tracking_uri or tracking.default_uri())}")
     return 0

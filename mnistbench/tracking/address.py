@@ -149,20 +149,34 @@ def ui_command(uri: str, cwd: Path | None = None) -> str:
     return f"{' '.join(command)}  # http://127.0.0.1:5000, {CHOICE}"
 
 
+def waiting_helps(error: BaseException) -> bool:
+    """Whether doing the same again later can go well, without anybody mending anything here."""
+    return _PASSING.search(reason(error, "")) is not None
+
+
 _MEANINGS = {
+    r"407 Proxy|error code 407": "is not reached: the proxy in between asks for credentials (HTTPS_PROXY, HTTP_PROXY)",
+    r"ProxyError": "is not reached: the proxy in between does not work (HTTPS_PROXY, HTTP_PROXY, NO_PROXY)",
     r"[Cc]onnection refused|Errno 111|Errno 61\b": "refuses the connection: no server listens there",
     r"Name or service not known|nodename nor servname|name resolution|NameResolutionError": "is not found by its name",
     r"[Rr]ead timed out|ReadTimeout|TimeoutError|NoAnswer": "gives no answer in time",
     r"ConnectTimeout|[Cc]onnection.*timed out": "cannot be reached",
     r"too many 500|error code 500|INTERNAL_ERROR.*500|HTTP status 500": "answers with an internal error (500)",
     r"too many 50[234]": "is not available (502 to 504)",
-    r"error code 401|UNAUTHENTICATED|error code 403|PERMISSION_DENIED": "refuses the credentials",
+    r"error code 401|UNAUTHENTICATED": "refuses the credentials (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD)",
+    r"(?is)error code 403.*<html": "is not reached: a web server or proxy in front of it refuses the request (403)",
+    r"error code 403|PERMISSION_DENIED": "knows this user and does not let them do that (403): ask for write access",
     r"database is locked": "is locked by another process",
     r"[Oo]ut-of-date database schema": "is of an older MLflow: run `mlflow db upgrade` on it",
     r"file is not a database|malformed": "is not a database that MLflow can read",
     r"Connection aborted|RemoteDisconnected|ConnectionResetError": "closed the connection",
     r"No module named .psycopg": "needs its driver: pip install 'mnistbench[postgres]', and postgresql+psycopg2://…",
 }
+
+
+_PASSING = re.compile(
+    r"refuses the connection|no answer in time|cannot be reached|\(50|locked by another|closed the connection"
+)
 
 
 def _split(uri: str) -> SplitResult:

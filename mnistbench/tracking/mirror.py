@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mnistbench.errors import UserError
 from mnistbench.records import CellRecord
-from mnistbench.tracking.address import checked, default_uri, named_experiment, place, reason, shown
+from mnistbench.tracking.address import checked, default_uri, named_experiment, place, reason, shown, waiting_helps
 from mnistbench.tracking.identity import Owner
 from mnistbench.tracking.journal import Journal, done_at
 
@@ -45,6 +45,7 @@ class SyncResult:
         already: records that were there before.
         failed: records that are not there.
         reason: why, in one line without credentials; None if all went well.
+        waiting_helps: whether the same may go well later, with nothing mended here.
         note: what is worth saying of the experiment that was used: where it has another name than was asked for.
     """
 
@@ -53,6 +54,7 @@ class SyncResult:
     failed: int
     reason: str | None = None
     note: str | None = None
+    waiting_helps: bool = False
 
 
 class Mirror:
@@ -229,7 +231,12 @@ class Mirror:
         done = self._journal.done.keys() if self._journal else done_at(self._results.mirrored_file, self._place)
         there = ids & done
         return SyncResult(
-            len(there & self._mirrored), len(there - self._mirrored), len(ids) - len(there), self.reason, self.note
+            len(there & self._mirrored),
+            len(there - self._mirrored),
+            len(ids) - len(there),
+            self.reason,
+            self.note,
+            self._failure is not None and waiting_helps(self._failure),
         )
 
     @property
