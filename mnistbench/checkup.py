@@ -15,6 +15,7 @@ def checks(*, data_dir: Path | None = None, tracking_uri: str | None = None) -> 
 
     yield from versions()
     yield torch_build()
+    yield _machine()
     for device in devices.available():
         memory = f", {device.memory_bytes / 2**30:.1f} GiB" if device.memory_bytes else ""
         yield Check(name=f"device {device.name}", found=f"{device.model}{memory}")
@@ -22,6 +23,19 @@ def checks(*, data_dir: Path | None = None, tracking_uri: str | None = None) -> 
     for place in datasets.survey(data_dir):
         yield Check(name=f"data {place.name}", found=place.where if place.found else "not here yet")
     yield _tracking(tracking_uri)
+
+
+def _machine() -> Check:
+    """Makes no id where there is none yet."""
+    from mnistbench.reproducibility import kept_id_file, machine_id, system_id
+
+    if system_id() is not None:
+        return Check(name="machine id", found=machine_id())
+    try:
+        where = f"in {kept_id_file()}"
+    except (RuntimeError, UserError):
+        where = "nowhere, for want of a home folder: it stays until the next boot (set MNISTBENCH_CACHE)"
+    return Check(name="machine id", found=f"this system has none of its own; a random one is kept {where}")
 
 
 def _tracking(uri: str | None) -> Check:

@@ -139,10 +139,13 @@ class Environment:
 
     Attributes:
         machine_id: hash that is the same for the same machine.
+        machine_id_source: what the hash stays with: `system` (an id that the system has), `cache` (a random one in the
+            user's cache folder), `boot` (neither: until the machine starts again); None in records before 0.2.0.
         peak_flops: GEMM rate measured on this machine in the session, by `device/precision`, FLOP/s.
     """
 
     machine_id: str
+    machine_id_source: str | None = None
     machine: str
     os: str
     cpu: str

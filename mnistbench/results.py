@@ -415,6 +415,9 @@ def read_counting(path: Path) -> CellRecord | str:
     """As `read_record`, for a file in `cells/`, whose name must be its cell's: `<cell_id>[@<machine>].json`."""
     found = read_record(path)
     if isinstance(found, CellRecord) and path.stem.partition("@")[0] != found.cell_id:
+        own = read_record(path.with_name(f"{found.cell_id}.json"))
+        if isinstance(own, CellRecord) and own.record_id == found.record_id:
+            return f"it is a copy of {found.cell_id}.json"
         return f"it holds the record of another cell, {found.cell_id}"
     return found
 

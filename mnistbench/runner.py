@@ -64,6 +64,7 @@ class RunSummary:
     not_mirrored: int = 0
     not_mirrored_reason: str | None = None
     tracking: str | None = None
+    experiment: str | None = None
     interrupted: int | None = None
     warnings: list[str] = field(default_factory=list)
 
@@ -82,6 +83,7 @@ def run_grid(
     data_dir: Path | None = None,
     tracking_uri: str | None = None,
     tracking: bool = True,
+    experiment: str | None = None,
     executor: str | Executor = "process",
     timeout_seconds: float | None = None,
     fail_fast: bool = False,
@@ -103,6 +105,7 @@ def run_grid(
         data_dir: where data is looked for first.
         tracking_uri: of an MLflow server; MLflow's environment variable, else sqlite in the working folder.
         tracking: False for records only.
+        experiment: of MLflow, to be shared with other folders; MLflow's environment variable, else the folder's own.
         executor: `process`, `inline`, `ray`, or one of your own.
         timeout_seconds: longest for one cell.
         fail_fast: start no more cells after one that failed.
@@ -125,7 +128,7 @@ def run_grid(
     results = ResultsFolder(out if out is not None else Path("results") / grid.name)
     refuse_newer(results)
     results.refuse_foreign()
-    mirror = _mirror(tracking_uri, results, grid.name) if tracking else None
+    mirror = _mirror(tracking_uri, results, grid.name, experiment) if tracking else None
     runner = _executor(executor, timeout_seconds, plugins) if isinstance(executor, str) else executor
     try:
         data = _prepare_data(grid, data_dir, plugins, progress)
@@ -256,6 +259,10 @@ class _Run:
         for text in weaknesses:
             self._warn(text)
         sync = self._sync(changed)
+        if sync is not None and sync.note is not None:
+            self._warn(sync.note)
+        if sync is not None and not sync.failed and sync.reason:
+            self._warn(f"{sync.reason}; `sync {results.path}` does it again")
         statuses = [self._index[item.cell_id].status if item.cell_id in self._index else None for item in self._chosen]
         everything = (self._index[cell_id].status if cell_id in self._index else "pending" for cell_id in ids)
         return RunSummary(
@@ -274,6 +281,7 @@ class _Run:
             not_mirrored=sync.failed if sync else 0,
             not_mirrored_reason=sync.reason if sync else None,
             tracking=self._mirror.address if self._mirror else None,
+            experiment=self._mirror.experiment if self._mirror else None,
             interrupted=self._interruption.signum,
             warnings=self._warnings,
         )
@@ -358,9 +366,10 @@ class _Run:
             )
 
     def _warn_of_other_machines(self) -> None:
-        from mnistbench.reproducibility import machine_id
+        from mnistbench.reproducibility import machine_id, recognized
 
-        others = sum(item.machine_id not in (None, machine_id()) for item in self._index.values())
+        machines = (item.machine_id for item in self._index.values())
+        others = sum(machine is not None and recognized(machine) != machine_id() for machine in machines)
         if others:
             self._warn(f"{others} records here are of another machine: they are kept, and grouped apart")
         builds = {item.torch for item in self._index.values()} - {None, _torch_version()}
@@ -376,10 +385,10 @@ def _nothing(_: CellRecord) -> None:
     """In place of a mirror."""
 
 
-def _mirror(uri: str | None, results: ResultsFolder, name: str) -> Mirror:
+def _mirror(uri: str | None, results: ResultsFolder, name: str, experiment: str | None) -> Mirror:
     from mnistbench.tracking import Mirror
 
-    return Mirror(uri, results, name)
+    return Mirror(uri, results, name, experiment=experiment)
 
 
 def _executor(name: str, timeout_seconds: float | None, plugins: Plugins | None) -> Executor:

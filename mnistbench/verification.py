@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mnistbench.errors import UserError
 from mnistbench.records import CellRecord
+from mnistbench.reproducibility import recognized
 
 COMPARED = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "validation_loss", "validation_accuracy")
 
@@ -52,7 +53,9 @@ def compare(before: CellRecord, after: CellRecord) -> Verdict:
     versions = tuple(record.environment.torch if record.environment else None for record in (before, after))
     if versions[0] != versions[1]:
         lines.append(f"torch: {versions[0]}, now {versions[1]}")
-    machines = tuple(record.environment.machine_id if record.environment else None for record in (before, after))
+    machines = tuple(
+        recognized(record.environment.machine_id) if record.environment else None for record in (before, after)
+    )
     if machines[0] != machines[1]:
         lines.append("another machine than the record's")
     return Verdict(same=same, lines=lines)

@@ -21,11 +21,12 @@ STARTS_WITHIN_SECONDS = 90.0
 
 
 class MlflowServer:
-    """The process, and where it is; artifacts go through it (`mlflow-artifacts:`)."""
+    """The process, and where it is; artifacts go through it (`mlflow-artifacts:`), unless flags say otherwise."""
 
-    def __init__(self, folder: Path, backend: str) -> None:
+    def __init__(self, folder: Path, backend: str, artifacts: tuple[str, ...] = ()) -> None:
         self.folder = folder
         self.backend = backend
+        self.artifacts = artifacts or ("--artifacts-destination", str(folder / "artifacts"))
         self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -35,7 +36,7 @@ class MlflowServer:
         command = [
             *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)),
             *("--workers", "1", "--backend-store-uri", self.backend),
-            *("--artifacts-destination", str(self.folder / "artifacts")),
+            *self.artifacts,
         ]
         settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")} | settings

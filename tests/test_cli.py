@@ -35,7 +35,7 @@ COMMANDS = [
 RUN_FLAGS = [
     "--out", "--data", "--tracking-uri", "--set", "--only", "--plugin", "--executor", "--ray-address", "--timeout",
     "--fail-fast", "--force", "--max-cells", "--dry-run", "--no-tracking", "--shard", "--budget", "--rerun-noisy",
-    "--tensorboard", "--figures",
+    "--tensorboard", "--figures", "--experiment",
 ]  # fmt: skip
 
 
@@ -114,6 +114,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "tiny.yaml", "--executor", "cluster"], "executor"),
         (["run", "tiny.yaml", "--ray-address", "auto"], "--executor ray"),
         (["run", "tiny.yaml", "--no-tracking", "--tracking-uri", "x"], "exclude each other"),
+        (["run", "tiny.yaml", "--no-tracking", "--experiment", "x"], "exclude each other"),
+        (["run", "tiny.yaml", "--experiment", ""], "--experiment names no experiment"),
         (["run", "tiny.yaml", "--only", "architecture=lenet"], "logistic"),
         (["run", "tiny.yaml", "--only", "colour=red"], "colour"),
         (["run", "tiny.yaml", "--set", "training.epoch=1"], "epochs"),

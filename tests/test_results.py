@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import uuid
@@ -12,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from synthetic import make_cell, make_record
 
 from mnistbench.cell import Cell, Component
 from mnistbench.errors import UserError
@@ -301,6 +303,16 @@ with ResultsFolder(sys.argv[1]).lock():
     print("held", flush=True)
     time.sleep(60)
 """
+
+
+def test_a_copy_of_a_record_is_called_so(tmp_path: Path) -> None:
+    """Not the record of another cell."""
+    folder = ResultsFolder(tmp_path)
+    folder.create()
+    record = make_record(make_cell())
+    folder.write(record)
+    shutil.copy(folder.cells / f"{record.cell_id}.json", folder.cells / f"{record.cell_id} (copy).json")
+    assert [item.reason for item in folder.read()[1]] == [f"it is a copy of {record.cell_id}.json"]
 
 
 def test_a_second_runner_is_told_who_holds_the_folder(results: ResultsFolder) -> None:

@@ -6,12 +6,14 @@ import gc
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from stand_ins import OnEpoch, quick
 
+from mnistbench import reproducibility
 from mnistbench.cell import Cell
 from mnistbench.errors import UserError
 from mnistbench.executors import InlineExecutor
@@ -288,6 +290,18 @@ def test_a_folder_with_records_of_another_machine_and_torch_says_so_and_keeps_th
     assert any("torch 1.0.0" in warning for warning in summary.warnings)
 
 
+def test_a_folder_that_an_earlier_release_wrote_here_is_not_another_machines(run: Run, folder: ResultsFolder) -> None:
+    """Its records carry the id that this machine had then."""
+    former = reproducibility._former_machine_id()
+    run(executor=here("elsewhere"))
+    for record in folder.records():
+        assert record.environment is not None
+        ours = replace(record.environment, machine_id=former or reproducibility.machine_id())
+        folder.write(record.with_changes(environment=ours))
+    folder.path.joinpath(".index.json").unlink()
+    assert not any("another machine" in warning for warning in run().warnings)
+
+
 def test_a_budget_starts_no_round_when_the_time_is_up(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first look at the clock starts the budget; each round looks once."""
     clock = iter([0.0, 0.0, 0.0, 9.0, 11.0, 11.0])
@@ -413,6 +427,18 @@ def test_a_run_with_nothing_left_loads_neither_torch_nor_mlflow(
     command = [sys.executable, "-c", NOTHING_LEFT, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT)
     assert done.stdout.strip() == ""
+
+
+def test_the_experiment_that_the_user_names_gets_the_runs(run: Run, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    summary = run(tracking=True, tracking_uri=uri, experiment="course", overrides=("seeds=[0]",))
+    assert (summary.not_mirrored, summary.experiment) == (0, "course")
+    client = MlflowClient(tracking_uri=uri)
+    found = client.get_experiment_by_name("course")
+    assert found is not None
+    assert len(client.search_runs([found.experiment_id], "tags.`mnistbench.kind` = 'cell'")) == 2
 
 
 def test_a_tracking_server_that_is_down_fails_nothing(run: Run, folder: ResultsFolder) -> None:

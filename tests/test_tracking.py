@@ -6,6 +6,7 @@ import json
 import math
 import multiprocessing
 import os
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -15,6 +16,7 @@ import time
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from synthetic import START, make_cell, make_environment, make_record
@@ -23,6 +25,7 @@ from mnistbench.cell import Component, Training
 from mnistbench.errors import UserError
 from mnistbench.records import CellRecord
 from mnistbench.results import ResultsFolder
+from mnistbench.storage.merging import merge_folders
 from mnistbench.tracking import Mirror, address, download_weights, rebuild, sync
 from mnistbench.tracking.content import RECORD_ID, milliseconds, run_content
 from mnistbench.tracking.journal import Journal, done_at
@@ -70,6 +73,16 @@ def runs(uri: str, experiment: str = "quick", kind: str = "cell") -> list[object
     found = client.get_experiment_by_name(experiment)
     assert found is not None
     return list(client.search_runs([found.experiment_id], f"tags.`mnistbench.kind` = '{kind}'", max_results=5000))
+
+
+def runs_where(uri: str, condition: str, experiment: str = "quick") -> list[Any]:
+    """Runs that MLflow's own search finds."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    return list(client.search_runs([found.experiment_id], condition))
 
 
 # Addresses
@@ -207,6 +220,24 @@ def test_a_run_has_at_most_20_metrics_and_one_param_for_each_axis() -> None:
     assert content.tags["mnistbench.flags"] == "short"
 
 
+def test_a_run_says_whether_it_is_measured_a_trial_or_a_twin_and_towards_what_it_trained() -> None:
+    training = Training(epochs=2, target_accuracy=0.97, validation_examples=500, stop_at_target=True)
+    records = {
+        "measured": make_record(make_cell(training=training)),
+        "trial": make_record(make_cell()).with_changes(checks={"tuning": "trial 2"}),
+        "twin": make_record(make_cell(repeat=1)).with_changes(checks={"tuning": "tuned over 3 trials"}),
+    }
+    contents = {kind: run_content(record) for kind, record in records.items()}
+    assert {kind: content.tags["kind"] for kind, content in contents.items()} == {kind: kind for kind in records}
+    tuning = ["as given", "trial 2", "tuned over 3 trials"]
+    assert [content.params["tuning"] for content in contents.values()] == tuning
+    params = contents["measured"].params
+    assert (params["target_accuracy"], params["validation_examples"], params["stop_at_target"]) == (
+        "0.97", "500", "True",
+    )  # fmt: skip
+    assert contents["trial"].params["validation_examples"] == "0"
+
+
 def test_the_last_throughput_of_a_run_is_sum_over_sum() -> None:
     record = make_record(examples_per_second=30_000)
     slow_second = replace(record.epochs[1], train_seconds=8.0)
@@ -257,6 +288,7 @@ def test_a_mirrored_record_is_a_run_with_curves_params_tags_and_the_record(uri: 
     assert run.info.start_time == milliseconds(record.started_at)
     assert run.data.params["architecture"] == "mlp"
     assert run.data.tags[RECORD_ID] == record.record_id
+    assert [run.info.run_id] == [found.info.run_id for found in runs_where(uri, "tags.kind = 'measured'")]
     assert run.data.tags["mlflow.source.git.commit"] == "0123abc"
     client = MlflowClient(tracking_uri=uri)
     curve = client.get_metric_history(run.info.run_id, "test/accuracy")
@@ -375,6 +407,138 @@ def test_a_deleted_experiment_gives_way_to_a_new_one(uri: str, results: ResultsF
     assert len(runs(uri, "quick-2")) == 1
 
 
+def folder_of(path: Path, grid: str, first_seed: int = 0) -> ResultsFolder:
+    """A results folder of a grid of that name, with two records."""
+    folder = ResultsFolder(path)
+    folder.create()
+    folder.grid_file.write_text(f"name: {grid}\n")
+    for seed in (first_seed, first_seed + 1):
+        folder.write(make_record(make_cell(seed=seed), started_at=START + timedelta(seconds=seed)))
+    return folder
+
+
+def record_ids(uri: str, experiment: str) -> set[str]:
+    """Of the runs in an experiment."""
+    return {run.data.tags[RECORD_ID] for run in runs(uri, experiment)}  # type: ignore[attr-defined]
+
+
+def ids(folder: ResultsFolder) -> set[str]:
+    """Of the records in a folder."""
+    return {record.record_id for record in folder.records()}
+
+
+def test_two_folders_with_one_grid_name_have_an_experiment_each(uri: str, tmp_path: Path) -> None:
+    """The same cells, by two users of one server: neither displaces the other's."""
+    ann, bob = folder_of(tmp_path / "ann", "quick"), folder_of(tmp_path / "bob", "quick")
+    assert sync(ann, uri).note is None
+    done = sync(bob, uri)
+    assert done.note is not None and "'quick' is another folder's" in done.note and "'quick-2'" in done.note
+    assert record_ids(uri, "quick") == ids(ann)
+    assert record_ids(uri, "quick-2") == ids(bob)
+    assert sync(bob, uri).already == 2, "its own is found again"
+    back = ResultsFolder(tmp_path / "back")
+    rebuild("quick", uri, back)
+    assert ids(back) == ids(ann)
+
+
+def test_the_successor_of_a_deleted_experiment_is_no_other_grid_that_has_its_name(uri: str, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    tiny, second = folder_of(tmp_path / "a", "tiny"), folder_of(tmp_path / "b", "tiny-2")
+    sync(tiny, uri)
+    sync(second, uri)
+    client = MlflowClient(tracking_uri=uri)
+    client.delete_experiment(client.get_experiment_by_name("tiny").experiment_id)
+    done = sync(tiny, uri)
+    assert done.note is not None and "'tiny' was deleted there" in done.note
+    assert record_ids(uri, "tiny-2") == ids(second)
+    assert record_ids(uri, "tiny-3") == ids(tiny)
+    back = ResultsFolder(tmp_path / "back")
+    rebuild("tiny", uri, back)
+    assert ids(back) == ids(tiny), "what took its place is read, not what is called like it"
+
+
+def test_an_experiment_that_was_renamed_is_found_by_its_tag(uri: str, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    folder = folder_of(tmp_path / "a", "quick")
+    sync(folder, uri)
+    client = MlflowClient(tracking_uri=uri)
+    client.rename_experiment(client.get_experiment_by_name("quick").experiment_id, "thesis")
+    assert sync(folder, uri).already == 2
+    assert client.get_experiment_by_name("quick") is None
+
+
+def test_an_experiment_that_the_user_names_is_shared(uri: str, tmp_path: Path) -> None:
+    ann, bob = folder_of(tmp_path / "ann", "quick"), folder_of(tmp_path / "bob", "quick", first_seed=5)
+    sync(ann, uri)
+    assert sync(bob, uri, experiment="quick").note is None
+    assert record_ids(uri, "quick") == ids(ann) | ids(bob)
+
+
+def test_mlflows_own_variable_names_the_experiment_and_a_flag_goes_before_it(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "course")
+    folder = folder_of(tmp_path / "a", "quick")
+    sync(folder, uri)
+    assert record_ids(uri, "course") == ids(folder)
+    sync(folder, uri, experiment="thesis")
+    assert record_ids(uri, "thesis") == ids(folder)
+    with pytest.raises(UserError, match="names no experiment"):
+        sync(folder, uri, experiment=" ")
+
+
+def untagged(uri: str, *names: str) -> None:
+    """Take out of experiments what tells whose they are, as an earlier release made them."""
+    with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
+        for name in names:
+            database.execute(
+                "delete from experiment_tags where key like 'mnistbench.grid%' and experiment_id ="
+                " (select experiment_id from experiments where name = ?)",
+                [name],
+            )
+
+
+def test_an_experiment_of_the_earlier_release_becomes_its_folders_own(uri: str, tmp_path: Path) -> None:
+    ann, bob = folder_of(tmp_path / "ann", "quick"), folder_of(tmp_path / "bob", "quick")
+    sync(ann, uri)
+    untagged(uri, "quick")
+    (ann.path / ".grid_id").unlink()
+    assert sync(bob, uri).mirrored == 2
+    assert record_ids(uri, "quick") == ids(ann), "not taken by a folder that has none of its records"
+    assert sync(ann, uri).already == 2
+    assert record_ids(uri, "quick-2") == ids(bob)
+
+
+def test_machines_that_shared_an_experiment_under_the_earlier_release_go_on_doing_so(uri: str, tmp_path: Path) -> None:
+    machines = [folder_of(tmp_path / "a", "quick"), folder_of(tmp_path / "b", "quick", first_seed=5)]
+    for folder in machines:
+        sync(folder, uri, experiment="quick")
+    untagged(uri, "quick")
+    assert [sync(folder, uri).already for folder in machines] == [2, 2]
+
+
+def test_runs_that_somebody_made_by_hand_keep_an_experiment_theirs(uri: str, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    client.create_run(client.create_experiment("quick"))
+    folder = folder_of(tmp_path / "a", "quick")
+    sync(folder, uri)
+    assert record_ids(uri, "quick-2") == ids(folder)
+
+
+def test_a_merged_folder_has_an_experiment_of_its_own(uri: str, tmp_path: Path) -> None:
+    ann, bob = folder_of(tmp_path / "ann", "quick"), folder_of(tmp_path / "bob", "quick", first_seed=5)
+    sync(ann, uri)
+    both = ResultsFolder(tmp_path / "both")
+    merge_folders([ann, bob], both)
+    sync(both, uri)
+    assert record_ids(uri, "quick") == ids(ann)
+    assert record_ids(uri, "quick-2") == ids(ann) | ids(bob)
+
+
 def test_the_experiment_has_the_name_in_the_grid_file(uri: str, tmp_path: Path) -> None:
     folder = ResultsFolder(tmp_path / "elsewhere")
     folder.create()
@@ -382,6 +546,72 @@ def test_the_experiment_has_the_name_in_the_grid_file(uri: str, tmp_path: Path) 
     folder.grid_file.write_text("name: other grid\n")
     sync(folder, uri)
     assert len(runs(uri, "other grid")) == 1
+
+
+def test_artifacts_outside_the_databases_folder_are_refused(uri: str, results: ResultsFolder, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    filled(results, 2)
+    elsewhere = tmp_path.parent / "elsewhere"
+    MlflowClient(tracking_uri=uri).create_experiment("quick", artifact_location=elsewhere.as_uri())
+    done = sync(results, uri)
+    assert done.failed == 2
+    assert "outside the database's folder" in (done.reason or "")
+    assert sync(results, uri, experiment="thesis").failed == 0
+    assert not elsewhere.exists()
+
+
+@pytest.mark.parametrize("how", ["by hand", "mlflow gc"])
+def test_what_was_deleted_there_is_made_again(how: str, uri: str, results: ResultsFolder, tmp_path: Path) -> None:
+    """A run, and the summary; the journal says that both are there."""
+    from mlflow import MlflowClient
+
+    filled(results)
+    results.report_file.write_text("report")
+    sync(results, uri)
+    client = MlflowClient(tracking_uri=uri)
+    (summary,) = runs(uri, kind="summary")
+    gone = [runs(uri)[0].info.run_id, summary.info.run_id]  # type: ignore[attr-defined]
+    for run_id in gone:
+        client.delete_run(run_id)
+    if how == "mlflow gc":
+        command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", uri, "--tracking-uri", uri]
+        subprocess.run(command, check=True, capture_output=True, timeout=300)
+    back = ResultsFolder(tmp_path / "back")
+    assert rebuild("quick", uri, back).written == 2, "what is left can be read back"
+    done = sync(results, uri)
+    assert (done.mirrored, done.already, done.failed, done.reason) == (1, 2, 0, None)
+    assert record_ids(uri, "quick") == ids(results)
+    (again,) = runs(uri, kind="summary")
+    assert again.info.run_id not in gone  # type: ignore[attr-defined]
+    assert [item.path for item in client.list_artifacts(again.info.run_id)] == ["report.html"]  # type: ignore[attr-defined]
+
+
+def test_an_experiment_that_was_deleted_for_good_is_made_again(uri: str, results: ResultsFolder) -> None:
+    from mlflow import MlflowClient
+
+    filled(results)
+    sync(results, uri)
+    client = MlflowClient(tracking_uri=uri)
+    client.delete_experiment(client.get_experiment_by_name("quick").experiment_id)
+    command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", uri, "--tracking-uri", uri]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    assert sync(results, uri).mirrored == 3
+    assert record_ids(uri, "quick") == ids(results), "its name is free again"
+
+
+def test_a_summary_that_could_not_be_written_is_said(uri: str, results: ResultsFolder) -> None:
+    filled(results)
+    sync(results, uri)
+    results.report_file.write_text("report")
+    (summary,) = runs(uri, kind="summary")
+    folder = Path(summary.info.artifact_uri.removeprefix("file://"))  # type: ignore[attr-defined]
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.write_text("a file stands where the artifacts belong")
+    done = sync(results, uri)
+    assert (done.already, done.failed) == (3, 0)
+    assert done.reason is not None and done.reason.startswith("the report could not be written to MLflow")
 
 
 def test_hostile_names_are_mirrored_as_they_are(empty_database: Path, tmp_path: Path) -> None:
@@ -399,6 +629,33 @@ def test_hostile_names_are_mirrored_as_they_are(empty_database: Path, tmp_path: 
     back = ResultsFolder(place / "back")
     rebuild('it\'s #1 % "grid"', uri, back)
     assert back.records() == [record]
+
+
+@pytest.mark.parametrize("name", ["a%20b", "a?b", "a#b", "100%", "it's"])
+def test_the_database_of_the_working_folder_is_opened_whatever_the_folder_is_called(
+    name: str, empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the default address, by a relative one, and by the line that shows how to look at it."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    place = tmp_path / name
+    place.mkdir()
+    monkeypatch.chdir(place)
+    shutil.copy(empty_database, place / "mlflow.db")
+    folder = folder_of(place / "results" / "quick", "quick")
+    assert sync(folder).mirrored == 2
+    assert sync(folder, "sqlite:///mlflow.db").already == 2
+    back = ResultsFolder(place / "back")
+    assert rebuild("quick", None, back).written == 2
+    line = shlex.split(address.ui_command(address.default_uri(), tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert record_ids(line[line.index("--backend-store-uri") + 1], "quick") == ids(folder)
+    assert list(tmp_path.rglob("*.db")) == [place / "mlflow.db"], "and no other was made"
+
+
+def test_a_new_database_is_made_in_a_folder_with_signs_that_mean_something_in_an_address(tmp_path: Path) -> None:
+    database = tmp_path / "50% of #1?" / "mlflow.db"
+    make_database(database)
+    assert list(tmp_path.rglob("*.db*")) == [database]
 
 
 def test_a_folder_in_use_is_not_mirrored_beside_its_runner(uri: str, results: ResultsFolder) -> None:

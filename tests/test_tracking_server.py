@@ -17,6 +17,7 @@ import pytest
 from mlflow_server import MlflowServer, free_port, misbehaving
 from synthetic import START, make_cell, make_record
 
+from mnistbench.errors import UserError
 from mnistbench.records import CellRecord
 from mnistbench.results import ResultsFolder
 from mnistbench.tracking import Mirror, SyncResult, download_weights, rebuild, sync
@@ -87,6 +88,19 @@ def test_runs_are_found_through_the_rest_api(server: MlflowServer, results: Resu
     assert [point["step"] for point in history["metrics"]] == [1, 2]
 
 
+def test_two_folders_with_one_grid_name_have_an_experiment_each(
+    server: MlflowServer, results: ResultsFolder, tmp_path: Path
+) -> None:
+    """Two users of one server: the experiment's tag is asked, not its name alone."""
+    other = ResultsFolder(tmp_path / "another user" / results.name)
+    other.create()
+    fill(other, 2)
+    assert sync(results, server.uri).mirrored == 3
+    assert sync(other, server.uri).mirrored == 2
+    assert (len(runs_by_rest(server, results.name)), len(runs_by_rest(server, f"{results.name}-2"))) == (3, 2)
+    assert (sync(results, server.uri).already, sync(other, server.uri).already) == (3, 2)
+
+
 def test_artifacts_go_through_the_server_and_come_back(
     server: MlflowServer, results: ResultsFolder, tmp_path: Path
 ) -> None:
@@ -109,6 +123,26 @@ def test_artifacts_go_through_the_server_and_come_back(
     )
     assert [path.read_bytes() for path in download_weights(run_id, server.uri, tmp_path)] == [b"weights"]
     assert list((server.folder / "artifacts").rglob("report.html"))
+
+
+def test_a_server_that_keeps_artifacts_on_its_own_disk_is_refused_before_anything_counts_as_mirrored(
+    results: ResultsFolder, tmp_path: Path
+) -> None:
+    """MLflow's client writes them to that path on its own machine, and says nothing."""
+    root = ("--default-artifact-root", str(tmp_path / "the server's disk"), "--no-serve-artifacts")
+    server = MlflowServer(tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}", root)
+    server.start()
+    try:
+        done = sync(results, server.uri)
+        assert (done.mirrored, done.failed) == (0, 3)
+        assert "--serve-artifacts" in (done.reason or "")
+        names = [item["name"] for item in api(server, "experiments/search", {"max_results": 10})["experiments"]]
+        assert names == ["Default"], "the name stays free for the server that is mended"
+        api(server, "experiments/create", {"name": "quick"})
+        with pytest.raises(UserError, match="--serve-artifacts"):
+            rebuild("quick", server.uri, ResultsFolder(tmp_path / "back"))
+    finally:
+        server.kill()
 
 
 def test_a_server_that_dies_in_the_middle_is_caught_up_without_doubles(
@@ -182,6 +216,46 @@ def not_mlflow(request: BaseHTTPRequestHandler) -> None:
     request.send_header("Content-Length", str(len(body)))
     request.end_headers()
     request.wfile.write(body)
+
+
+def refusing(status: int, body: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
+    """Answers every request so."""
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(status)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "says", "waiting_helps"),
+    [
+        (refusing(401, b"You are not authenticated."), "refuses the credentials", False),
+        (refusing(403, b"Permission denied"), "does not let them do that (403)", False),
+        (refusing(403, b"<html><h1>403 Forbidden</h1>nginx</html>"), "proxy in front of it refuses", False),
+        (broken, "answers with an internal error (500)", True),
+    ],
+)
+def test_each_refusal_is_told_as_what_it_is(
+    behaviour: Callable[[BaseHTTPRequestHandler], None], says: str, waiting_helps: bool, results: ResultsFolder
+) -> None:
+    """And whether the same can go well later."""
+    with misbehaving(behaviour) as uri:
+        done = sync(results, uri, patience_seconds=0)
+    assert says in (done.reason or "")
+    assert done.waiting_helps == waiting_helps
+
+
+def test_a_proxy_that_is_down_is_not_taken_for_the_server(
+    results: ResultsFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("NO_PROXY", "")
+    done = sync(results, "http://tracking.example:5000", patience_seconds=0)
+    assert "the proxy in between does not work" in (done.reason or "")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from mnistbench.analysis.rows import digest, parts, ratio_of, row_of, settings_of
+from mnistbench.analysis.rows import digest, environment_of, parts, ratio_of, row_of, settings_of
 from mnistbench.errors import UserError
 from mnistbench.records import CellRecord
 from mnistbench.storage.atomic import write_whole
@@ -79,7 +79,7 @@ def epochs_frame(records: Iterable[Record]) -> pd.DataFrame:
     for record in records:
         plain = parts(record)
         settings = settings_of(plain["cell"]).settings
-        machine_id = parts(plain["environment"]).get("machine_id")
+        machine_id = environment_of(plain).get("machine_id")
         seconds = 0.0
         for item in plain["epochs"]:
             epoch = parts(item)

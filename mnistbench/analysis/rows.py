@@ -12,6 +12,7 @@ from typing import Any
 from mnistbench.cell import Cell, Component, canonical_json
 from mnistbench.config.tuning import AS_GIVEN, TUNED
 from mnistbench.records import FAILURES
+from mnistbench.reproducibility import recognized
 
 NOT_NOISE = {"short", "shared"}
 """Flags that say how a cell was run, not that something disturbed it."""
@@ -134,7 +135,7 @@ def row_of(plain: Mapping[str, Any], source: str) -> dict[str, Any]:
     about = settings_of(plain["cell"])
     settings = {**about.columns, **about.if_tuned} if tuning.startswith(TUNED) else about.columns
     resolved = plain.get("execution_resolved") or {}
-    environment = parts(plain.get("environment"))
+    environment = environment_of(plain)
     return {
         "cell_id": plain["cell_id"],
         "record_id": plain["record_id"],
@@ -158,6 +159,12 @@ def row_of(plain: Mapping[str, Any], source: str) -> dict[str, Any]:
         "source": source,
         **_error(plain),
     }
+
+
+def environment_of(plain: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Where a record was made; empty if it does not say. This machine has one id, whichever release wrote it."""
+    environment = parts(plain.get("environment"))
+    return {**environment, "machine_id": recognized(environment["machine_id"])} if environment else environment
 
 
 _ENVIRONMENT = (

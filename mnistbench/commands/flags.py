@@ -67,6 +67,15 @@ TrackingUri = Annotated[
         rich_help_panel=TRACKING,
     ),
 ]
+Experiment = Annotated[
+    str | None,
+    typer.Option(
+        "--experiment",
+        metavar="NAME",
+        help="Of MLflow, shared with other folders; $MLFLOW_EXPERIMENT_NAME if left out, else this folder's own.",
+        rich_help_panel=TRACKING,
+    ),
+]
 Figures = Annotated[
     Path | None,
     typer.Option("--figures", parser=path, metavar="DIR", help="Each figure as SVG and PNG.", rich_help_panel=RESULTS),

@@ -68,6 +68,7 @@ def run(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run.", rich_help_panel=HOW)] = False,
     tracking_uri: flags.TrackingUri = None,
+    experiment: flags.Experiment = None,
     no_tracking: Annotated[
         bool, typer.Option("--no-tracking", help="Records only, no MLflow.", rich_help_panel=TRACKING)
     ] = False,
@@ -89,6 +90,8 @@ def run(
         raise UserError("--ray-address needs --executor ray")
     if no_tracking and tracking_uri is not None:
         raise UserError("--tracking-uri and --no-tracking exclude each other")
+    if no_tracking and experiment is not None:
+        raise UserError("--experiment and --no-tracking exclude each other")
     plugins = load_plugins(plugin or [])
     loaded = load_grid(grid, set_, plugins, max_cells)
     if dry_run:
@@ -111,6 +114,7 @@ def run(
         data_dir=data_dir,
         tracking_uri=tracking_uri,
         tracking=not no_tracking,
+        experiment=experiment,
         executor=_executor(executor, ray_address, plugins),
         timeout_seconds=timeout_seconds,
         fail_fast=fail_fast,
@@ -209,15 +213,18 @@ def status(
     return 0
 
 
-def sync(folder: flags.Folder, *, tracking_uri: flags.TrackingUri = None) -> int:
+def sync(folder: flags.Folder, *, tracking_uri: flags.TrackingUri = None, experiment: flags.Experiment = None) -> int:
     """Mirror into MLflow what is not there yet; doing it twice changes nothing."""
     from mnistbench import tracking
     from mnistbench.results import ResultsFolder
 
-    done = tracking.sync(ResultsFolder(flags.results_folder(folder)), tracking_uri)
+    done = tracking.sync(ResultsFolder(flags.results_folder(folder)), tracking_uri, experiment=experiment)
     print(f"{done.mirrored} records mirrored now, {done.already} were there already, {done.failed} are missing")
-    if done.failed:
-        print(f"error: {done.reason}; run `sync` again later", file=sys.stderr)
+    if done.note:
+        print(f"note: {done.note}")
+    if done.reason:
+        again = "; run `sync` again later" if done.waiting_helps else ""
+        print(f"error: {done.reason}{again}", file=sys.stderr)
         return 1
     print(f"look at them: {tracking.ui_command(tracking_uri or tracking.default_uri())}")
     return 0

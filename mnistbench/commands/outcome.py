@@ -95,8 +95,9 @@ def _warnings(summary: RunSummary, command: str) -> list[str]:
         lines.append(f"{len(summary.dropped)} cells left the grid: their records stay on disk, but leave the report")
     if summary.not_mirrored:
         reason = f" ({summary.not_mirrored_reason})" if summary.not_mirrored_reason else ""
+        to = f" --experiment {shlex.quote(summary.experiment)}" if summary.experiment else ""
         lines.append(
-            f"{summary.not_mirrored} records are not in MLflow{reason}: `sync {summary.results.path}` mirrors them"
+            f"{summary.not_mirrored} records are not in MLflow{reason}: `sync {summary.results.path}{to}` mirrors them"
         )
     if summary.failed:
         lines.append(f"{summary.failed} cells failed; the report says why, and `{command}` tries them again")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mnistbench.errors import UserError
 from mnistbench.records import RESULTS, CellRecord, dump
+from mnistbench.reproducibility import recognized
 from mnistbench.results import ResultsFolder
 from mnistbench.storage.atomic import move_whole, write_whole, writing
 
@@ -97,7 +98,7 @@ def _named(records: Iterable[CellRecord], folder: Path) -> Iterable[tuple[Path, 
 
 def machine_of(record: CellRecord) -> str:
     """The first digits of the machine's hash; `unknown` for an attempt that never got to say."""
-    machine_id = record.environment.machine_id if record.environment else ""
+    machine_id = recognized(record.environment.machine_id) if record.environment else ""
     return "".join(letter for letter in machine_id[:8] if letter.isalnum()) or "unknown"
 
 

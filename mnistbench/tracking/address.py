@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -33,7 +34,23 @@ def default_uri(cwd: Path | None = None) -> str:
     The path is absolute and explicit: an old `./mlruns` folder would make MLflow choose its file store.
     """
     named = os.environ.get("MLFLOW_TRACKING_URI")
-    return named or f"sqlite:///{(cwd or Path.cwd()).resolve() / DATABASE_NAME}"
+    return named or database_uri((cwd or Path.cwd()).resolve() / DATABASE_NAME)
+
+
+def database_uri(path: Path) -> str:
+    """The URI of a sqlite database; what would end or change a path in a URI is encoded."""
+    return f"sqlite:///{_encoded(str(path))}"
+
+
+def named_experiment(name: str | None) -> str | None:
+    """The experiment that the user named: by a flag, else in `$MLFLOW_EXPERIMENT_NAME`; None if in neither.
+
+    Raises:
+        UserError: for a name that is empty.
+    """
+    if name is not None and not name.strip():
+        raise UserError("--experiment names no experiment; leave it out for one that is called like the grid")
+    return name or os.environ.get("MLFLOW_EXPERIMENT_NAME", "").strip() or None
 
 
 def checked(uri: str) -> str:
@@ -51,8 +68,11 @@ def checked(uri: str) -> str:
     if kind == "sqlite":
         path = uri.partition(":///")[2]
         if not path or "?" in path:
-            raise UserError(f"tracking URI {shown(uri)!r} names no database file; write it like sqlite:///mlflow.db")
-        return f"{parts.scheme}:///{Path(path).absolute()}"
+            raise UserError(
+                f"tracking URI {shown(uri)!r} names no database file; write it like sqlite:///mlflow.db,"
+                " with %3F for a question mark in its path"
+            )
+        return f"{parts.scheme}:///{_encoded(str(Path(unquote(path)).absolute()))}"
     if kind in DATABASES:
         return uri
     if kind in ("", "file"):
@@ -65,13 +85,14 @@ def checked(uri: str) -> str:
 
 def sqlite_path(uri: str) -> Path | None:
     """The database file of a sqlite URI; None for all others."""
-    return Path(uri.partition(":///")[2]) if uri.partition(":")[0].partition("+")[0] == "sqlite" else None
+    is_sqlite = uri.partition(":")[0].partition("+")[0] == "sqlite"
+    return Path(unquote(uri.partition(":///")[2])) if is_sqlite else None
 
 
 def shown(uri: str) -> str:
     """The URI for people: without user, password and query, a sqlite file relative to the working folder."""
     if path := sqlite_path(uri):
-        return f"sqlite:///{_near(path)}"
+        return f"sqlite:///{_encoded(_near(path))}"
     try:
         parts = _split(uri)
         where = f"{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
@@ -122,24 +143,40 @@ def ui_command(uri: str, cwd: Path | None = None) -> str:
     if path is None:
         command.append('--backend-store-uri "$MLFLOW_TRACKING_URI"')
     elif path.absolute() != cwd / DATABASE_NAME or _has_old_file_store(cwd) or "MLFLOW_TRACKING_URI" in os.environ:
-        command.append(f"--backend-store-uri 'sqlite:///{_near(path, cwd)}'")
+        absolute = path.absolute()  # and no `~`, which the shell leaves as it is between quotes
+        near = absolute.relative_to(cwd) if absolute.is_relative_to(cwd) else absolute
+        command.append(f"--backend-store-uri {_quoted(database_uri(near))}")
     return f"{' '.join(command)}  # http://127.0.0.1:5000, {CHOICE}"
 
 
+def waiting_helps(error: BaseException) -> bool:
+    """Whether doing the same again later can go well, without anybody mending anything here."""
+    return _PASSING.search(reason(error, "")) is not None
+
+
 _MEANINGS = {
+    r"407 Proxy|error code 407": "is not reached: the proxy in between asks for credentials (HTTPS_PROXY, HTTP_PROXY)",
+    r"ProxyError": "is not reached: the proxy in between does not work (HTTPS_PROXY, HTTP_PROXY, NO_PROXY)",
     r"[Cc]onnection refused|Errno 111|Errno 61\b": "refuses the connection: no server listens there",
     r"Name or service not known|nodename nor servname|name resolution|NameResolutionError": "is not found by its name",
     r"[Rr]ead timed out|ReadTimeout|TimeoutError|NoAnswer": "gives no answer in time",
     r"ConnectTimeout|[Cc]onnection.*timed out": "cannot be reached",
     r"too many 500|error code 500|INTERNAL_ERROR.*500|HTTP status 500": "answers with an internal error (500)",
     r"too many 50[234]": "is not available (502 to 504)",
-    r"error code 401|UNAUTHENTICATED|error code 403|PERMISSION_DENIED": "refuses the credentials",
+    r"error code 401|UNAUTHENTICATED": "refuses the credentials (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD)",
+    r"(?is)error code 403.*<html": "is not reached: a web server or proxy in front of it refuses the request (403)",
+    r"error code 403|PERMISSION_DENIED": "knows this user and does not let them do that (403): ask for write access",
     r"database is locked": "is locked by another process",
     r"[Oo]ut-of-date database schema": "is of an older MLflow: run `mlflow db upgrade` on it",
     r"file is not a database|malformed": "is not a database that MLflow can read",
     r"Connection aborted|RemoteDisconnected|ConnectionResetError": "closed the connection",
     r"No module named .psycopg": "needs its driver: pip install 'mnistbench[postgres]', and postgresql+psycopg2://…",
 }
+
+
+_PASSING = re.compile(
+    r"refuses the connection|no answer in time|cannot be reached|\(50|locked by another|closed the connection"
+)
 
 
 def _split(uri: str) -> SplitResult:
@@ -178,7 +215,18 @@ def _mlflow(cwd: Path) -> str:
     found = shutil.which("mlflow")
     if found and Path(found) == beside:
         return "mlflow"
-    return _near(beside, cwd)
+    return shlex.quote(str(beside.relative_to(cwd) if beside.is_relative_to(cwd) else beside))
+
+
+def _encoded(path: str) -> str:
+    """SQLAlchemy decodes the path of a database, and takes what comes after a question mark for options."""
+    return path.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
+
+
+def _quoted(text: str) -> str:
+    """For a shell, in quotes even where it needs none."""
+    quoted = shlex.quote(text)
+    return quoted if quoted != text else f"'{text}'"
 
 
 def _has_old_file_store(cwd: Path) -> bool:

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from mnistbench.cell import Cell, Component
+from mnistbench.cell import Component
+from mnistbench.config.tuning import AS_GIVEN, TRIAL
 from mnistbench.errors import UserError
 from mnistbench.records import CellRecord, EpochMeasurement
 
 RECORD_ID = "mnistbench.record_id"
-KIND = "mnistbench.kind"
+KIND, WHAT = "mnistbench.kind", "kind"
+"""`KIND` tells runs that mirror a record (`cell`) from the summary; `WHAT` tells people what a run is."""
 STATUS = "mnistbench.status"
 RUN_STATUS = {"finished": "FINISHED", "killed": "KILLED"}
 """All other statuses are shown as FAILED; the tag `mnistbench.status` tells them apart."""
@@ -58,15 +60,17 @@ def run_content(record: CellRecord) -> RunContent:
         status=RUN_STATUS.get(record.status, "FAILED"),
         started=started,
         ended=ended,
-        params={key: value[:LONGEST_PARAM] for key, value in params(record.cell).items()},
+        params={key: value[:LONGEST_PARAM] for key, value in params(record).items()},
         points=[point for point in _points(record, ended) if math.isfinite(point.value)],
         tags={key: value[:LONGEST_TAG] for key, value in tags(record).items()},
     )
 
 
-def params(cell: Cell) -> dict[str, str]:
+def params(record: CellRecord) -> dict[str, str]:
     """One key an axis, and one for each option that differs from its default."""
+    cell = record.cell
     shown = {
+        "tuning": _tuning(record),
         "dataset": cell.dataset.label,
         "architecture": cell.architecture.label,
         "optimizer": _without_lr(cell.optimizer).label,
@@ -78,8 +82,10 @@ def params(cell: Cell) -> dict[str, str]:
         "repeat": str(cell.repeat),
         "epochs": str(cell.training.epochs),
         "loss": cell.training.loss,
+        "validation_examples": str(cell.training.validation_examples),
         "execution": cell.execution.label,
     }
+    shown |= {key: str(value) for key, value in cell.training.to_json().items() if key not in shown}
     for axis in ("architecture", "optimizer"):
         for key, value in getattr(cell, axis).options.items():
             if (axis, key) != ("optimizer", "lr"):
@@ -92,6 +98,7 @@ def tags(record: CellRecord) -> dict[str, str]:
     environment = record.environment
     shown = {
         KIND: "cell",
+        WHAT: what(record),
         RECORD_ID: record.record_id,
         "mnistbench.cell_id": record.cell_id,
         "mnistbench.attempt": str(record.attempt),
@@ -114,6 +121,13 @@ def tags(record: CellRecord) -> dict[str, str]:
         if environment.git_commit:
             shown["mlflow.source.git.commit"] = environment.git_commit
     return shown
+
+
+def what(record: CellRecord) -> str:
+    """`trial`: it only tried a learning rate; `twin`: it repeats another with the same seed; else `measured`."""
+    if _tuning(record).startswith(TRIAL):
+        return "trial"
+    return "twin" if record.cell.repeat else "measured"
 
 
 def description(record: CellRecord) -> str:
@@ -181,6 +195,10 @@ def _first_at_target(record: CellRecord) -> EpochMeasurement | None:
     if target is None:
         return None
     return next((epoch for epoch in record.epochs if (epoch.test_accuracy or 0.0) >= target), None)
+
+
+def _tuning(record: CellRecord) -> str:
+    return record.checks.get("tuning", AS_GIVEN)
 
 
 def _without_lr(optimizer: Component) -> Component:

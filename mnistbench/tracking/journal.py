@@ -65,6 +65,11 @@ class Journal:
         self._append(record_id=record_id, run_id=run_id, **({"doubtful": True} if doubtful else {}))
         self._set_done(record_id, run_id, doubtful)
 
+    def forget(self, record_id: str) -> None:
+        """The record's run is not there any more, or not whole, whatever the file says; a later line will say it is."""
+        self.done.pop(record_id, None)
+        self.doubtful.discard(record_id)
+
     def _set_done(self, record_id: str, run_id: str, doubtful: bool) -> None:
         self.done[record_id] = run_id
         self.open.discard(record_id)
@@ -90,6 +95,12 @@ def done_at(path: Path, place: str) -> set[str]:
     """The record_ids that are complete at this place, for when it cannot be asked for its experiment's key."""
     lines = (line for line in _lines(path) if line.get("place") == _hash(place) and "run_id" in line)
     return {str(line["record_id"]) for line in lines}
+
+
+def named_in(path: Path) -> tuple[set[str], set[str]]:
+    """The record_ids and the experiment keys in all lines, whatever the server."""
+    lines = _lines(path)
+    return {str(line.get("record_id")) for line in lines}, {str(line.get("experiment")) for line in lines}
 
 
 def _hash(place: str) -> str:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mnistbench.errors import UserError
 from mnistbench.records import CellRecord
-from mnistbench.tracking.address import checked, default_uri, place, reason, shown
+from mnistbench.tracking.address import checked, default_uri, named_experiment, place, reason, shown, waiting_helps
+from mnistbench.tracking.identity import Owner
 from mnistbench.tracking.journal import Journal, done_at
 
 if TYPE_CHECKING:
@@ -44,12 +45,16 @@ class SyncResult:
         already: records that were there before.
         failed: records that are not there.
         reason: why, in one line without credentials; None if all went well.
+        waiting_helps: whether the same may go well later, with nothing mended here.
+        note: what is worth saying of the experiment that was used: where it has another name than was asked for.
     """
 
     mirrored: int
     already: int
     failed: int
     reason: str | None = None
+    note: str | None = None
+    waiting_helps: bool = False
 
 
 class Mirror:
@@ -60,38 +65,52 @@ class Mirror:
 
     Attributes:
         address: the server, fit to be shown.
+        experiment: the one that the user named; None for the folder's own.
         reason: why it gave up, fit to be shown; None while all is well.
     """
 
     def __init__(
-        self, uri: str | None, results: ResultsFolder, experiment: str, *, wait_seconds: float = WAIT_SECONDS
+        self,
+        uri: str | None,
+        results: ResultsFolder,
+        grid: str,
+        *,
+        experiment: str | None = None,
+        wait_seconds: float = WAIT_SECONDS,
     ) -> None:
         """Nothing is contacted yet.
 
         Args:
             uri: tracking URI; None is `default_uri()`.
             results: the folder whose journal says what is mirrored.
-            experiment: the grid's name.
+            grid: its name; the folder's own experiment is called so where no other's is.
+            experiment: the one that the user named in its place, which other folders may share; None is
+                `$MLFLOW_EXPERIMENT_NAME`, if that is set.
             wait_seconds: longest wait for one record.
 
         Raises:
-            UserError: for a URI that MLflow cannot use.
+            UserError: for a URI that MLflow cannot use, or an empty name.
         """
         self._uri = checked(uri or default_uri())
         self._results = results
-        self._name = experiment
+        self.experiment = named_experiment(experiment)
+        self._name = self.experiment or grid
         self._wait_seconds = wait_seconds
         self._server: Server | None = None
         self._journal: Journal | None = None
         self._mirrored: set[str] = set()
         self._failure: Exception | None = None
+        self._summary_failed = False
         self.address = shown(self._uri)
-        self._place = place(self._uri, experiment)
+        self._place = place(self._uri, self._name)
 
     @property
     def reason(self) -> str | None:
         """Why it gave up."""
-        return None if self._failure is None else reason(self._failure, self._uri)
+        if self._failure is None:
+            return None
+        why = reason(self._failure, self._uri)
+        return f"the report could not be written to MLflow: {why}" if self._summary_failed else why
 
     def open(self) -> bool:
         """Reach the server, making the sqlite database if there is none; False if it cannot be used.
@@ -134,7 +153,7 @@ class Mirror:
             and patiently(lambda: self._settle(records))
             and all(patiently(partial(self._write, record)) for record in records)
         ):
-            patiently(lambda: self._write_summary(records))
+            self._summary_failed = not patiently(lambda: self._write_summary(records))
         return self._result(records)
 
     def _patiently(self, patience_seconds: float, step: Callable[[], bool]) -> bool:
@@ -151,22 +170,27 @@ class Mirror:
     def _connect(self) -> None:
         from mnistbench.tracking.server import Server
 
-        server = Server(self._uri, self._name)
+        server = Server(self._uri, self._name, None if self.experiment else Owner(self._results))
         self._journal = Journal.read(self._results.mirrored_file, server.key, self._place)
         self._server = server
 
     def _settle(self, records: list[CellRecord]) -> bool:
-        """Look up what may be on the server without this folder's journal saying that it is complete."""
+        """Look up what is on the server, whatever the journal says: runs are deleted there, or were not noted here."""
         server, journal = self._reached()
         ids = {record.record_id for record in records}
-        unknown = [item for item in records if item.record_id not in journal.done or item.record_id in journal.doubtful]
 
         def look_up() -> None:
-            for record_id, run in server.runs_of(unknown, journal.done.values()).items():
-                if run.whole:
-                    journal.complete(record_id, run.run_id)
-                else:
+            found = server.runs_of(records, journal.done.values())
+            for record_id in ids:
+                run = found.get(record_id)
+                if run is None or not run.whole:
+                    journal.forget(record_id)  # it may have been deleted there
+                if run is None:
+                    continue
+                if not run.whole:
                     journal.created[record_id] = run.run_id
+                elif journal.done.get(record_id) != run.run_id or record_id in journal.doubtful:
+                    journal.complete(record_id, run.run_id)
             for orphan in journal.open - ids:
                 journal.complete(orphan, server.close_as_killed(orphan))
 
@@ -198,8 +222,7 @@ class Mirror:
 
         def write() -> None:
             server.settle_doubts(journal.done.values())
-            if there := [file for file in files if file.is_file()]:
-                server.write_summary(records, there)
+            server.write_summary(records, [file for file in files if file.is_file()])
 
         return self._attempt(write, self._wait_seconds)
 
@@ -207,7 +230,24 @@ class Mirror:
         ids = {record.record_id for record in records}
         done = self._journal.done.keys() if self._journal else done_at(self._results.mirrored_file, self._place)
         there = ids & done
-        return SyncResult(len(there & self._mirrored), len(there - self._mirrored), len(ids) - len(there), self.reason)
+        return SyncResult(
+            len(there & self._mirrored),
+            len(there - self._mirrored),
+            len(ids) - len(there),
+            self.reason,
+            self.note,
+            self._failure is not None and waiting_helps(self._failure),
+        )
+
+    @property
+    def note(self) -> str | None:
+        """Where the experiment has another name than was asked for, which, and why."""
+        if self._server is None or not self._server.taken:
+            return None
+        return (
+            f"the experiment {self._name!r} {self._server.taken}: these records are in {self._server.name!r};"
+            f" --experiment NAME puts them beside others'"
+        )
 
     def _reached(self) -> tuple[Server, Journal]:
         assert self._server is not None and self._journal is not None
@@ -236,13 +276,14 @@ def sync(
     Args:
         results: the folder; it is locked meanwhile.
         uri: tracking URI; None is `default_uri()`.
-        experiment: where to; by default the name in the folder's `grid.yaml`, else the folder's own.
+        experiment: one to share with other folders; None is `$MLFLOW_EXPERIMENT_NAME`, else the folder's own, which is
+            named after the grid.
         patience_seconds: how long to wait for a server that answered and then went away.
 
     Raises:
         UserError: for a URI that MLflow cannot use, and if a runner holds the folder.
     """
-    mirror = Mirror(uri, results, experiment or grid_name(results))
+    mirror = Mirror(uri, results, grid_name(results), experiment=experiment)
     with results.lock():
         return mirror._mirror_all(patience_seconds)
 

@@ -17,6 +17,7 @@ from mnistbench.results import ResultsFolder, read_record
 from mnistbench.storage.atomic import write_whole
 from mnistbench.storage.merging import machine_of, merge_folders
 from mnistbench.tracking.address import checked, default_uri, place, reason, shown, sqlite_path
+from mnistbench.tracking.identity import write_grid_id
 from mnistbench.tracking.journal import Journal
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ def rebuild(experiment: str, uri: str | None, results: ResultsFolder) -> Rebuilt
         merge_folders(machines, results)
         if grid is not None:
             write_whole(results.grid_file, grid.read_bytes())
+        if server.grid_id:
+            write_grid_id(results, server.grid_id)
     journal = Journal.read(results.mirrored_file, server.key, place(uri, experiment))
     for run_id, record in found:
         journal.complete(record.record_id, run_id)

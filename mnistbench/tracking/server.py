@@ -20,9 +20,11 @@ from urllib.parse import quote, unquote, urlsplit
 
 from filelock import FileLock
 
+from mnistbench.errors import UserError
 from mnistbench.records import CellRecord, dump
-from mnistbench.tracking.address import sqlite_path
-from mnistbench.tracking.content import KIND, RECORD_ID, STATUS, milliseconds, run_content
+from mnistbench.tracking.address import HTTP, database_uri, sqlite_path
+from mnistbench.tracking.content import KIND, RECORD_ID, STATUS, WHAT, milliseconds, run_content
+from mnistbench.tracking.identity import Owner, is_grid_id
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 RECORD_FILE = "record.json"
 MODEL_FOLDER = "model"
 SUMMARY_RUN = "mnistbench.summary_run"
+GRID, GRID_ID = "mnistbench.grid", "mnistbench.grid_id"
+"""Tags of an experiment: the name that was asked for, and whose it is. One that its user named has no `GRID_ID`."""
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # MLflow's own 7 hang each call on a dead server for 4 minutes
@@ -61,32 +65,48 @@ class Server:
     Attributes:
         key: names the experiment for good, whatever address its server is reached at; a database that was deleted and
             made again has another.
+        name: the experiment's own, which is not the one that was asked for where that is taken.
+        taken: why not, as the end of a sentence; "" if there is nothing to say.
         doubtful: records, by record_id, that were created after an earlier attempt failed or hung.
         given_up: set by whoever stopped waiting, so that a call that hung does not go on behind its back.
     """
 
-    def __init__(self, uri: str, experiment: str, *, create: bool = True) -> None:
+    def __init__(self, uri: str, experiment: str, owner: Owner | None = None, *, create: bool = True) -> None:
         """Find or make the experiment, after `prepare`.
 
         Args:
             uri: a checked tracking URI.
-            experiment: its name. Names of deleted experiments stay taken: `quick-2` is used in place of a deleted
-                `quick`.
+            experiment: its name. `quick-2` is used in place of a `quick` that was deleted (its name stays taken) or
+                that is not the owner's.
+            owner: the folder whose experiment it must be; None for one that the user named, whoever writes there too.
             create: make the experiment if it is missing.
 
         Raises:
             LookupError: if there is no such experiment and `create` is False; its arguments are the names there are.
+            UserError: if its artifacts would not get where the server finds them.
         """
         from mlflow import MlflowClient
 
         path = sqlite_path(uri)
+        self._is_remote = uri.startswith(HTTP)
         self.given_up = threading.Event()
         self._client: MlflowClient = MlflowClient(tracking_uri=uri)
         self._artifacts = None if path is None else path.parent / "mlruns"
+        self._owner = owner
         self.doubtful: dict[str, CellRecord] = {}
         self._folders: dict[str, Path] = {}
-        self._experiment = self._find_experiment(experiment, create)
-        self.key = f"{self._experiment.experiment_id}-{self._experiment.creation_time}"
+        self._database = path
+        self._experiment = self._find_or_create(experiment) if create else self._find(experiment)
+        self._refuse_unreachable_artifacts(self._experiment)
+        self.name = str(self._experiment.name)
+        self.taken = self._why_taken(experiment)
+        self.key = _key(self._experiment)
+
+    @property
+    def grid_id(self) -> str:
+        """Whose experiment it is, as its tag says."""
+        found = str(self._experiment.tags.get(GRID_ID, ""))
+        return found if is_grid_id(found) else ""
 
     def create_run(self, record: CellRecord) -> str:
         """Create the record's run, still empty, and give its id."""
@@ -215,59 +235,148 @@ class Server:
         if self.given_up.is_set():
             raise GivenUp
 
-    def _runs(self, condition: str) -> Iterator[Run]:
-        token = None
+    def _runs(self, condition: str, experiment: Experiment | None = None) -> Iterator[Run]:
+        token, there = None, experiment or self._experiment
         while True:
             self._go_on()
-            page = self._client.search_runs(
-                [self._experiment.experiment_id], condition, max_results=PAGE, page_token=token
-            )
+            page = self._client.search_runs([there.experiment_id], condition, max_results=PAGE, page_token=token)
             yield from page
             token = page.token
             if not token:
                 return
 
-    def _find_experiment(self, name: str, create: bool) -> Experiment:
+    def _find(self, name: str) -> Experiment:
+        """The experiment of that name; where it was deleted, the one that took its place."""
+        found = self._client.get_experiment_by_name(name)
+        if found is not None and found.lifecycle_stage == "active":
+            return found
+        there = list(self._client.search_experiments())
+        successors = [item for item in there if item.tags.get(GRID) == name]
+        if len(successors) != 1:
+            raise LookupError(*(item.name for item in successors or there))
+        return successors[0]
+
+    def _find_or_create(self, name: str) -> Experiment:
         from mlflow.exceptions import MlflowException
 
+        if (own := self._own_experiment(name)) is not None:
+            return own
         for number in count(1):
             candidate = name if number == 1 else f"{name}-{number}"
             found = self._client.get_experiment_by_name(candidate)
-            if found is None and not create:
-                raise LookupError(*(item.name for item in self._client.search_experiments()))
             if found is None:
                 try:
-                    return self._create_experiment(candidate)
+                    return self._create_experiment(candidate, name)
                 except MlflowException as error:
                     if error.error_code != "RESOURCE_ALREADY_EXISTS":
                         raise
                     found = self._client.get_experiment_by_name(candidate)  # another process was faster
-            if found is not None and found.lifecycle_stage == "active":
+            if found is not None and found.lifecycle_stage == "active" and self._may_use(found, name):
                 return found
         raise AssertionError("unreachable")
 
-    def _create_experiment(self, name: str) -> Experiment:
+    def _refuse_unreachable_artifacts(self, experiment: Experiment) -> None:
+        """MLflow's client writes to a local path on its own disk, whoever named that path, and says nothing.
+
+        Raises:
+            UserError: if the server's own disk is meant, or a place outside the sqlite database's folder.
+        """
+        location = urlsplit(experiment.artifact_location)
+        if location.scheme not in ("", "file"):
+            return
+        path = Path(unquote(location.path) if location.scheme else experiment.artifact_location)
+        said = f"the experiment {experiment.name!r} keeps its artifacts in {path}"
+        if self._is_remote:
+            raise UserError(
+                f"{said}, a folder of the server's own disk, which cannot be reached from here: start the server with"
+                " --serve-artifacts and without --default-artifact-root, then delete that experiment or name another"
+                " with --experiment"
+            )
+        folder = None if self._database is None else self._database.parent.resolve()
+        if folder is not None and not path.resolve().is_relative_to(folder):
+            raise UserError(
+                f"{said}, outside the database's folder: put the database where it was, or name another experiment"
+                " with --experiment"
+            )
+
+    def _why_taken(self, name: str) -> str:
+        found = None if self.name == name else self._client.get_experiment_by_name(name)
+        if found is None:  # it is the one, or it was given another name there
+            return ""
+        return "is another folder's" if found.lifecycle_stage == "active" else "was deleted there"
+
+    def _own_experiment(self, name: str) -> Experiment | None:
+        """By its tag, so that it is found under the name that somebody gave it in MLflow, too."""
+        if self._owner is None:
+            return None
+        there = self._client.search_experiments(filter_string=f"tags.`{GRID_ID}` = '{self._owner.grid_id}'")
+        return min(
+            (item for item in there if item.tags.get(GRID) == name),
+            key=lambda item: (item.name != name, int(item.creation_time or 0)),
+            default=None,
+        )
+
+    def _may_use(self, found: Experiment, name: str) -> bool:
+        """Whether records may be put there; one of an earlier release, which has no tag, becomes the owner's."""
+        grid_id = found.tags.get(GRID_ID)
+        if self._owner is None:
+            return bool(found.name == name) or (grid_id is None and found.tags.get(GRID) == name)
+        if grid_id is not None:
+            return bool(grid_id == self._owner.grid_id) and found.tags.get(GRID) == name
+        record_ids = self._record_ids(found)
+        if record_ids <= self._owner.record_ids and (record_ids or found.name == name):
+            self._client.set_experiment_tag(found.experiment_id, GRID, name)
+            self._client.set_experiment_tag(found.experiment_id, GRID_ID, self._owner.grid_id)
+            return True
+        # Machines that shared it under the earlier release go on doing so: nothing is mirrored a second time.
+        return _key(found) in self._owner.experiment_keys
+
+    def _record_ids(self, experiment: Experiment) -> set[str]:
+        """Of all its runs but the summary; "" stands for runs that are none of ours."""
+        return {
+            run.data.tags.get(RECORD_ID, "")
+            for run in self._runs("", experiment)
+            if run.data.tags.get(KIND) != "summary"
+        }
+
+    def _create_experiment(self, name: str, grid: str) -> Experiment:
         location = None if self._artifacts is None else (self._artifacts / quote(name, safe=" ")).as_uri()
         tags = {
-            "mlflow.note.content": f"The grid `{name}`, by mnistbench: one run per record, and a summary run.",
+            "mlflow.note.content": f"The grid `{grid}`, by mnistbench: one run per record, and a summary run.",
             "mlflow.experimentKind": "custom_model_development",  # some UIs choose their pages by it
+            GRID: grid,
         }
+        if self._owner is not None:
+            tags[GRID_ID] = self._owner.grid_id
         experiment_id = self._client.create_experiment(name, artifact_location=location, tags=tags)
         self._experiment = self._client.get_experiment(experiment_id)
+        try:
+            self._refuse_unreachable_artifacts(self._experiment)
+        except UserError:  # leave the name free: an experiment keeps its place, also on a server that was mended
+            self._client.rename_experiment(experiment_id, f"{name} (no artifacts, {experiment_id})")
+            self._client.delete_experiment(experiment_id)
+            raise
         # Only one process can make an experiment: if it makes the summary run too, there is only one of that as well.
         self._create_summary_run()
         return self._experiment
 
     def _summary_run(self) -> str | None:
+        from mlflow.exceptions import MlflowException
+
         experiment = self._client.get_experiment(self._experiment.experiment_id)
         run_id = experiment.tags.get(SUMMARY_RUN)
         if run_id is None:
             return None
-        return str(run_id) if self._client.get_run(run_id).info.lifecycle_stage == "active" else None
+        try:
+            return str(run_id) if self._client.get_run(run_id).info.lifecycle_stage == "active" else None
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None  # it was deleted for good, by `mlflow gc`
 
     def _create_summary_run(self) -> str:
         text = "The report of all cells, as artifacts: `report.html`, `results.csv`, `epochs.csv`, `summary.md`."
-        tags = {KIND: "summary", "mlflow.note.content": text, "mlflow.source.name": "mnistbench"}
+        tags = {KIND: "summary", WHAT: "summary", "mlflow.note.content": text, "mlflow.source.name": "mnistbench"}
         with _without_retries():
             run = self._client.create_run(self._experiment.experiment_id, tags=tags, run_name="summary")
         self._client.set_terminated(run.info.run_id, "FINISHED")
@@ -322,7 +431,7 @@ def make_database(path: Path) -> None:
             for left_by_the_dead in path.parent.glob(f".{path.name}.*.part*"):
                 left_by_the_dead.unlink()
             part = path.with_name(f".{path.name}.{os.getpid()}.part")
-            MlflowClient(tracking_uri=f"sqlite:///{part}").search_experiments(max_results=1)
+            MlflowClient(tracking_uri=database_uri(part)).search_experiments(max_results=1)
             part.replace(path)
         lock.unlink(missing_ok=True)  # from now on nobody needs it: the database is there
 
@@ -337,6 +446,10 @@ def _without_retries() -> Iterator[None]:
         yield
     finally:
         os.environ[name] = before
+
+
+def _key(experiment: Experiment) -> str:
+    return f"{experiment.experiment_id}-{experiment.creation_time}"
 
 
 def _is_plain(record_id: str) -> bool:
