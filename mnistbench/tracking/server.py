@@ -65,7 +65,9 @@ class Server:
         given_up: set by whoever stopped waiting, so that a call that hung does not go on behind its back.
     """
 
-    def __init__(self, uri: str, experiment: str, *, create: bool = True) -> None:
+    def __init__(
+        self, uri: str, experiment: str, *, create: bool = True, targets: Sequence[float] | None = None
+    ) -> None:
         """Find or make the experiment, after `prepare`.
 
         Args:
@@ -73,6 +75,7 @@ class Server:
             experiment: its name. Names of deleted experiments stay taken: `quick-2` is used in place of a deleted
                 `quick`.
             create: make the experiment if it is missing.
+            targets: that runs shall answer, see `run_content`.
 
         Raises:
             LookupError: if there is no such experiment and `create` is False; its arguments are the names there are.
@@ -81,6 +84,7 @@ class Server:
 
         path = sqlite_path(uri)
         self.given_up = threading.Event()
+        self._targets = targets
         self._client: MlflowClient = MlflowClient(tracking_uri=uri)
         self._artifacts = None if path is None else path.parent / "mlruns"
         self.doubtful: dict[str, CellRecord] = {}
@@ -90,7 +94,7 @@ class Server:
 
     def create_run(self, record: CellRecord) -> str:
         """Create the record's run, still empty, and give its id."""
-        content = run_content(record)
+        content = run_content(record, self._targets)
         with _without_retries():
             run = self._client.create_run(
                 self._experiment.experiment_id, start_time=content.started, tags=content.tags, run_name=content.name
@@ -120,7 +124,7 @@ class Server:
         """
         from mlflow.entities import Metric, Param
 
-        content = run_content(record)
+        content = run_content(record, self._targets)
         self._go_on()
         self._client.log_batch(
             run_id,
