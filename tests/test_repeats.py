@@ -306,7 +306,7 @@ def test_a_trial_that_diverged_counts_as_nothing_right(lost: str) -> None:
         )
         record = make_record(cell, checks={"tuning": tried.tune.role(cell)})
         bad = lr == 1.0
-        epoch = {"validation_accuracy": 0.085 if bad else 0.05, "validation_loss": None if bad else 1.0}
+        epoch = {"validation_accuracy": 0.085 if bad else 0.05, "test_loss": None if bad else 1.0}
         epochs = [type(item)(**{**vars(item), **epoch}) for item in record.epochs]
         status = "diverged" if bad and lost == "status" else "finished"
         records.append(record.with_changes(epochs=epochs, status=status))

@@ -15,6 +15,7 @@ from mnistbench.cell import Component, Training
 from mnistbench.commands.outcome import write_outcome
 from mnistbench.data.digits import TRAIN_EXAMPLES
 from mnistbench.errors import UserError
+from mnistbench.executors import InlineExecutor
 from mnistbench.grid import Grid
 from mnistbench.records import CellRecord, dump
 from mnistbench.report import render
@@ -31,12 +32,12 @@ name: targets
 dataset: digits
 architectures: [logistic]
 optimizers: [{{name: sgd, lr: 0.5}}]
-batch_sizes: [64]
+batch_sizes: [1000]
 devices: [cpu]
 seeds: {seeds}
 twins: 0
 training: {{epochs: 2, target_accuracy: {target}}}
-execution: plain
+execution: {{profile: plain, data: resident}}
 """
 
 
@@ -45,7 +46,7 @@ def grid(target: str, seeds: str = "[0]") -> Grid:
 
 
 def cells(loaded: Grid) -> list[str]:
-    return [cell.cell_id for cell in loaded.cells(Component(name="digits"), 1000, ["cpu"])]
+    return [cell.cell_id for cell in loaded.cells(Component(name="digits"), 60_000, ["cpu"])]
 
 
 def test_several_targets_are_one_training() -> None:
@@ -80,13 +81,15 @@ def test_what_is_no_list_of_targets_is_refused_with_its_place(target: str, messa
 
 
 def test_an_included_cell_with_another_target_is_in_the_grid_already() -> None:
-    more = "include: [{architecture: logistic, optimizer: {name: sgd, lr: 0.5}, batch_size: 64, training: {epochs: 2}}]"
+    more = (
+        "include: [{architecture: logistic, optimizer: {name: sgd, lr: 0.5}, batch_size: 1000, training: {epochs: 2}}]"
+    )
     with pytest.raises(UserError, match="in the grid already"):
         Grid.from_text(GRID.format(target="0.5", seeds="[0]") + more)
 
 
 def test_cells_that_fall_together_are_counted_once(tmp_path: Path) -> None:
-    whole = GRID.format(target="0.5", seeds="[0]").replace("[64]", f"[full, {TRAIN_EXAMPLES}]")
+    whole = GRID.format(target="0.5", seeds="[0]").replace("[1000]", f"[full, {TRAIN_EXAMPLES}]")
     assert plan(Grid.from_text(whole), results=tmp_path / "none").total == 1
 
 
@@ -118,32 +121,35 @@ def test_a_training_that_stopped_says_nothing_of_higher_targets() -> None:
     assert at_target(frame, 0.97)["reached"][0] is pd.NA
 
 
-def test_a_new_target_is_asked_of_old_and_new_records_alike(tmp_path: Path) -> None:
+def test_a_new_target_is_asked_of_old_and_new_records_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A grid that ran at one target with one seed, then at another with two seeds in the same folder."""
+    monkeypatch.setenv("MNISTBENCH_CACHE", str(tmp_path / "cache"))
     folder = ResultsFolder(tmp_path / "targets")
 
-    def run(target: str, seeds: str) -> Page:
+    def run(target: str, seeds: str) -> str:
+        text = GRID.format(target=target, seeds=seeds).replace("digits", "{name: sum3, rows: 100}")
         summary = run_grid(
-            grid(target, seeds),
+            Grid.from_text(text.replace("[logistic]", "[mlp]").replace("[1000]", "[8]")),
             out=folder.path,
             tracking=False,
-            executor="inline",
+            executor=InlineExecutor(train="stand_ins:improving"),
             write_report=lambda results: write_outcome([results]),
         )
         assert summary.left == 0
-        return Page.of(folder.report_file.read_text(encoding="utf-8"))
+        page = Page.of(folder.report_file.read_text(encoding="utf-8"))
+        return page.all("ul", "verdict")[0].text.replace("\u00a0", " ")
 
-    assert "time to 30 %" in run("0.3", "[0]").all("ul", "verdict")[0].text
-    page = run("0.5", "[0, 1]")
-    assert {record.cell.training.target_accuracy for record in folder.records()} == {0.3, 0.5}
-    assert targets_asked(folder) == (0.5,)
-    assert set(pd.read_csv(folder.csv_file)["target_accuracy"]) == {0.5}
-    verdict = page.all("ul", "verdict")[0].text.replace("\u00a0", " ")
+    assert "time to 40 %" in run("0.4", "[0]")
+    verdict = run("0.6", "[0, 1]")
+    assert {record.cell.training.target_accuracy for record in folder.records()} == {0.4, 0.6}
+    assert targets_asked(folder) == (0.6,)
+    assert set(pd.read_csv(folder.csv_file)["target_accuracy"]) == {0.6}
+    assert "time to 60 %" in verdict
     assert "2 of 2 seeds reached it" in verdict
-    assert "30 %" not in verdict
-    both = run("[0.3, 0.5]", "[0, 1]").all("ul", "verdict")[0].text.replace("\u00a0", " ")
-    assert "to 30 %" in both
-    assert "to 50 %" in both
+    assert "40 %" not in verdict
+    both = run("[0.4, 0.6]", "[0, 1]")
+    assert "to 40 %" in both
+    assert "to 60 %" in both
 
 
 def test_a_folder_of_an_older_release_is_asked_what_its_grid_file_says(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def _budgets(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """The best rate of each combination after each number of trials; one without an answer is spent all the same."""
     seeds = rows.groupby("group")["seed"].nunique().to_dict()
     unanswered = ~rows["status"].isin(RESULTS)
-    lossless = rows[["train_loss", "validation_loss"]].isna().any(axis=1)
+    lossless = rows[["train_loss", "test_loss"]].isna().any(axis=1)
     diverged = ~unanswered & ((rows["status"] != "finished") | lossless)
     rows = rows.assign(
         accuracy=rows["validation_accuracy"].mask(unanswered).mask(diverged, 0.0),

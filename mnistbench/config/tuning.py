@@ -208,7 +208,7 @@ def _validation_accuracy(record: CellRecord) -> float | None:
     if record.status != "finished" or not record.epochs:
         return None
     last = record.epochs[-1]
-    return 0.0 if last.train_loss is None or last.validation_loss is None else last.validation_accuracy
+    return 0.0 if last.train_loss is None or last.test_loss is None else last.validation_accuracy
 
 
 def _mean(by_seed: Mapping[int, float], seeds: Sequence[int]) -> float | None:
