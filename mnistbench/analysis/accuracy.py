@@ -202,7 +202,8 @@ def confusion(records: Iterable[Record], frame: pd.DataFrame) -> Exhibit:
     """
     frame = settle_outcomes(counted(frame))
     nowhere = unranked_settings(frame)
-    frame = frame[[key not in nowhere for key in zip(frame["group"], frame["settings"], strict=True)]]
+    ranked = [key not in nowhere for key in zip(frame["group"], frame["settings"], strict=True)]
+    frame = frame.loc[ranked]  # an empty list would choose no column, were it not for `loc`
     done = frame[(frame["status"] == "finished") & frame["test_accuracy"].notna()]
     ordered = done.sort_values(["test_accuracy", "train_seconds"], ascending=[False, True])
     order = {record_id: place for place, record_id in enumerate(ordered["record_id"])}

@@ -126,4 +126,4 @@ def without_equal_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     if not same:
         return frame
     places = zip(frame["group"], frame["settings"], frame["seed"], strict=True)
-    return frame[[place not in same for place in places]]
+    return frame.loc[[place not in same for place in places]]
