@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -70,8 +70,9 @@ class Training:
         loss: `mse` is taken on one-hot labels, `bce` on a 0/1 label.
         shuffle: draw a new order of the examples each epoch.
         validation_examples: held out from the end of a seeded permutation of the training data.
-        target_accuracy: in (0, 1]; read by the analysis only, unless `stop_at_target`.
-        stop_at_target: end after the first evaluation that reaches the target.
+        target_accuracy: in (0, 1]; several are several questions about the same training, in ascending order. Read by
+            the analysis only, unless `stop_at_target`.
+        stop_at_target: end after the first evaluation that reaches the target, the largest of several.
         save_model: which weights to keep: of the best epoch, the last, or every one.
     """
 
@@ -79,17 +80,37 @@ class Training:
     loss: Loss = "cross_entropy"
     shuffle: bool = True
     validation_examples: int = 0
-    target_accuracy: float | None = None
+    target_accuracy: float | tuple[float, ...] | None = None
     stop_at_target: bool = False
     save_model: SaveModel | None = None
 
+    def __post_init__(self) -> None:
+        if isinstance(self.target_accuracy, list | tuple):
+            targets = tuple(sorted(set(self.target_accuracy)))
+            object.__setattr__(self, "target_accuracy", targets if len(targets) > 1 else next(iter(targets), None))
+
+    @property
+    def targets(self) -> tuple[float, ...]:
+        """The target accuracies that are asked for, in ascending order."""
+        asked = self.target_accuracy
+        return asked if isinstance(asked, tuple) else () if asked is None else (asked,)
+
+    @property
+    def stops_at(self) -> float | None:
+        """The test accuracy that ends the training, the largest of the targets; None where it runs to its end."""
+        return self.targets[-1] if self.stop_at_target and self.targets else None
+
     def to_json(self) -> dict[str, Any]:
         """`epochs`, and what differs from the defaults."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        kept = {item.name for item in fields(self) if item.name == "epochs" or values[item.name] != item.default}
         return {
-            item.name: getattr(self, item.name)
-            for item in fields(self)
-            if item.name == "epochs" or getattr(self, item.name) != item.default
+            name: list(value) if isinstance(value, tuple) else value for name, value in values.items() if name in kept
         }
+
+    def hashed_settings(self) -> dict[str, Any]:
+        """Settings that change what is trained: a target only where it ends the training."""
+        return replace(self, target_accuracy=self.stops_at).to_json()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,12 +182,11 @@ class Cell:
         return hashlib.sha256(canonical_json(self.hashed_settings()).encode()).hexdigest()[:16]
 
     def hashed_settings(self) -> dict[str, Any]:
-        """Settings that make another experiment when they change; a target that only analysis reads does not."""
+        """Settings that make another experiment when they change; a target that only the analysis reads does not."""
         plain = self.to_json()
         for part in ("dataset", "architecture", "optimizer", "schedule"):
             plain[part] = {key: value for key, value in plain[part].items() if key not in NOT_HASHED}
-        if not self.training.stop_at_target:
-            plain["training"].pop("target_accuracy", None)
+        plain["training"] = self.training.hashed_settings()
         return {**plain, "settings_version": SETTINGS_VERSION}
 
     def without_seed(self) -> str:

@@ -114,6 +114,12 @@ class Grid:
         return self.axes.batch_sizes
 
     @property
+    def targets(self) -> tuple[float, ...]:
+        """Every target accuracy that the grid asks about, in ascending order."""
+        trainings = [item for axes in (self.axes, *self.include) for item in axes.values("training")]
+        return tuple(sorted({target for item in trainings for target in Training(**item.options).targets}))
+
+    @property
     def training(self) -> Training:
         """Epochs, loss and targets; the first of them, where a training option is an axis."""
         return next(Training(**item.options) for item in self.axes.values("training"))

@@ -280,14 +280,30 @@ class ResultsFolder:
             pass
         return None
 
+    def targets(self) -> tuple[float, ...] | None:
+        """Target accuracies that the present grid names; None if the folder does not say, see `targets_asked`."""
+        try:
+            return tuple(map(float, json.loads(self.cells_file.read_text(encoding="utf-8"))["targets"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
     def write_cells(self, cells: Iterable[Cell]) -> None:
-        """Store which cells the grid has.
+        """Store which cells the grid has, and which targets it names.
 
         Raises:
             UserError: if the folder cannot be written.
         """
-        ids = [cell.cell_id for cell in cells]
-        write_whole(self.cells_file, json.dumps({"schema_version": CELLS_FILE_VERSION, "cells": ids}, indent=0))
+        cells = list(cells)
+        self.write_asked([cell.cell_id for cell in cells], {item for cell in cells for item in cell.training.targets})
+
+    def write_asked(self, cell_ids: Iterable[str], targets: Iterable[float]) -> None:
+        """As `write_cells`, for cells of which only the ids are known.
+
+        Raises:
+            UserError: if the folder cannot be written.
+        """
+        plain = {"schema_version": CELLS_FILE_VERSION, "targets": sorted(set(targets)), "cells": list(cell_ids)}
+        write_whole(self.cells_file, json.dumps(plain, indent=0))
 
     def write_grid(self, text: str) -> None:
         """Store the grid that is run as `grid.yaml`, or as `grid.resolved.yaml` where a file of the user's is so named.

@@ -196,6 +196,7 @@ class _Run:
         self._write_report = write_report
         self._index, self._set_aside = read_index(results)
         self._before = results.cell_ids()
+        self._targets_before = results.targets()
         self._cells: list[Cell] = []
         self._chosen: list[Cell] = []
         self._kept = self._ran = 0
@@ -246,7 +247,8 @@ class _Run:
         ids = {cell.cell_id for cell in self._cells}
         dropped = sorted((self._before or set()) - ids | {cell_id for cell_id in self._index if cell_id not in ids})
         added = [cell.cell_id for cell in self._cells if self._before is not None and cell.cell_id not in self._before]
-        changed = bool(self._ran or added or dropped or self._set_aside)
+        retargeted = self._before is not None and results.targets() != self._targets_before
+        changed = bool(self._ran or added or dropped or self._set_aside or retargeted)
         if changed or self._index.read:
             save_index(results, self._index.values())
         if self._write_report is not None and (changed or not results.report_file.exists()):

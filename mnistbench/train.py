@@ -194,9 +194,8 @@ def _sum_of_finite(losses: Tensor) -> tuple[float, int | None]:
 
 
 def _reached(cell: Cell, measured: EpochMeasurement) -> bool:
-    target = cell.training.target_accuracy
-    accuracy = measured.test_accuracy
-    return bool(cell.training.stop_at_target and target and accuracy is not None and accuracy >= target)
+    target, accuracy = cell.training.stops_at, measured.test_accuracy
+    return target is not None and accuracy is not None and accuracy >= target
 
 
 def _process_peak() -> int | None:

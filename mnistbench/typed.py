@@ -61,11 +61,13 @@ def _reader(wanted: Any) -> Reader:
     elif is_dataclass(wanted):
         reader = _dataclass_reader(wanted)
     elif origin in (typing.Union, types.UnionType):
-        reader = _optional_reader(next(item for item in arguments if item is not type(None)))
+        reader = _union_reader([item for item in arguments if item is not type(None)])
     elif origin is Literal:
         reader = _literal_reader(arguments)
     elif origin is list:
         reader = _list_reader(arguments[0])
+    elif origin is tuple:
+        reader = _tuple_reader(arguments[0])
     elif origin is dict:
         reader = _dict_reader(arguments[1])
     else:
@@ -77,9 +79,10 @@ def _anything(value: Any) -> Any:
     return value
 
 
-def _optional_reader(wanted: Any) -> Reader:
-    inner = _reader(wanted)
-    return lambda value: None if value is None else inner(value)
+def _union_reader(wanted: list[Any]) -> Reader:
+    """None, a list where a tuple is declared, or else the first of the other types."""
+    readers = {typing.get_origin(item) is tuple: _reader(item) for item in reversed(wanted)}
+    return lambda value: None if value is None else readers.get(isinstance(value, list), readers[False])(value)
 
 
 def _own_reader(wanted: type) -> Reader:
@@ -153,6 +156,11 @@ def _list_reader(item_type: Any) -> Reader:
         return items
 
     return read
+
+
+def _tuple_reader(item_type: Any) -> Reader:
+    inner = _list_reader(item_type)
+    return lambda value: tuple(inner(value))
 
 
 def _dict_reader(item_type: Any) -> Reader:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from mnistbench.analysis import KINDS, results_frame
+from mnistbench.analysis.frames import Record
 from mnistbench.cell import Cell, Component, Training
 from mnistbench.records import (
     RESULTS,
+    TRAINING_REVISION,
     CellRecord,
     Data,
     Environment,
@@ -119,7 +123,10 @@ def make_record(
         if answered
         else None,
         "model": Model(
-            parameters=61_706, train_flops_per_example=2.5e6, confusion=_confusion(accuracies[-1]), weights_sha256="00"
+            parameters=61_706,
+            train_flops_per_example=2.5e6,
+            confusion=_confusion(accuracies[-1]),
+            weights_sha256=f"{cell.without_seed()}-{cell.seed}",
         )
         if answered and done
         else None,
@@ -129,9 +136,15 @@ def make_record(
         "data": Data(sha256="d1f3", train_examples=EXAMPLES, test_examples=10_000),
         "environment": environment or make_environment(),
         "error": None if status == "finished" else _error(status),
+        "training_revision": TRAINING_REVISION,
         **changes,
     }
     return CellRecord(**fields)
+
+
+def all_runs(records: Iterable[Record], **options: Any) -> pd.DataFrame:
+    """`results_frame` with trials and twins, as the exhibits take it."""
+    return results_frame(records, kinds=KINDS, **options)
 
 
 def make_grid_records(

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from synthetic import HOSTILE_NAMES, START, make_cell, make_environment, make_record
+from synthetic import HOSTILE_NAMES, START, all_runs, make_cell, make_environment, make_record
 
-from mnistbench.analysis import Threshold, compare, parse_threshold, results_frame
+from mnistbench.analysis import Threshold, compare, parse_threshold
 from mnistbench.errors import UserError
 
 WOBBLE = (1.0, 1.004, 0.997, 1.002, 0.999)
@@ -18,7 +18,7 @@ WOBBLE = (1.0, 1.004, 0.997, 1.002, 0.999)
 def side(rate: float, *, hours: tuple[int, ...] = (0,), seeds: int = 5, **changes: Any) -> pd.DataFrame:
     """One session at each of the hours, every seed in each."""
     cell = changes.pop("cell", {})
-    return results_frame(
+    return all_runs(
         make_record(
             make_cell(seed=seed, **cell),
             examples_per_second=rate * WOBBLE[(seed + hour) % 5],
@@ -126,7 +126,7 @@ def test_a_side_past_no_gate_is_not_judged() -> None:
 
 def test_accuracy_that_became_worse() -> None:
     frames = [
-        results_frame(
+        all_runs(
             make_record(make_cell(seed=seed), accuracies=(0.9, accuracy + 1e-4 * (seed % 3))) for seed in range(10)
         )
         for accuracy in (0.98, 0.97)
@@ -145,7 +145,7 @@ def test_cells_of_one_side_only_are_named() -> None:
 
 
 def test_nothing_in_common_is_said() -> None:
-    found = compare(results_frame([]), results_frame([]))
+    found = compare(all_runs([]), all_runs([]))
     assert found.to_text() == "The two sets have no finished cell in common."
 
 

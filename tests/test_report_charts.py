@@ -248,7 +248,8 @@ def test_error_over_time_thins_what_lies_behind_the_front_and_says_so() -> None:
             for epoch in (1, 2)
         ],
         columns=["settings", "label", "epoch", "n", "seconds", "error"],
-    ).assign(error_low=0.01, error_high=0.2, target_error=0.03)
+    ).assign(error_low=0.01, error_high=0.2)
+    rows["target_errors"] = [[0.03]] * len(rows)
     rows["pareto"] = rows["settings"] == "s0"
     chart = time_charts.time_buys(rows, "x")
     drawn = int(re.search(r"(\d+) of 399 other settings are drawn", chart.alt).group(1))  # type: ignore[union-attr]

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from synthetic import make_cell, make_record
+from synthetic import all_runs, make_cell, make_record
 
-from mnistbench.analysis import pairwise, results_frame
+from mnistbench.analysis import pairwise
 from mnistbench.analysis.statistics import (
     Difference,
     Spread,
@@ -182,7 +182,7 @@ def test_rank_test_is_exact_with_unreached_seeds_tied_last() -> None:
 def _identical_grids(cells: int, rounds: int, sd: float, grids: int) -> Iterator[pd.DataFrame]:
     """Frames of grids whose cells have the same speed, one A/A twin a round; rounds drift as sessions do."""
     random = np.random.default_rng(17)
-    frame = results_frame(
+    frame = all_runs(
         make_record(make_cell(batch_size=64 + number, seed=seed, repeat=repeat))
         for seed in range(rounds)
         for number in range(cells)
@@ -223,6 +223,6 @@ def test_a_real_difference_is_found() -> None:
         for seed in range(5)
         for number in range(4)
     ]
-    frame = pairwise(results_frame(records)).frame
+    frame = pairwise(all_runs(records)).frame
     assert list(frame["verdict"]).count("faster") == 3
     assert frame.loc[frame["verdict"] == "faster", "ratio"].tolist() == pytest.approx([1.2] * 3, rel=0.02)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from synthetic import HOSTILE_NAMES, make_cell, make_grid_records, make_record
+from synthetic import HOSTILE_NAMES, all_runs, make_cell, make_grid_records, make_record
 from test_exhibits import gpu_and_cpu, reaching, runs
 
-from mnistbench.analysis import results_frame, summary_markdown, verdict_sentences
+from mnistbench.analysis import summary_markdown, verdict_sentences
 from mnistbench.analysis.wording import accuracy_text, seconds_text, times
 from mnistbench.cell import Component, Training
 from mnistbench.records import CellRecord, Data
@@ -14,30 +14,30 @@ from mnistbench.records import CellRecord, Data
 
 def test_a_proven_winner_is_first() -> None:
     fast = [5.0, 5.05, 4.95, 5.02, 4.98]
-    said = verdict_sentences(results_frame([*reaching([*fast]), *reaching([9 * time for time in fast], batch_size=8)]))
+    said = verdict_sentences(all_runs([*reaching([*fast]), *reaching([9 * time for time in fast], batch_size=8)]))
     assert said[0].startswith("mlp · sgd(lr=0.1) · batch 64 is first to 97 %: 5.00 s, 95 % interval of 5: 4.9")
     assert "training clock, 5 of 5 seeds reached it" in said[0]
 
 
 def test_a_tie_is_said() -> None:
     fast = [5.0, 5.05, 4.95, 5.02, 4.98]
-    said = verdict_sentences(results_frame([*reaching([*fast]), *reaching([*fast[::-1]], batch_size=8)]))
+    said = verdict_sentences(all_runs([*reaching([*fast]), *reaching([*fast[::-1]], batch_size=8)]))
     assert "1 other not proven slower" in said[0]
 
 
 def test_three_seeds_claim_no_first_place() -> None:
-    said = verdict_sentences(results_frame([*reaching([5.0, 5.1, 5.2]), *reaching([9.0, 9.1, 9.2], batch_size=8)]))
+    said = verdict_sentences(all_runs([*reaching([5.0, 5.1, 5.2]), *reaching([9.0, 9.1, 9.2], batch_size=8)]))
     assert "has the shortest median time to 97 %: 5.10 s, range of 3: 5.00–5.20 s" in said[0]
     assert "not ranked: needs 5 seeds, 3 ran" in said[0]
 
 
 def test_a_target_that_nobody_reached_is_no_time() -> None:
-    said = verdict_sentences(results_frame(reaching([None, None, None])))
+    said = verdict_sentences(all_runs(reaching([None, None, None])))
     assert said[0] == "No cell reached 97 %; the best came to 96 % (mlp · sgd(lr=0.1) · batch 64)."
 
 
 def test_a_range_may_end_beyond_the_last_evaluation() -> None:
-    said = verdict_sentences(results_frame(reaching([5.0, 6.0, None])))
+    said = verdict_sentences(all_runs(reaching([5.0, 6.0, None])))
     assert "6.00 s, range of 3: 5.00 s to not reached (training clock, 2 of 3 seeds reached it)" in said[0]
 
 
@@ -47,7 +47,7 @@ def test_without_a_target_the_levers_come_first_and_three_seeds_are_no_proof_of_
         return runs(rate, 5, cell={"execution": execution, "training": training})
 
     said = verdict_sentences(
-        results_frame([*five(10_000, "plain"), *five(40_000, "fast"), *five(20_000, "fast", data="loader")])
+        all_runs([*five(10_000, "plain"), *five(40_000, "fast"), *five(20_000, "fast", data="loader")])
     )
     assert said[0].startswith("mlp · sgd(lr=0.1) · batch 512: fast makes 4.00× the examples/s of plain")
     assert "training clock, n = 5, interval 4.00–4.00×): faster." in said[0]
@@ -58,7 +58,7 @@ def test_without_a_target_the_levers_come_first_and_three_seeds_are_no_proof_of_
 
 def test_ratios_name_clock_interval_machine_and_protocol() -> None:
     """Rule 22."""
-    said = verdict_sentences(results_frame(gpu_and_cpu({64: 0.5, 512: 4.0})))
+    said = verdict_sentences(all_runs(gpu_and_cpu({64: 0.5, 512: 4.0})))
     (steady,) = (text for text in said if "training clock, n = 5, interval" in text and "cuda" in text)
     assert "cuda is faster than cpu from batch 512 on, 4.00×" in steady
     assert any("from process start to the last evaluation" in text for text in said)
@@ -67,7 +67,7 @@ def test_ratios_name_clock_interval_machine_and_protocol() -> None:
 
 @pytest.mark.parametrize("records", [[], [make_record(status="failed", epochs=[])], [make_record(status="skipped")]])
 def test_nothing_to_say_is_said(records: list[object]) -> None:
-    assert len(verdict_sentences(results_frame(records))) == 1  # type: ignore[arg-type]
+    assert len(verdict_sentences(all_runs(records))) == 1  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 3, 5, 10])
@@ -75,7 +75,7 @@ def test_every_number_of_seeds_makes_a_summary(seeds: int) -> None:
     records = make_grid_records(
         seeds=seeds, devices=("cpu", "cuda"), executions=("plain", "fast"), batch_sizes=(64, 512), failing=0.1
     )
-    text = summary_markdown(results_frame(records), name="quick", asked=len(records) + 3)
+    text = summary_markdown(all_runs(records), name="quick", asked=len(records) + 3)
     for heading in ("# quick", "## First at the target", "## What did not finish", "## Where it ran"):
         assert heading in text
     assert "3 not run yet" in text
@@ -83,7 +83,7 @@ def test_every_number_of_seeds_makes_a_summary(seeds: int) -> None:
 
 
 def test_a_fallback_is_said_loudly() -> None:
-    text = summary_markdown(results_frame([make_record(data=Data(sha256="x", fallback=True))]), name="quick")
+    text = summary_markdown(all_runs([make_record(data=Data(sha256="x", fallback=True))]), name="quick")
     assert "> **The dataset that was asked for was not at hand" in text
 
 
@@ -93,7 +93,7 @@ def test_hostile_names_are_text(name: str) -> None:
         make_record(make_cell(architecture=name)),
         make_record(make_cell(architecture=name, seed=1), status="failed"),
     ]
-    text = summary_markdown(results_frame(records), name=name)
+    text = summary_markdown(all_runs(records), name=name)
     assert "<script>" not in text
     assert "[f](" not in text
     for table in text.split("\n\n"):

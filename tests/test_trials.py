@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 from report_pages import Page, rendered
-from synthetic import make_cell, make_record
+from synthetic import all_runs, make_cell, make_record
 
 from mnistbench.analysis import (
     accuracy_by_batch,
     best_after_trials,
     leaderboard,
     optimizer_ranking,
-    results_frame,
     verdict_sentences,
 )
 from mnistbench.cell import Component
@@ -113,7 +112,7 @@ def records() -> list[CellRecord]:
 
 
 def test_trials_take_no_part_in_what_was_measured(records: list[CellRecord]) -> None:
-    frame = results_frame(records)
+    frame = all_runs(records)
     assert set(leaderboard(frame).frame["seeds"]) == {3}
     assert set(leaderboard(frame).frame["test_accuracy"]) == {0.95}
     assert set(accuracy_by_batch(frame).frame["n"]) == {3}
@@ -122,7 +121,7 @@ def test_trials_take_no_part_in_what_was_measured(records: list[CellRecord]) -> 
 
 
 def test_an_optimizer_is_one_series_whatever_rate_was_picked_for_each_batch(records: list[CellRecord]) -> None:
-    table = accuracy_by_batch(results_frame(records)).frame
+    table = accuracy_by_batch(all_runs(records)).frame
     assert sorted(table[table["series"].str.contains("sgd")]["batch_size"]) == [64, 512]
     assert table["series"].nunique() == 2
     assert set(table["optimizer_label"]) == {"sgd(lr=tuned)", "adam(lr=tuned)"}
@@ -133,11 +132,11 @@ def test_a_default_rate_as_given_is_another_series_than_a_tuned_one() -> None:
     tuned = make_record(
         make_cell(optimizer=Component(name="adam"), batch_size=64), checks={"tuning": "tuned over 2 trials"}
     )
-    assert accuracy_by_batch(results_frame([given, tuned])).frame["series"].nunique() == 2
+    assert accuracy_by_batch(all_runs([given, tuned])).frame["series"].nunique() == 2
 
 
 def test_the_best_optimizer_is_shown_after_one_three_and_all_trials(records: list[CellRecord]) -> None:
-    found = best_after_trials(results_frame(records))
+    found = best_after_trials(all_runs(records))
     table = found.frame[(found.frame["batch_size"] == 64) & found.frame["best"]]
     shown = list(zip(table["trials"], table["optimizer_label"], table["lr"], strict=True))
     assert shown == [(1, "adam(lr=tuned)", 0.5), (3, "adam(lr=tuned)", 0.5), (4, "sgd(lr=tuned)", 0.7)]
@@ -148,7 +147,7 @@ def test_the_best_optimizer_is_shown_after_one_three_and_all_trials(records: lis
 def test_a_trial_that_diverged_is_spent_and_counts_as_nothing(records: list[CellRecord]) -> None:
     cell = make_cell(optimizer=Component(name="sgd", options={"lr": 9.0}), batch_size=64, seed=1000)
     diverged = make_record(cell, status="diverged", checks={"tuning": "trial 5"})
-    table = best_after_trials(results_frame([*records, diverged])).frame
+    table = best_after_trials(all_runs([*records, diverged])).frame
     last = table[(table["optimizer_label"] == "sgd(lr=tuned)") & (table["batch_size"] == 64) & (table["trials"] == 5)]
     assert last["lr"].tolist() == [0.7]
 

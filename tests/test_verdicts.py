@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from synthetic import HOSTILE_NAMES, make_cell, make_environment, make_grid_records, make_record
+from synthetic import HOSTILE_NAMES, all_runs, make_cell, make_environment, make_grid_records, make_record
 
-from mnistbench.analysis import noise, pairwise, results_frame
+from mnistbench.analysis import noise, pairwise
 from mnistbench.analysis.labels import labels
 from mnistbench.cell import Component, Training
 from mnistbench.records import CellRecord
@@ -30,7 +30,7 @@ def runs(rate: float, seeds: int, *, cell: dict[str, Any] | None = None, **chang
 
 def only_pair(records: Sequence[CellRecord], metric: Any = "examples_per_second") -> dict[Any, Any]:
     """The one pair that the records make."""
-    rows = pairwise(results_frame(records), metric).frame.to_dict("records")
+    rows = pairwise(all_runs(records), metric).frame.to_dict("records")
     assert len(rows) == 1
     return rows[0]
 
@@ -85,7 +85,7 @@ def test_machines_builds_and_protocols_are_never_compared() -> None:
         {"environment": make_environment(torch="2.16.0")},
         {"protocol": 2},
     ):
-        exhibit = pairwise(results_frame([*runs(10_000, 5), *runs(20_000, 5, cell=other, **changes)]))
+        exhibit = pairwise(all_runs([*runs(10_000, 5), *runs(20_000, 5, cell=other, **changes)]))
         assert not exhibit
         assert exhibit.reason
 
@@ -156,7 +156,7 @@ def test_twins_raise_the_floor() -> None:
 
 
 def test_many_settings_are_compared_among_the_best_only() -> None:
-    frame = results_frame(
+    frame = all_runs(
         record for number in range(70) for record in runs(10_000 + 100 * number, 3, cell={"batch_size": 64 + number})
     )
     exhibit = pairwise(frame)
@@ -186,7 +186,7 @@ def test_reduced_precision_is_settled_by_ten_seeds_a_side() -> None:
 
 
 def test_noise_is_told_by_device() -> None:
-    frame = results_frame(
+    frame = all_runs(
         [
             *make_grid_records(devices=("cpu", "cuda"), seeds=5, noise_sd=0.01),
             make_record(make_cell(optimizer="sgd", seed=99), flags=["steal"]),
@@ -203,14 +203,14 @@ def test_noise_is_told_by_device() -> None:
 
 
 def test_nothing_finished_is_said() -> None:
-    frame = results_frame([make_record(status="failed")])
-    for exhibit in (pairwise(frame), noise(frame), pairwise(results_frame([]))):
+    frame = all_runs([make_record(status="failed")])
+    for exhibit in (pairwise(frame), noise(frame), pairwise(all_runs([]))):
         assert exhibit.frame.empty
         assert exhibit.reason.endswith(".")
 
 
 def test_labels_leave_out_what_does_not_differ() -> None:
-    frame = results_frame([make_record(make_cell()), make_record(make_cell(device="cuda"))])
+    frame = all_runs([make_record(make_cell()), make_record(make_cell(device="cuda"))])
     assert sorted(labels(frame).values()) == [
         "mlp · sgd(lr=0.1) · batch 512 · cpu",
         "mlp · sgd(lr=0.1) · batch 512 · cuda",
@@ -222,7 +222,7 @@ def test_labels_are_never_shared() -> None:
     cells = [make_cell(optimizer=Component(name="sgd", options={"lr": lr})) for lr in (0.1234567, 0.1234568)]
     cells += [make_cell(architecture=name) for name in HOSTILE_NAMES]
     cells += [make_cell(training=Training(epochs=epochs)) for epochs in (3, 4)]
-    frame = results_frame(make_record(cell) for cell in cells)
+    frame = all_runs(make_record(cell) for cell in cells)
     named = pd.Series(labels(frame))
     assert named.is_unique
     assert len(named) == len(cells)

@@ -14,10 +14,28 @@ from mnistbench.analysis.accuracy import (
 )
 from mnistbench.analysis.comparison import Comparison, Threshold, compare, parse_threshold
 from mnistbench.analysis.exhibit import Exhibit
-from mnistbench.analysis.frames import CSV_COLUMNS, epochs_frame, merge, results_frame, write_csv
-from mnistbench.analysis.inventory import Completeness, banners, completeness, environments, failures
+from mnistbench.analysis.frames import (
+    CSV_COLUMNS,
+    KINDS,
+    at_target,
+    csv_frame,
+    epochs_frame,
+    merge,
+    results_frame,
+    targets_in,
+    write_csv,
+)
+from mnistbench.analysis.inventory import (
+    Completeness,
+    banners,
+    completeness,
+    environments,
+    equal_seed_sentences,
+    failures,
+)
 from mnistbench.analysis.levers import lever_effects
 from mnistbench.analysis.ranking import leaderboard, time_curves
+from mnistbench.analysis.repeats import counted
 from mnistbench.analysis.speed import crossovers, device_speedups, throughput_by_batch
 from mnistbench.analysis.summary import summary_markdown, verdict_sentences
 from mnistbench.analysis.trials import best_after_trials, without_trials
@@ -25,20 +43,25 @@ from mnistbench.analysis.verdicts import noise, pairwise
 
 __all__ = [
     "CSV_COLUMNS",
+    "KINDS",
     "Comparison",
     "Completeness",
     "Exhibit",
     "Threshold",
     "accuracy_by_batch",
+    "at_target",
     "banners",
     "best_after_trials",
     "compare",
     "completeness",
     "confusion",
+    "counted",
     "crossovers",
+    "csv_frame",
     "device_speedups",
     "environments",
     "epochs_frame",
+    "equal_seed_sentences",
     "failures",
     "leaderboard",
     "learning_curves",
@@ -51,6 +74,7 @@ __all__ = [
     "per_class",
     "results_frame",
     "summary_markdown",
+    "targets_in",
     "throughput_by_batch",
     "time_curves",
     "verdict_sentences",

@@ -15,10 +15,10 @@ from mnistbench.analysis.exhibit import Exhibit, nothing
 from mnistbench.analysis.frames import Record
 from mnistbench.analysis.labels import labels
 from mnistbench.analysis.ranking import curve_points
-from mnistbench.analysis.repeats import Repeats, repeats
+from mnistbench.analysis.repeats import Repeats, counted, repeats
 from mnistbench.analysis.rows import parts
-from mnistbench.analysis.samples import NEEDED
-from mnistbench.analysis.trials import tuning_note, without_trials
+from mnistbench.analysis.samples import NEEDED, settle_outcomes, unranked, unranked_settings
+from mnistbench.analysis.trials import tuning_note
 from mnistbench.analysis.verdicts import compare_chosen
 from mnistbench.analysis.wording import percent
 
@@ -28,10 +28,11 @@ def accuracy_by_batch(frame: pd.DataFrame) -> Exhibit:
 
     Columns: group, settings, label, series (all but the batch size), architecture_label, optimizer_label, device,
     execution_label, batch_size, lr_scaling (`none`, `linear`, `sqrt`), n, test_accuracy (median of the last epoch),
-    low, high (range or interval), interval (text), values (list), drop (median less that of the best batch: ≤ 0, a
-    share), best_batch, best_accuracy, diverged (number of seeds that diverged).
+    low, high (range or interval), interval (text), values (list), drop (median less that of the best batch: ≤ 0 for
+    those that are ranked, a share), best_batch, best_accuracy, diverged (number of seeds that diverged), unranked (why
+    it is ranked nowhere and is no best batch, or "").
     """
-    frame = without_trials(frame)
+    frame = settle_outcomes(counted(frame))
     rows = frame[frame["status"].isin(["finished", "diverged"]) & (frame["group"] != "") & (frame["repeat"] == 0)]
     if rows["test_accuracy"].notna().sum() == 0:
         return nothing("No evaluation was recorded, so there is no accuracy to show.")
@@ -46,11 +47,14 @@ def accuracy_by_batch(frame: pd.DataFrame) -> Exhibit:
             **{name: runs.first[name] for name in about},
             **_shown(runs),
         }
-        for runs in repeats(rows, ["any_batch", *about, "status", "test_accuracy"])
+        for runs in repeats(rows, ["any_batch", *about, *_SHOWN])
     ]
     table = pd.DataFrame(entries)
     table = table[table["n"] > 0].sort_values(["group", "series", "batch_size"], ignore_index=True)
-    best = table.loc[table.groupby(["group", "series"])["test_accuracy"].idxmax()]
+    ranked = table["unranked"] == ""
+    none = ~ranked.groupby([table["group"], table["series"]]).transform("any")
+    rivals = table[ranked | none]
+    best = rivals.loc[rivals.groupby(["group", "series"])["test_accuracy"].idxmax()]
     best = best.rename(columns={"batch_size": "best_batch", "test_accuracy": "best_accuracy"})
     table = table.merge(best[["group", "series", "best_batch", "best_accuracy"]], on=["group", "series"])
     table["drop"] = table["test_accuracy"] - table["best_accuracy"]
@@ -72,7 +76,11 @@ def _shown(runs: Repeats) -> dict[str, Any]:
         "interval": shown.kind,
         "values": values,
         "diverged": int((runs.columns["status"] == "diverged").sum()),
+        "unranked": unranked(runs),
     }
+
+
+_SHOWN = ["status", "test_accuracy", "outdated", "equivalence"]
 
 
 def _lr_notes(table: pd.DataFrame) -> tuple[str, ...]:
@@ -90,7 +98,7 @@ def worst_drops(frame: pd.DataFrame, *, limit: int = 20) -> Exhibit:
     found = accuracy_by_batch(frame)
     if not found:
         return found
-    table = found.frame[found.frame["drop"] < 0].nsmallest(limit, "drop")
+    table = found.frame[(found.frame["drop"] < 0) & (found.frame["unranked"] == "")].nsmallest(limit, "drop")
     if table.empty:
         return nothing("Every series has one batch size only, or loses nothing at any.")
     columns = [
@@ -105,10 +113,11 @@ def optimizer_ranking(frame: pd.DataFrame) -> Exhibit:
 
     Columns: group, contest (what the optimizers share), architecture_label, batch_size, device, settings,
     optimizer_label, lr, schedule_label, tuning (`as given`, `tuned over k trials`), rank (1 + number proven better; NA
-    below 10 seeds, or where some are tuned and others are not), order, n, test_accuracy (median), low, high, interval,
-    seconds_to_target (median; inf when most seeds did not reach it), reached, diverged.
+    below 10 seeds, or where some are tuned and others are not), unranked (why it is ranked nowhere, or ""; such ones
+    come last), order, n, test_accuracy (median), low, high, interval, seconds_to_target (to the largest target; median;
+    inf when most seeds did not reach it), reached, diverged.
     """
-    frame = without_trials(frame)
+    frame = settle_outcomes(counted(frame))
     rows = frame[frame["status"].isin(["finished", "diverged"]) & (frame["group"] != "") & (frame["repeat"] == 0)]
     rivals = rows.groupby(["group", "any_optimizer"])["settings"].transform("nunique")
     rows = rows[rivals > 1]
@@ -130,22 +139,23 @@ def optimizer_ranking(frame: pd.DataFrame) -> Exhibit:
             "seconds_to_target": float(np.median(runs.floats("seconds_to_target", math.inf))),
             "reached": int((runs.floats("reached") == 1).sum()),
         }
-        for runs in repeats(rows, ["any_optimizer", *about, "status", "test_accuracy", "seconds_to_target", "reached"])
+        for runs in repeats(rows, ["any_optimizer", *about, *_SHOWN, "seconds_to_target", "reached"])
     ]
-    table = pd.DataFrame(entries).sort_values(
-        ["group", "contest", "test_accuracy"], ascending=[True, True, False], ignore_index=True
+    table = pd.DataFrame(entries)
+    table["_last"] = table["unranked"] != ""
+    table = table.sort_values(
+        ["group", "contest", "_last", "test_accuracy"], ascending=[True, True, True, False], ignore_index=True
     )
     keys = table.groupby(["group", "contest"])
-    table["rank"] = (
-        table["rank"]
-        .astype("Int64")
-        .mask((keys["n"].transform("min") < NEEDED["test_accuracy"]) | (keys["tuning"].transform("nunique") > 1))
-    )
+    ranked = table[~table["_last"]].groupby(["group", "contest"])
+    few = ranked["n"].transform("min") < NEEDED["test_accuracy"]
+    unlike = ranked["tuning"].transform("nunique") > 1
+    table["rank"] = table["rank"].astype("Int64").mask((few | unlike).reindex(table.index, fill_value=True))
     table["order"] = keys.cumcount() + 1
     notes = [tuning_note(table)]
     if table["rank"].isna().any():
         notes.append(f"A rank needs {NEEDED['test_accuracy']} seeds each, and all tuned alike; else ordered by median.")
-    return Exhibit(table.drop(columns="values"), notes=tuple(notes))
+    return Exhibit(table.drop(columns=["values", "_last"]), notes=tuple(notes))
 
 
 def _beaten(frame: pd.DataFrame, rows: pd.DataFrame) -> dict[tuple[str, str], int]:
@@ -185,11 +195,15 @@ def learning_curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> Exhibit:
 
 
 def confusion(records: Iterable[Record], frame: pd.DataFrame) -> Exhibit:
-    """Confusion matrix of the best cell (highest test accuracy at the last epoch), in long form.
+    """Confusion matrix of the best cell that may be ranked (highest test accuracy at the last epoch), in long form.
 
     Columns: true, predicted (class numbers), count, share (of the true class). `notes[0]` names the cell. Per-class
     errors are `per_class(exhibit.frame)`.
     """
+    frame = settle_outcomes(counted(frame))
+    nowhere = unranked_settings(frame)
+    ranked = [key not in nowhere for key in zip(frame["group"], frame["settings"], strict=True)]
+    frame = frame.loc[ranked]  # an empty list would choose no column, were it not for `loc`
     done = frame[(frame["status"] == "finished") & frame["test_accuracy"].notna()]
     ordered = done.sort_values(["test_accuracy", "train_seconds"], ascending=[False, True])
     order = {record_id: place for place, record_id in enumerate(ordered["record_id"])}
@@ -200,7 +214,7 @@ def confusion(records: Iterable[Record], frame: pd.DataFrame) -> Exhibit:
         if place is not None and matrix and (best is None or place < best[0]):
             best = (place, matrix)
     if best is None:
-        return nothing("No finished cell holds a confusion matrix.")
+        return nothing("No finished cell that may be ranked holds a confusion matrix.")
     row = ordered.iloc[best[0]]
     counts = np.asarray(best[1], dtype=int)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -13,9 +13,10 @@ import pandas as pd
 
 from mnistbench.analysis import markdown, statistics
 from mnistbench.analysis.exhibit import Exhibit, nothing
+from mnistbench.analysis.frames import ask, at_target, targets_in
 from mnistbench.analysis.labels import labels
-from mnistbench.analysis.repeats import Repeats, repeats
-from mnistbench.analysis.samples import ACCURACY_FLOOR, NEEDED, Field, Metric, fields, measured, obstacle
+from mnistbench.analysis.repeats import Repeats, repeats, without_equal_seeds, without_older
+from mnistbench.analysis.samples import ACCURACY_FLOOR, NEEDED, Field, Metric, fields, measured, obstacle, unranked
 from mnistbench.analysis.statistics import Difference, Floats
 from mnistbench.analysis.trials import without_trials
 from mnistbench.analysis.wording import accuracy_text, interval_text, percent, plural, seconds_text, times
@@ -52,9 +53,9 @@ class Comparison:
 
     Attributes:
         table: columns settings, label, device, machine, metric (examples_per_second, seconds_to_target,
-            test_accuracy), a, b (medians), n_a, n_b, sessions_a, sessions_b, ratio (how many times faster b is than a;
-            for accuracy b − a), low, high, floor, verdict (of b), confounded (bool), reason, regression (bool),
-            torch_a, torch_b, protocol.
+            test_accuracy), target_accuracy (of a time to target, else NaN), a, b (medians), n_a, n_b, sessions_a,
+            sessions_b, ratio (how many times faster b is than a; for accuracy b − a), low, high, floor, verdict (of b),
+            confounded (bool), reason, regression (bool), torch_a, torch_b, protocol.
         only_a, only_b: labels of settings that only one side has.
         notes: what the reader must know: confounded sessions, versions that differ, protocols that were not compared.
         regressions: number of rows whose whole interval lies beyond the threshold.
@@ -91,7 +92,7 @@ class Comparison:
 _HEADERS = ["cell", "machine", "metric", "A", "B", "n", "B over A", "interval", "verdict"]
 _WORDS = {
     "examples_per_second": "examples/s (training clock)",
-    "seconds_to_target": "time to target (training clock)",
+    "seconds_to_target": "time to {target} (training clock)",
     "test_accuracy": "test accuracy",
 }
 
@@ -115,21 +116,29 @@ def _shown(row: dict[Any, Any]) -> list[str]:
     n = f"{row['n_a']} / {row['n_b']}"
     label = markdown.one_line(row["label"])
     medians = [text(row["a"]), text(row["b"])]
-    return [label, machine, _WORDS[row["metric"]], *medians, n, ratio, proof, ", ".join([verdict, *marks])]
+    words = _WORDS[row["metric"]].format(target=accuracy_text(row["target_accuracy"]))
+    return [label, machine, words, *medians, n, ratio, proof, ", ".join([verdict, *marks])]
 
 
 def compare(a: pd.DataFrame, b: pd.DataFrame, *, fail_on: Threshold | None = None) -> Comparison:
     """Compare two frames of `results_frame`, settings by settings, on the same machine, device and protocol.
 
-    A session of a side is a stretch of time in which no record of the other side was started on that machine. With
-    at least three sessions a side the sessions' means are compared, else the runs, and the verdict is confounded.
+    Times to target are compared at every target that either side asks about. A session of a side is a stretch of time
+    in which no record of the other side was started on that machine. With at least three sessions a side the sessions'
+    means are compared, else the runs, and the verdict is confounded. Accuracies are compared by seeds: n counts each
+    seed once, in however many sessions it ran; so does n of a time to target.
     """
-    a, b = without_trials(a), without_trials(b)
+    a, b = (without_equal_seeds(without_older(without_trials(side))) for side in (a, b))
     names = labels(pd.concat([a, b], ignore_index=True)) if len(a) or len(b) else {}
     only_a, only_b = (_only(side, other, names) for side, other in ((a, b), (b, a)))
     rows: list[dict[str, Any]] = []
+    targets = sorted({*targets_in(a), *targets_in(b)})
     for metric in METRICS:
-        rows += _compare_metric(a, b, metric, names)
+        for target in targets if metric == "seconds_to_target" else [math.nan]:
+            sides = (a, b)
+            if not math.isnan(target):
+                sides = (at_target(ask(a, targets), target), at_target(ask(b, targets), target))
+            rows += [{**row, "target_accuracy": target} for row in _compare_metric(*sides, metric, names)]
     table = pd.DataFrame(rows)
     if rows:
         table["regression"] = [_is_regression(row, fail_on) for row in rows]
@@ -162,7 +171,8 @@ def _compare_metric(a: pd.DataFrame, b: pd.DataFrame, metric: Metric, names: dic
 
 
 _COLUMNS = [
-    "device", "machine", "machine_id", "torch", "protocol", "isolation", "short", "equivalence", "_session", "_value",
+    "device", "machine", "machine_id", "torch", "protocol", "isolation", "short", "equivalence", "outdated", "seed",
+    "_session", "_value",
 ]  # fmt: skip
 
 
@@ -196,11 +206,14 @@ def _with_sessions(a: pd.DataFrame, b: pd.DataFrame) -> list[pd.DataFrame]:
 def _compare_runs(
     a: Repeats, b: Repeats, metric: Metric, noise: Sequence[Field | None], comparisons: int
 ) -> dict[str, Any]:
-    n = min(len(a), len(b))
     sessions = [len(np.unique(side.columns["_session"])) for side in (a, b)]
     confounded = min(sessions) < ENOUGH_SESSIONS
     same_machine = a.first["machine_id"] == b.first["machine_id"]
     accuracy = metric == "test_accuracy"
+    all_runs = a, b
+    if metric != "examples_per_second":
+        a, b = (_latest_of_each_seed(side) for side in (a, b))
+    n = min(len(a), len(b))
     floor = ACCURACY_FLOOR
     if not accuracy:
         floors = [found.floor({a.first["device"]}, n) for found in noise if found is not None]
@@ -208,7 +221,11 @@ def _compare_runs(
     reason = _no_verdict(a, b, metric)
     if not (same_machine or accuracy):
         reason = "different machines: speeds are not ranked"
-    difference = _difference(a, b, sessions_as_units=not confounded, comparisons=comparisons)
+    if confounded or accuracy:
+        units = [side.floats("_value") for side in (a, b)]
+    else:
+        units = [_session_means(side) for side in all_runs]
+    difference = _difference(units[0], units[1], comparisons=comparisons)
     verdict: str = ""
     if difference is None:
         reason = reason or "a side has seeds that did not reach the target"
@@ -249,7 +266,8 @@ def _compare_runs(
 
 
 def _no_verdict(a: Repeats, b: Repeats, metric: Metric) -> str:
-    if metric != "test_accuracy" and (hindered := obstacle(a) or obstacle(b)):
+    hindrance = unranked if metric == "test_accuracy" else obstacle
+    if hindered := hindrance(a) or hindrance(b):
         return hindered
     n = min(len(a), len(b))
     if n < 3:
@@ -257,16 +275,22 @@ def _no_verdict(a: Repeats, b: Repeats, metric: Metric) -> str:
     return "" if n >= NEEDED[metric] else f"needs {NEEDED[metric]} seeds a side, {n} ran"
 
 
-def _difference(a: Repeats, b: Repeats, *, sessions_as_units: bool, comparisons: int) -> Difference | None:
-    """b less a on the scale of the test; sessions' means where there are enough, since a session moves all its runs."""
-    values = [side.floats("_value") for side in (b, a)]
-    if not all(np.isfinite(side).all() for side in values):
+def _difference(a: Floats, b: Floats, *, comparisons: int) -> Difference | None:
+    """b less a on the scale of the test, from runs, or from sessions' means where there are enough of them, since a
+    session moves all its runs; None where a run did not reach the target.
+    """
+    if not all(np.isfinite(side).all() for side in (a, b)):
         return None
-    if sessions_as_units:
-        values = [_session_means(side) for side in (b, a)]
-    if min(map(len, values)) < 2:
-        return Difference(float(values[0].mean() - values[1].mean()), math.nan, math.nan, 1.0)
-    return statistics.unpaired_difference(values[0], values[1], comparisons=comparisons)
+    if min(len(a), len(b)) < 2:
+        return Difference(float(b.mean() - a.mean()), math.nan, math.nan, 1.0)
+    return statistics.unpaired_difference(b, a, comparisons=comparisons)
+
+
+def _latest_of_each_seed(runs: Repeats) -> Repeats:
+    """One run a seed: the same seed in another session is no other training."""
+    latest = {seed: place for place, seed in enumerate(runs.columns["seed"])}  # in order of time, see `_with_sessions`
+    places = np.array(sorted(latest.values()), dtype=int)
+    return replace(runs, columns={name: values[places] for name, values in runs.columns.items()})
 
 
 def _session_means(runs: Repeats) -> Floats:

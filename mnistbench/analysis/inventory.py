@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ import pandas as pd
 
 from mnistbench.analysis.exhibit import Exhibit, nothing
 from mnistbench.analysis.labels import labels
+from mnistbench.analysis.repeats import equal_seeds
 from mnistbench.analysis.wording import plural
 from mnistbench.records import RESULTS
 
@@ -112,8 +114,9 @@ def environments(frame: pd.DataFrame) -> Exhibit:
 
 
 def banners(frame: pd.DataFrame) -> list[str]:
-    """Warnings that belong at the top, made from the data: fallback data, noisy, short or shared cells, several
-    machines, builds or protocol versions, uncommitted code. Empty when all is well.
+    """Warnings that belong at the top, made from the data: fallback data, outdated records, cells that did not pass the
+    equivalence gate, seeds that are one run, noisy, short or shared cells, several machines, builds or protocol
+    versions, uncommitted code. Empty when all is well.
     """
     said = []
     fallback = frame[frame["fallback"]]
@@ -123,6 +126,7 @@ def banners(frame: pd.DataFrame) -> list[str]:
             f"The dataset that was asked for was not at hand: {plural(len(fallback), 'cell')} used {names} in its "
             "place. These are not results on the dataset of the grid."
         )
+    said += [*_outdated(frame), *_failed_gates(frame), *equal_seed_sentences(frame)]
     for column, one, many in (
         ("machine_id", "machine", "Speeds are compared within one machine only"),
         ("torch", "torch build", "Speeds are compared within one build only"),
@@ -140,10 +144,38 @@ def banners(frame: pd.DataFrame) -> list[str]:
     ):
         if count:
             said.append(f"{count} of {plural(len(done), 'finished cell')} {what}.")
-    failed = sorted({str(text) for text in done["equivalence"].dropna() if str(text).startswith("failed")})
-    if failed:
-        count = int(done["equivalence"].fillna("").str.startswith("failed").sum())
-        said.append(f"{plural(count, 'cell')} did not pass the equivalence gate ({failed[0]}): no ratio is printed.")
     if frame["git_dirty"].fillna(False).any():
         said.append("Some cells ran from a working copy with changes that were not committed.")
     return said
+
+
+def _outdated(frame: pd.DataFrame) -> Iterator[str]:
+    old = frame[frame["outdated"].notna()]
+    if len(old):
+        yield (
+            f"{plural(len(old), 'record')} outdated: an older release could train these cells wrongly"
+            f" ({', '.join(sorted(set(old['outdated'])))}). They are shown, ranked nowhere and pooled with nothing"
+            " newer; `run` makes them again."
+        )
+
+
+def _failed_gates(frame: pd.DataFrame) -> Iterator[str]:
+    failed = frame[(frame["status"] == "finished") & frame["equivalence"].fillna("").str.startswith("failed")]
+    if len(failed):
+        yield (
+            f"{plural(len(failed), 'cell')} did not pass the equivalence gate ({min(failed['equivalence'])}): shown,"
+            " and ranked nowhere, in accuracy neither; no ratio is printed."
+        )
+
+
+def equal_seed_sentences(frame: pd.DataFrame, limit: int = 3) -> list[str]:
+    """Which seeds are one run, because they trained to the same weights; one sentence a setting, at most `limit`."""
+    measured = frame[frame["kind"] == "measured"]
+    equal, names = equal_seeds(measured).to_dict("records"), labels(measured)
+    said = [
+        f"{names[row['settings']]}: seeds {', '.join(map(str, row['seeds']))} trained to the same weights. These seeds"
+        " are one run, and n counts them once."
+        for row in equal[:limit]
+    ]
+    more = len(equal) - limit
+    return [*said, f"The seeds of {plural(more, 'more setting')} are one run too."] if more > 0 else said

@@ -11,6 +11,7 @@ import pandas as pd
 
 from mnistbench.analysis.exhibit import Exhibit, nothing
 from mnistbench.analysis.labels import labels
+from mnistbench.analysis.repeats import counted
 from mnistbench.analysis.speed import ratio_columns
 from mnistbench.analysis.verdicts import Pair, compare_chosen
 
@@ -30,6 +31,7 @@ def lever_effects(frame: pd.DataFrame) -> Exhibit:
     compile and graphs: examples after which the start-up has paid for itself; inf when never, NaN where it does not
     apply).
     """
+    frame = counted(frame)
     rows = frame[(frame["group"] != "") & (frame["repeat"] == 0) & (frame["status"] == "finished")]
     if rows["execution_label"].nunique() < 2:
         return nothing("All cells ran with the same execution, so there is nothing to say of single levers.")

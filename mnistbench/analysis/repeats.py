@@ -1,4 +1,4 @@
-"""The runs of the same settings on one machine and build, drawn together from a frame of thousands."""
+"""The runs of the same settings on one machine and build, each seed once, drawn together from a frame of thousands."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from mnistbench.records import RESULTS
 
 
 @dataclass(frozen=True)
@@ -73,3 +75,55 @@ def _plain(values: pd.Series[Any]) -> NDArray[Any]:
 
 def _python(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
+
+
+def counted(frame: pd.DataFrame) -> pd.DataFrame:
+    """The runs that count, with the twins that show the noise; asking twice changes nothing.
+
+    Left out are trials of learning rates, runs of older code where newer ones of the same settings are there, all but
+    the latest result of the same seed (a seed run in five sessions is one repeat), and seeds that trained to the same
+    weights as an earlier one (`equal_seeds`).
+    """
+    return without_equal_seeds(one_per_seed(without_older(frame[frame["kind"] != "trial"])))
+
+
+def without_older(frame: pd.DataFrame) -> pd.DataFrame:
+    """Runs of older code (column `outdated`) only where nothing newer has run with their settings."""
+    old = frame["outdated"].notna()
+    if not old.any():
+        return frame
+    newer = (~old & frame["status"].isin(RESULTS)).groupby([frame["group"], frame["settings"]]).transform("any")
+    return frame[~(old & newer)]
+
+
+def one_per_seed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of runs with the same settings and seed on one machine and build the latest result, or else the latest run."""
+    keys = ["group", "settings", "repeat", "seed"]
+    if not frame.duplicated(keys).any():
+        return frame
+    ordered = frame.assign(_answered=frame["status"].isin(RESULTS)).sort_values(
+        ["_answered", "started_at"], kind="stable"
+    )
+    return frame[frame.index.isin(ordered.drop_duplicates(keys, keep="last").index)]
+
+
+def equal_seeds(frame: pd.DataFrame) -> pd.DataFrame:
+    """Seeds whose training ended in the weights of another seed: they are one run, which no repeat is.
+
+    Columns: group, settings, seeds (list, in ascending order; the first is the one that counts).
+    """
+    keys = ["group", "settings", "weights_sha256"]
+    known = frame[(frame["status"] == "finished") & (frame["repeat"] == 0) & frame["weights_sha256"].notna()]
+    seeds = known[[*keys, "seed"]].drop_duplicates().sort_values("seed")
+    equal = seeds[seeds.duplicated(keys, keep=False)]
+    return equal.groupby(keys, sort=False)["seed"].agg(list).rename("seeds").reset_index().drop(columns=keys[2])
+
+
+def without_equal_seeds(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with one of each group of `equal_seeds`."""
+    equal = equal_seeds(frame).to_dict("records")
+    same = {(row["group"], row["settings"], seed) for row in equal for seed in row["seeds"][1:]}
+    if not same:
+        return frame
+    places = zip(frame["group"], frame["settings"], frame["seed"], strict=True)
+    return frame.loc[[place not in same for place in places]]

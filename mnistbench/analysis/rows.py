@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mnistbench.cell import Cell, Component, canonical_json
-from mnistbench.config.tuning import AS_GIVEN, TUNED
-from mnistbench.records import FAILURES
+from mnistbench.config.tuning import AS_GIVEN, TRIAL, TUNED
+from mnistbench.records import FAILURES, TRAINING_REVISION, CellRecord
 from mnistbench.reproducibility import recognized
+from mnistbench.targets import evaluations, time_to_target
 
 NOT_NOISE = {"short", "shared"}
 """Flags that say how a cell was run, not that something disturbed it."""
@@ -40,6 +41,7 @@ class _Settings:
     """What follows from a cell's settings alone, worked out once for all its seeds."""
 
     settings: str
+    targets: tuple[float, ...]
     columns: dict[str, Any]
     if_tuned: dict[str, Any]
     """Columns that differ if the learning rate was picked: one series, whatever was picked for each batch size."""
@@ -74,10 +76,11 @@ def _describe(cell: Cell) -> _Settings:
 
     settings = cell.without_seed()
     tuned = replace(cell.optimizer, options={**cell.optimizer.options, "lr": "tuned"})
-    training = {key: value for key, value in cell.training.to_json().items() if key != "target_accuracy"}
+    training = cell.training.hashed_settings()
     lr = cell.optimizer.options.get("lr", _default_lr(cell.optimizer.name))
     return _Settings(
         settings,
+        cell.training.targets,
         {
             "settings": settings,
             "any_batch": without("batch_size"),
@@ -103,7 +106,7 @@ def _describe(cell: Cell) -> _Settings:
             "device": cell.device,
             "device_kind": cell.device.partition(":")[0],
             "epochs": cell.training.epochs,
-            "target_accuracy": cell.training.target_accuracy,
+            "stops_at": cell.training.stops_at,
         },
         {
             "any_batch": tuned_without("batch_size"),
@@ -128,8 +131,9 @@ def _default_lr(optimizer: str) -> float | None:
     return None if declared is None or declared.default is inspect.Parameter.empty else declared.default
 
 
-def row_of(plain: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The columns of `results_frame` for one record's fields."""
+def row_of(record: CellRecord | Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The columns of `results_frame` for one record, but for those that answer a target (`answers`)."""
+    plain = parts(record)
     cell = parts(plain["cell"])
     tuning = parts(plain.get("checks")).get("tuning", AS_GIVEN)
     about = settings_of(plain["cell"])
@@ -141,13 +145,15 @@ def row_of(plain: Mapping[str, Any], source: str) -> dict[str, Any]:
         "record_id": plain["record_id"],
         "attempt": plain.get("attempt", 1),
         "status": plain["status"],
+        "outdated": _outdated(record),
+        "kind": _kind(tuning, cell["repeat"]),
         **settings,
         "seed": cell["seed"],
         "repeat": cell["repeat"],
         "isolation": resolved.get("isolation", "alone"),
         "stepped_aside": "; ".join(f"{lever}: {why}" for lever, why in (resolved.get("stepped_aside") or {}).items()),
         "tuning": tuning,
-        **_training(plain, settings),
+        **_training(plain),
         **_resources(plain, settings["device"], resolved.get("precision", "fp32")),
         **_noise(plain),
         "group": _group(plain, environment),
@@ -182,29 +188,46 @@ def _group(plain: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
     )
 
 
-def _training(plain: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Sums over epochs, the first evaluation at the target (rule 9), and the last epoch's losses and accuracies."""
+def answers(row: Mapping[str, Any], target: float | None) -> dict[str, Any]:
+    """The columns that say when a row's run reached a target accuracy; empty ones where it is not asked of that run."""
+    asked = target is not None and target in row["targets"]
+    judged = asked and bool(row["evaluations"] or row["status"] not in (*FAILURES, "skipped"))
+    first = time_to_target(row["evaluations"], target) if judged and target is not None else None
+    return {
+        "target_accuracy": target if asked else None,
+        "reached": first is not None if judged else None,
+        "seconds_to_target": first.seconds if first else None,
+        "cold_seconds_to_target": first.cold_seconds if first else None,
+        "epochs_to_target": first.epoch if first else None,
+    }
+
+
+def _outdated(record: CellRecord | Mapping[str, Any]) -> str | None:
+    if isinstance(record, CellRecord):
+        return record.outdated
+    if record.get("training_revision", 1) >= TRAINING_REVISION:
+        return None
+    return CellRecord.from_json(record).outdated
+
+
+def _kind(tuning: str, repeat: int) -> str:
+    return "trial" if tuning.startswith(TRIAL) else "twin" if repeat else "measured"
+
+
+def _training(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Sums over epochs, the evaluations, and the last epoch's losses and accuracies."""
     epochs = [parts(epoch) for epoch in plain.get("epochs") or ()]
     timing, data = parts(plain.get("timing")), parts(plain.get("data"))
-    target = settings["target_accuracy"]
-    train_seconds = examples = 0.0
-    reached: dict[str, Any] = {}
-    best: float | None = None
-    for epoch in epochs:
-        train_seconds += epoch["train_seconds"]
-        examples += epoch["examples"]
-        accuracy = epoch["test_accuracy"]
-        if accuracy is not None and (best is None or accuracy > best):
-            best = accuracy
-        if target is not None and not reached and accuracy is not None and accuracy >= target:
-            reached = {"seconds": train_seconds, "cold": epoch["cold_seconds"], "epoch": epoch["epoch"]}
+    evaluated = evaluations(epochs)
+    train_seconds = evaluated[-1].seconds if epochs else 0.0
+    examples = sum(epoch["examples"] for epoch in epochs)
     eval_seconds = sum(epoch["eval_seconds"] for epoch in epochs)
     tested = (data.get("test_examples") or 0) * len(epochs) or None
     last = epochs[-1] if epochs else {}
-    judged = target is not None and bool(epochs or plain["status"] not in (*FAILURES, "skipped"))
+    known = [item.test_accuracy for item in evaluated if item.test_accuracy is not None]
     return {
         "epochs_done": len(epochs),
-        "examples": int(examples),
+        "examples": examples,
         "steps": sum(epoch["steps"] for epoch in epochs),
         "examples_per_second": ratio_of(examples, train_seconds),
         "eval_examples_per_second": ratio_of(tested, eval_seconds),
@@ -214,12 +237,9 @@ def _training(plain: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str
         "eval_seconds": eval_seconds if epochs else None,
         "wall_seconds": timing.get("wall_seconds"),
         "cold_seconds": last.get("cold_seconds"),
-        "reached": bool(reached) if judged else None,
-        "seconds_to_target": reached.get("seconds"),
-        "cold_seconds_to_target": reached.get("cold"),
-        "epochs_to_target": reached.get("epoch"),
+        "evaluations": evaluated,
         **{name: last.get(name) for name in _LAST_EPOCH},
-        "best_test_accuracy": best,
+        "best_test_accuracy": max(known, default=None),
     }
 
 
@@ -238,6 +258,7 @@ def _resources(plain: Mapping[str, Any], device: str, precision: str) -> dict[st
     peak = peaks.get(f"{device}/{precision}", peaks.get(f"{device.partition(':')[0]}/{precision}"))
     return {
         "parameters": model.get("parameters"),
+        "weights_sha256": model.get("weights_sha256"),
         "flops_per_example": flops,
         "flops_per_second": flops_per_second,
         "peak_share": ratio_of(flops_per_second, peak),

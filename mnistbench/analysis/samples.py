@@ -12,7 +12,7 @@ import pandas as pd
 
 from mnistbench.analysis import statistics
 from mnistbench.analysis.labels import labels
-from mnistbench.analysis.repeats import Repeats, repeats
+from mnistbench.analysis.repeats import Repeats, counted, repeats
 from mnistbench.analysis.statistics import Floats, Spread
 from mnistbench.records import RESULTS
 
@@ -43,6 +43,7 @@ class Sample:
             reached), or the accuracy.
         obstacle: why its speed gets no verdict; "" when it may.
         hidden: why not even a ratio may be printed: the equivalence gate did not pass.
+        unranked: why it is ranked nowhere, in accuracy neither (`unranked`); "" when it may.
     """
 
     settings: str
@@ -51,6 +52,7 @@ class Sample:
     values: dict[tuple[Any, ...], float]
     obstacle: str = ""
     hidden: str = ""
+    unranked: str = ""
 
     @property
     def median(self) -> float:
@@ -79,7 +81,7 @@ class Field:
 
 def fields(frame: pd.DataFrame, metric: Metric) -> Iterator[Field]:
     """The samples of each group (machine, torch build, protocol); twins only tell of the noise."""
-    usable = measured(settle_outcomes(frame), metric)
+    usable = measured(settle_outcomes(counted(frame)), metric)
     if usable.empty:
         return
     names = labels(frame)
@@ -93,6 +95,7 @@ def fields(frame: pd.DataFrame, metric: Metric) -> Iterator[Field]:
                 values=dict(zip(run.columns["_block"], run.columns["_value"].tolist(), strict=True)),
                 obstacle=obstacle(run),
                 hidden=gate(run, PASSED | {UNTESTED}),
+                unranked=unranked(run),
             )
             for run in runs
             if run.group == group
@@ -106,11 +109,29 @@ def fields(frame: pd.DataFrame, metric: Metric) -> Iterator[Field]:
         )
 
 
-_COLUMNS = ["device", "isolation", "short", "equivalence", "_block", "_value"]
+_COLUMNS = ["device", "isolation", "short", "equivalence", "outdated", "_block", "_value"]
+
+
+def unranked(runs: Repeats) -> str:
+    """Why these runs are shown and ranked nowhere, or "": older code made them, or their equivalence gate failed."""
+    outdated = sorted(runs.texts("outdated") - {""})
+    if outdated:
+        return f"outdated: {outdated[0]}"
+    failed = sorted(text for text in runs.texts("equivalence") if text.startswith("failed"))
+    return f"equivalence: {failed[0]}" if failed else ""
+
+
+def unranked_settings(frame: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """The reason by (group, settings) for those of a frame that are ranked nowhere."""
+    rows = frame[(frame["status"] == "finished") & (frame["repeat"] == 0)]
+    found = {(runs.group, runs.settings): unranked(runs) for runs in repeats(rows, ["outdated", "equivalence"])}
+    return {key: reason for key, reason in found.items() if reason}
 
 
 def obstacle(runs: Repeats) -> str:
     """Why the speed of these runs may not be ranked, or "" (rules 8 and 14)."""
+    if reason := unranked(runs):
+        return reason
     if runs.texts("isolation") != {"alone"}:
         return "ran beside other cells"
     if runs.columns["short"].any():

@@ -11,7 +11,7 @@ import pandas as pd
 from mnistbench.analysis import statistics
 from mnistbench.analysis.exhibit import Exhibit, nothing
 from mnistbench.analysis.labels import labels
-from mnistbench.analysis.repeats import repeats
+from mnistbench.analysis.repeats import counted, repeats
 from mnistbench.analysis.samples import Metric
 from mnistbench.analysis.statistics import Floats
 from mnistbench.analysis.verdicts import Pair, compare_chosen
@@ -28,6 +28,7 @@ def throughput_by_batch(frame: pd.DataFrame) -> Exhibit:
     execution_label, batch_size, n, examples_per_second (median), low, high, interval (text: "range of 3"), values
     (list), eval_examples_per_second (median), peak_share (median), status (`ok`, `out_of_memory`), flags.
     """
+    frame = counted(frame)
     rows = frame[frame["status"].isin(["finished", "out_of_memory"]) & (frame["group"] != "") & (frame["repeat"] == 0)]
     if rows.empty:
         return nothing("No cell finished, so there is no throughput to show.")
@@ -77,6 +78,7 @@ def device_speedups(frame: pd.DataFrame) -> Exhibit:
     not be shown), low, high, floor, verdict (`faster`, `slower`, `same`, `unresolved`, ""), reason (why there is no
     ratio or no verdict).
     """
+    frame = counted(frame)
     rows = frame[(frame["group"] != "") & (frame["repeat"] == 0)]
     if rows[rows["status"] == "finished"]["device"].nunique() < 2:
         return nothing("Cells finished on one device only, so there is no speed-up between devices to show.")

@@ -5,16 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 
 from mnistbench.analysis import markdown
 from mnistbench.analysis.accuracy import worst_drops
+from mnistbench.analysis.frames import targets_in
 from mnistbench.analysis.inventory import banners, completeness, environments, failures
 from mnistbench.analysis.levers import lever_effects
 from mnistbench.analysis.ranking import leaderboard
+from mnistbench.analysis.repeats import counted
 from mnistbench.analysis.speed import crossovers
-from mnistbench.analysis.trials import tuning_note, without_trials
+from mnistbench.analysis.trials import tuning_note
 from mnistbench.analysis.verdicts import pairwise
 from mnistbench.analysis.wording import accuracy_text, interval_text, percent, plural, seconds_text, times
 
@@ -23,20 +26,21 @@ MOST_SENTENCES = 3
 
 
 def verdict_sentences(frame: pd.DataFrame) -> list[str]:
-    """What the data say, the most wanted first: who is first at the target, what the levers buy (first of all where
-    there is no target), device speed-ups with their crossover batch, what a large batch costs, what is unresolved.
-    Every ratio names its clock, n and interval; the last sentence names machine, build, protocol and execution
-    (rule 22).
+    """What the data say, the most wanted first: who is first at each target, what is ranked nowhere, what the levers
+    buy (first of all where there is no target), device speed-ups with their crossover batch, what a large batch costs,
+    what is unresolved. Every ratio names its clock, n and interval; the last sentence names machine, build, protocol
+    and execution (rule 22).
     """
-    frame = without_trials(frame)
+    frame = counted(frame)
     groups = [group for group in dict.fromkeys(frame["group"]) if group]
     if not groups:
         return ["No cell has run, so there is nothing to say yet."]
     sentences = []
     for group in groups:
         part = frame[frame["group"] == group]
-        asked = [_first(part), _levers(part)]
-        if part["target_accuracy"].isna().all():
+        board = leaderboard(part).frame
+        asked = [itertools.chain(_first(board), _unranked(board)), _levers(part)]
+        if not targets_in(part):
             asked.reverse()
         said = [*itertools.chain(*asked), *_devices(part), *_batches(part), *_unresolved(part)]
         if not said:
@@ -48,11 +52,11 @@ def verdict_sentences(frame: pd.DataFrame) -> list[str]:
     return sentences or ["No cell finished, so there is nothing to say yet."]
 
 
-def _first(frame: pd.DataFrame) -> Iterator[str]:
-    board = leaderboard(frame)
-    if not board:
+def _first(board: pd.DataFrame) -> Iterator[str]:
+    if board.empty:
         return
-    for target, rows in board.frame.groupby("target_accuracy", dropna=False, sort=False):
+    ranked = board[board["unranked"] == ""]
+    for target, rows in ranked.groupby("target_accuracy", dropna=False, sort=False):
         first = rows.iloc[0]
         seeds = int(first["seeds"])
         if isinstance(target, float) and math.isnan(target):
@@ -82,6 +86,16 @@ def _first(frame: pd.DataFrame) -> Iterator[str]:
             yield f"{first['label']} is first to {goal} by median, {plural(tied, 'other')} not proven slower: {detail}."
         else:
             yield f"{first['label']} is first to {goal}: {detail}."
+
+
+def _unranked(board: pd.DataFrame) -> Iterator[str]:
+    if board.empty:
+        return
+    nowhere = board[board["unranked"] != ""].drop_duplicates("settings").to_dict("records")
+    if nowhere:
+        named = "; ".join(f"{row['label']} ({row['unranked']})" for row in nowhere[:MOST_SENTENCES])
+        more = f"; {len(nowhere) - MOST_SENTENCES} more" if len(nowhere) > MOST_SENTENCES else ""
+        yield f"Shown and ranked nowhere, in accuracy neither: {named}{more}."
 
 
 def _proof(low: float, high: float, kind: str) -> str:
@@ -165,18 +179,19 @@ def _leaderboard_text(frame: pd.DataFrame, limit: int = 10) -> Iterator[str]:
     if not board:
         return
     yield "## First at the target" if board.frame["target_accuracy"].notna().any() else "## Most accurate"
-    for group, rows in board.frame.groupby("group", sort=False):
-        yield markdown.escape(group)
+    for (group, target), rows in board.frame.groupby(["group", "target_accuracy"], dropna=False, sort=False):
+        several = board.frame["target_accuracy"].nunique() > 1
+        yield markdown.escape(f"{group} · target {accuracy_text(float(str(target)))}" if several else str(group))
         yield markdown.table(
             ["rank", "cell", "time to target", "interval", "reached", "test accuracy", "examples/s"],
             [
                 [
                     "–" if pd.isna(row["rank"]) else row["rank"],
-                    row["label"],
+                    f"{row['label']} ({row['unranked']})" if row["unranked"] else row["label"],
                     row["seconds_text"],
                     _proof(row["seconds_low"], row["seconds_high"], row["interval"]),
                     "" if pd.isna(row["reached"]) else f"{row['reached']:.0f}/{row['seeds']}",
-                    "" if pd.isna(row["test_accuracy"]) else percent(row["test_accuracy"], 2),
+                    _accuracy(row),
                     "" if pd.isna(row["examples_per_second"]) else f"{row['examples_per_second']:,.0f}",
                 ]
                 for row in rows.head(limit).to_dict("records")
@@ -185,6 +200,14 @@ def _leaderboard_text(frame: pd.DataFrame, limit: int = 10) -> Iterator[str]:
         if len(rows) > limit:
             yield f"{len(rows) - limit} more in results.csv."
     yield from (markdown.escape(note) for note in board.notes)
+
+
+def _accuracy(row: dict[Any, Any]) -> str:
+    """The median accuracy, with the seeds that diverged and count in it."""
+    if pd.isna(row["test_accuracy"]):
+        return ""
+    lost = f" ({row['diverged']} of {row['seeds']} seeds diverged)" if row["diverged"] else ""
+    return percent(row["test_accuracy"], 2) + lost
 
 
 def _failures_text(frame: pd.DataFrame, limit: int = 10) -> Iterator[str]:

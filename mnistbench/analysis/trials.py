@@ -9,6 +9,7 @@ import pandas as pd
 
 from mnistbench.analysis.exhibit import Exhibit, nothing
 from mnistbench.analysis.labels import labels
+from mnistbench.analysis.repeats import one_per_seed
 from mnistbench.analysis.wording import percent, plural
 from mnistbench.config.tuning import TRIAL, Trial, best
 from mnistbench.records import RESULTS
@@ -19,7 +20,7 @@ FEW = 3
 
 def without_trials(frame: pd.DataFrame) -> pd.DataFrame:
     """The cells that were measured: what every exhibit but `best_after_trials` is about."""
-    return frame[~_is_trial(frame)]
+    return frame[frame["kind"] != "trial"]
 
 
 def tuning_note(frame: pd.DataFrame) -> str:
@@ -31,10 +32,11 @@ def best_after_trials(frame: pd.DataFrame) -> Exhibit:
     """Which optimizer is best after 1, 3 and all trials, by the validation accuracy of the best rate so far.
 
     Columns: group, contest (what the optimizers share), architecture_label, batch_size, optimizer_label,
-    schedule_label, trials (how many), lr (picked after so many), validation_accuracy (mean over the trial seeds; a
-    training that diverged counts as 0), best (none in the contest is more accurate; no verdict, see the notes).
+    schedule_label, trials (how many), diverged (how many of them, with any seed), lr (picked after so many),
+    validation_accuracy (mean over the trial seeds; a training that diverged counts as 0), best (none in the contest is
+    more accurate; no verdict, see the notes).
     """
-    rows = frame[_is_trial(frame) & (frame["group"] != "")]
+    rows = one_per_seed(frame[(frame["kind"] == "trial") & (frame["group"] != "") & frame["outdated"].isna()])
     table = pd.DataFrame(list(_budgets(rows)))
     if table.empty:
         return nothing("No learning rates were tried.")
@@ -47,16 +49,15 @@ def best_after_trials(frame: pd.DataFrame) -> Exhibit:
     return Exhibit(table.drop(columns="any_optimizer"), notes=tuple(notes))
 
 
-def _is_trial(frame: pd.DataFrame) -> pd.Series[bool]:
-    return frame["tuning"].str.startswith(TRIAL)
-
-
 def _budgets(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """The best rate of each combination after each number of trials; one without an answer is spent all the same."""
     seeds = rows.groupby("group")["seed"].nunique().to_dict()
-    accuracy = rows["validation_accuracy"].where(rows["status"] == "finished")
+    unanswered = ~rows["status"].isin(RESULTS)
+    lossless = rows[["train_loss", "test_loss"]].isna().any(axis=1)
+    diverged = ~unanswered & ((rows["status"] != "finished") | lossless)
     rows = rows.assign(
-        accuracy=accuracy.mask(rows["status"].isin(RESULTS - {"finished"}), 0.0),
+        accuracy=rows["validation_accuracy"].mask(unanswered).mask(diverged, 0.0),
+        diverged=diverged,
         number=rows["tuning"].str.removeprefix(TRIAL).astype(int),
     )
     for (group, _), own in rows.groupby(["group", "any_lr"], sort=False):
@@ -69,6 +70,7 @@ def _budgets(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
             )
             for _, tried in own.groupby(["number", "lr"])
         ]
+        lost = own.groupby("number")["diverged"].any()
         first = own.iloc[0]
         for budget in sorted({1, min(FEW, len(trials)), len(trials)}):
             lr = best(trials[:budget])
@@ -80,6 +82,7 @@ def _budgets(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
                 "optimizer_label": first["tuned_label"],
                 "schedule_label": first["schedule_label"],
                 "trials": budget,
+                "diverged": int(lost[lost.index <= budget].sum()),
                 "lr": lr,
                 "validation_accuracy": next(trial.validation_accuracy for trial in trials if trial.lr == lr),
             }

@@ -13,6 +13,7 @@ import pandas as pd
 
 from mnistbench.analysis import statistics
 from mnistbench.analysis.exhibit import Exhibit, nothing
+from mnistbench.analysis.repeats import counted
 from mnistbench.analysis.samples import ACCURACY_FLOOR, NEEDED, Field, Metric, Sample, fields
 
 MOST_COMPARED = 60
@@ -124,10 +125,9 @@ def _ranked(a: Sample, b: Sample, n: int, *, floor: float, reason: str, comparis
 
 
 def _no_verdict(a: Sample, b: Sample, n: int, metric: Metric) -> str:
-    if metric != "test_accuracy":
-        for side in (a, b):
-            if side.obstacle:
-                return side.obstacle
+    for side in (a, b):
+        if hindered := side.unranked if metric == "test_accuracy" else side.obstacle:
+            return hindered
     if n < 3:
         return ("no common round", "one run", "two runs")[n]
     needed = NEEDED[metric]
@@ -160,6 +160,7 @@ def noise(frame: pd.DataFrame) -> Exhibit:
     pooled_sd, twin_sd (A/A; NaN without twins), twin_pairs, rounds, floor (rule 16, as a share), flags (text: count by
     flag).
     """
+    frame = counted(frame)
     rows = []
     for found in fields(frame, "examples_per_second"):
         here = frame[(frame["group"] == found.group) & (frame["status"] == "finished")]

@@ -171,8 +171,8 @@ def plan(
     plugins = load_plugins(plugin or [])
     loaded = load_grid(grid, set_, plugins, sys.maxsize)
     count = planning.count(loaded, device)
-    print(f"{loaded.name}: {count:,} cells")
     if count > max_cells:
+        print(f"{loaded.name}: {count:,} cells")
         print(f"more than --max-cells {max_cells:,}: `run` would refuse it, and this looks no further")
         return
     planned = planning.plan(
@@ -185,8 +185,7 @@ def plan(
         data_dir=data_dir,
         plugins=plugins,
     )
-    for line in planned.lines():
-        print(line)
+    print("\n".join([f"{loaded.name}: {planned.total:,} cells", *planned.lines()]))
     if resolved is not None:
         planning.write(loaded, planned, resolved)
         print(f"written: {resolved}; run it with `python -m mnistbench run {resolved} --no-tracking`")

@@ -115,23 +115,31 @@ def console_for_tables() -> Console:
 
 
 def print_best(results: ResultsFolder, console: Console) -> None:
-    """The first rows of the leaderboard; nothing if no cell has finished."""
+    """The first rows of each target's leaderboard, and which seeds are one run; nothing if no cell has finished."""
     from rich.table import Table
     from rich.text import Text
 
     from mnistbench import analysis
+    from mnistbench.analysis.wording import accuracy_text
+    from mnistbench.targets import targets_asked
 
-    board = analysis.leaderboard(analysis.results_frame(results.records())).frame
+    frame = analysis.results_frame(results.records(), targets=targets_asked(results), kinds=analysis.KINDS)
+    board = analysis.leaderboard(frame).frame
     if board.empty:
         return
-    table = Table(title="Best so far, by median", title_justify="left")
-    table.add_column("")
-    table.add_column("trained", overflow="fold", min_width=20)
-    for name in ("batch", "device", "to target", "accuracy", "examples/s", "n"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for _, row in board.sort_values("order").head(SHOWN).iterrows():
-        table.add_row(*(Text(text) for text in _best_row(row)))
-    console.print(table)
+    several = board["target_accuracy"].nunique() > 1
+    for target, rows in board.groupby("target_accuracy", dropna=False):
+        way = f" to {accuracy_text(float(str(target)))}" if several else ""
+        table = Table(title=f"Best so far{way}, by median", title_justify="left")
+        table.add_column("")
+        table.add_column("trained", overflow="fold", min_width=20)
+        for name in ("batch", "device", "to target", "accuracy", "examples/s", "n"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for _, row in rows.sort_values("order").head(SHOWN).iterrows():
+            table.add_row(*(Text(text) for text in _best_row(row)))
+        console.print(table)
+    for sentence in analysis.equal_seed_sentences(frame):
+        console.print(f"note: {sentence}", markup=False, soft_wrap=True)
 
 
 def print_cells(results: ResultsFolder, console: Console) -> None:
@@ -153,9 +161,11 @@ def print_cells(results: ResultsFolder, console: Console) -> None:
 
 def _best_row(row: pd.Series) -> list[str]:
     schedule = "" if row["schedule_label"] == "constant" else f", {row['schedule_label']}"
+    lost = f"{row['diverged']} of {row['seeds']} diverged" if row["diverged"] else ""
+    marks = "; ".join(filter(None, [f"ranked nowhere: {row['unranked']}" if row["unranked"] else "", lost]))
     return [
-        str(row["order"]),
-        f"{row['architecture_label']} · {row['optimizer_label']}{schedule}",
+        "–" if row["unranked"] else str(row["order"]),
+        f"{row['architecture_label']} · {row['optimizer_label']}{schedule}{f' ({marks})' if marks else ''}",
         str(row["batch_size"]),
         str(row["device"]),
         str(row["seconds_text"]).partition(" (")[0],

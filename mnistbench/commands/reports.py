@@ -50,11 +50,14 @@ def compare(
     from mnistbench import analysis
     from mnistbench.results import ResultsFolder
     from mnistbench.storage.atomic import write_whole
+    from mnistbench.targets import targets_asked
 
     threshold = analysis.parse_threshold(fail_on) if fail_on else None
     frames = [
-        analysis.results_frame(ResultsFolder(results_folder(folder)).records(), source=str(folder))
-        for folder in (before, after)
+        analysis.results_frame(
+            folder.records(), source=str(folder.path), targets=targets_asked(folder), kinds=analysis.KINDS
+        )
+        for folder in (ResultsFolder(results_folder(path)) for path in (before, after))
     ]
     comparison = analysis.compare(*frames, fail_on=threshold)
     print(comparison.to_text())

@@ -13,7 +13,7 @@ from mnistbench.config.entries import Entry, EntryReader
 from mnistbench.config.problems import Place, did_you_mean, nearest, shown
 from mnistbench.config.yaml_places import Fields, Items, Node, Value
 from mnistbench.devices import KINDS
-from mnistbench.options import Accuracy, NonNegativeInt, PositiveInt, Seed
+from mnistbench.options import Accuracies, Accuracy, NonNegativeInt, PositiveInt, Seed
 
 DEFAULT_SEEDS = (0, 1, 2)
 COMPONENTS: tuple[Axis, ...] = ("architecture", "optimizer", "schedule", "execution")
@@ -26,7 +26,7 @@ def _training(
     loss: Loss = "cross_entropy",
     shuffle: bool = True,
     validation_examples: NonNegativeInt = 0,
-    target_accuracy: Accuracy | None = None,
+    target_accuracy: Accuracy | Accuracies | None = None,
     stop_at_target: bool = False,
     save_model: SaveModel | None = None,
 ) -> None:
@@ -70,6 +70,11 @@ class AxesReader(EntryReader):
         if True in entry.values.get("stop_at_target", ()) and None in entry.values.get("target_accuracy", (None,)):
             place = node.key_places["stop_at_target"]
             self.problems.add(place, "`stop_at_target` needs a `target_accuracy` to stop at")
+        if len(entry.values.get("target_accuracy", ())) > 1:
+            self.problems.add(
+                node.key_places["target_accuracy"],
+                "several targets are questions about one training, not an axis: write a plain list such as [0.9, 0.97]",
+            )
         return (entry,)
 
     def scalars(self, nodes: Sequence[Node], option: Declared) -> tuple[Any, ...]:

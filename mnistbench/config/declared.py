@@ -68,7 +68,9 @@ class Declared:
         try:
             value = self._adapter.validate_json(json.dumps(plain(node)))
         except ValidationError as error:
-            wrong = _deepest(node, error.errors(include_url=False, include_context=False)[0]["loc"])
+            problems = error.errors(include_url=False, include_context=False)
+            places = [_deepest(node, problem["loc"]) for problem in problems]
+            wrong = next((place for place in places if place is not node), node)
             expected = self.expected if wrong is node else f"{self.expected}; this value does not fit"
             raise Misfit(
                 wrong.place, f"`{shown(self.name)}` must be {expected}, found {found(wrong)}{self._hint(wrong)}"

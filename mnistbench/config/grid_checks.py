@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
-from mnistbench.cell import Component
+from mnistbench.cell import Component, Training, canonical_json
 from mnistbench.config.axes import AXES, Axes, excluded_by, size
 from mnistbench.config.entries import Entry
 from mnistbench.config.problems import Place, Problems
@@ -68,15 +69,20 @@ def _check_excluded(grid: Grid, problems: Problems, devices: Sequence[str]) -> N
 def _check_included(grid: Grid, problems: Problems, devices: Sequence[str]) -> None:
     if not grid.include:
         return
-    there = {axis: set(grid.axes.values(axis, devices)) for axis in AXES}
+    there = {axis: {_trained(axis, value) for value in grid.axes.values(axis, devices)} for axis in AXES}
     for axes in grid.include:
         if grid.tune and (used := sorted(set(axes.seeds) & set(grid.tune.seeds))):
             problems.add(axes.place, f"seed {used[0]} is one of `tune`'s; an entry of `include` is measured on others")
         for point in axes.product(devices):
-            inside = all(value in there[axis] for axis, value in point.items())
+            inside = all(_trained(axis, value) in there[axis] for axis, value in point.items())
             if inside and not any(pattern.matches(point) for pattern in grid.exclude):
                 problems.add(axes.place, "this entry of `include` is in the grid already; leave it out")
                 break
+
+
+def _trained(axis: str, value: Any) -> Any:
+    """What tells cells apart on this axis: two targets that only the analysis reads do not."""
+    return canonical_json(Training(**value.options).hashed_settings()) if axis == "training" else value
 
 
 def _check_momenta(grid: Grid, problems: Problems) -> None:

@@ -104,6 +104,8 @@ def _keys(cell: Cell) -> list[str]:
 def _values(cell: Cell, key: str) -> list[Any]:
     """What a cell has under a key: a component goes by its name and by its label."""
     part, _, option = key.partition(".")
+    if option == "target_accuracy":
+        return [*cell.training.targets] or [None]
     if part == "training":
         return [getattr(cell.training, option)]
     held = getattr(cell, part)

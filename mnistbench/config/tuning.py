@@ -202,12 +202,13 @@ def _tuning(grid: Grid) -> Tuning:
 
 
 def _validation_accuracy(record: CellRecord) -> float | None:
-    """After the last epoch; 0 for a training that diverged or ran out of memory; None for one that has no answer."""
+    """After the last epoch; 0 where its losses are not finite or memory ran out; None for one that has no answer."""
     if record.status in ("diverged", "out_of_memory"):
         return 0.0
     if record.status != "finished" or not record.epochs:
         return None
-    return record.epochs[-1].validation_accuracy
+    last = record.epochs[-1]
+    return 0.0 if last.train_loss is None or last.test_loss is None else last.validation_accuracy
 
 
 def _mean(by_seed: Mapping[int, float], seeds: Sequence[int]) -> float | None:

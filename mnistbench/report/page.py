@@ -18,7 +18,6 @@ import pandas as pd
 from markupsafe import Markup
 
 from mnistbench import __version__, analysis
-from mnistbench.analysis import CSV_COLUMNS
 from mnistbench.errors import UserError
 from mnistbench.records import CellRecord
 from mnistbench.report import palette, svg
@@ -28,6 +27,7 @@ from mnistbench.report.questions.section import groups
 from mnistbench.report.rows import rows_of
 from mnistbench.results import ResultsFolder
 from mnistbench.storage.atomic import write_whole
+from mnistbench.storage.merging import asked, one_per_build
 from mnistbench.storage.ownership import PAGE, SUMMARY, SUMMARY_END, TABLE, is_free
 
 HERE = Path(__file__).parent
@@ -53,7 +53,7 @@ def render(folders: Iterable[ResultsFolder | Path], out: Path, figures: Path | N
     (`both-summary.md` beside `both.html`), and so they do where a file of the user's has the plain one.
 
     Args:
-        folders: results folders; several are merged, each machine and build apart.
+        folders: results folders; several are merged as `merge_folders` does, each machine and build apart.
         out: the HTML file to write.
         figures: a folder for each figure as SVG and PNG.
 
@@ -131,20 +131,18 @@ def read_study(folders: Sequence[ResultsFolder]) -> Study:
     found: dict[str, list[CellRecord]] = {}
     unread: list[tuple[str, str]] = []
     grids: dict[str, str] = {}
-    asked: int | None = 0
     for name, folder in zip(names, folders, strict=True):
         if not folder.path.is_dir():
             raise UserError(f"{folder.path} is no results folder: it does not exist")
-        records, aside = folder.read()
-        found[name] = records
+        found[name], aside = folder.read()
         unread += [(file.name if len(folders) == 1 else f"{name}/{file.name}", reason) for file, reason in aside]
-        cells = folder.cell_ids()
-        asked = None if asked is None or cells is None else asked + len(cells)
         if folder.grid_file.is_file():
             grids[name] = folder.grid_file.read_text(encoding="utf-8", errors="replace")
-    records = _merged(found)
-    runs, epochs = analysis.results_frame(records), analysis.epochs_frame(records)
-    return Study(listed(names, 6), records, runs, analysis.without_trials(runs), epochs, grids, unread, asked)
+    records, _ = one_per_build(_merged(found))
+    cell_ids, targets = asked(zip(folders, found.values(), strict=True))
+    runs = analysis.results_frame(records, targets=targets, kinds=analysis.KINDS)
+    epochs = analysis.epochs_frame(records)
+    return Study(listed(names, 6), records, runs, analysis.counted(runs), epochs, grids, unread, len(cell_ids))
 
 
 def _merged(found: dict[str, list[CellRecord]]) -> list[CellRecord]:
@@ -254,13 +252,17 @@ def _facts(study: Study) -> list[tuple[str, str, str]]:
         f"{row.device}: {row.device_name}" if isinstance(row.device_name, str) else f"{row.device}: {row.cpu}"
         for row in rows_of(frame[["device", "device_name", "cpu"]].drop_duplicates())
     )
-    targets = sorted(set(frame["target_accuracy"].dropna()))
+    targets = analysis.targets_in(frame)
     days = sorted(str(day)[:10] for day in frame["started_at"].dropna())
     when = days[0] if days and days[0] == days[-1] else f"{days[0]} to {days[-1]}" if days else ""
     builds = [f"torch {build}" for build in dict.fromkeys(frame["torch"].dropna())]
     facts = [
         ("cells answered", f"{done.answered:,} of {done.asked:,}", statuses),
-        ("target", listed([percent(target, 1) for target in targets]) if targets else "none", "test accuracy"),
+        (
+            "targets" if len(targets) > 1 else "target",
+            listed([percent(target, 1) for target in targets]) if targets else "none",
+            "test accuracy",
+        ),
         ("data", listed(list(dict.fromkeys(frame["dataset_label"]))), ""),
         ("seeds", count(study.frame["seed"].nunique()), f"of {plural(study.frame['settings'].nunique(), 'setting')}"),
         (plural(max(len(machines), 1), "machine").split()[1], listed(machines), listed(list(devices), 3)),
@@ -272,7 +274,7 @@ def _facts(study: Study) -> list[tuple[str, str, str]]:
 def _downloads(study: Study) -> list[Download]:
     if study.runs.empty:
         return []
-    files = {"results.csv": study.runs[CSV_COLUMNS], "epochs.csv": study.epochs}
+    files = {"results.csv": analysis.csv_frame(study.runs), "epochs.csv": study.epochs}
     found = []
     for file, frame in files.items():
         coded = _packed(frame) if frame.size <= MOST_VALUES else ""

@@ -115,10 +115,11 @@ def time_buys(curves: pd.DataFrame, name: str) -> Chart:
         log_axis(axes, "x", rows["seconds"].min(), rows["seconds"].max(), lambda value: f"{value:g}")
         single = grey[grey.groupby("settings")["settings"].transform("size") == 1]
         axes.plot(single["seconds"], single["error"], color=FAINT.light, marker=".", linestyle="none")
-        heights = pd.concat([rows["error"], rows["target_error"].dropna()]).astype(float)
+        targets = list(rows["target_errors"].iloc[0])
+        heights = pd.concat([rows["error"], pd.Series(targets, dtype=float)]).astype(float)
         heights = heights[heights > 0]
         log_axis(axes, "y", heights.min(), heights.max(), lambda value: f"{100 * value:g} %")
-        _target_lines(axes, rows["target_error"])
+        _target_lines(axes, targets)
         axes.set(xlabel="training seconds (log)", ylabel="test error (log)")
         legend(figure, handles, named)
     thinned = f" {len(kept)} of {len(shown)} other settings are drawn." if len(kept) < len(shown) else ""
@@ -138,8 +139,8 @@ def _spread(labels: list[str], most: int) -> list[str]:
     return [labels[round(place * (len(labels) - 1) / (most - 1))] for place in range(most)]
 
 
-def _target_lines(axes: Axes, targets: pd.Series) -> None:
-    for target in sorted({target for target in targets.dropna() if target > 0}):
+def _target_lines(axes: Axes, targets: list[float]) -> None:
+    for target in (target for target in targets if target > 0):
         axes.axhline(target, color=BAD.light, linewidth=1, linestyle=(0, (4, 3)))
         axes.annotate(
             f"target {significant(100 * (1 - target), 4)} %", (1, target), xycoords=("axes fraction", "data"),

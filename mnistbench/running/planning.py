@@ -31,6 +31,7 @@ class Plan:
         rounds: how many rounds the pending ones make.
         seconds: estimate for the pending ones, from earlier records; None if none of their settings ever ran.
         estimated_from: how many earlier results the estimate rests on.
+        total: cells of the whole grid, of which the run may be about a part; those that fall together count once.
         tuned: the cells are trials of learning rates; those to be measured follow from them.
         budget_seconds, rounds_in_budget: how many rounds will run in that time; None where nothing is known.
     """
@@ -40,6 +41,7 @@ class Plan:
     rounds: int
     seconds: float | None
     estimated_from: int
+    total: int
     tuned: bool = False
     budget_seconds: float | None = None
     rounds_in_budget: int | None = None
@@ -106,11 +108,12 @@ def plan(
     from mnistbench.config import selection
 
     cells = _cells(grid, devices, data_dir, plugins)
+    tuned = getattr(grid, "tune", None) is not None
+    total = count(grid, devices) if tuned else len(cells)
     if only:
         cells = selection.select(cells, only)
     if shard is not None:
         cells = selection.shard(cells, *shard)
-    tuned = getattr(grid, "tune", None) is not None
     folder = ResultsFolder(results if results is not None else Path("results") / grid.name)
     index = read_index(folder)[0] if folder.cells.is_dir() else {}
     pending = [cell for cell in cells if not _has_result(cell, index)]
@@ -128,6 +131,7 @@ def plan(
         estimated_from=sum(1 for item in earlier if item.is_result and item.seconds is not None),
         budget_seconds=budget_seconds,
         tuned=tuned,
+        total=total,
         rounds_in_budget=None if budget_seconds is None else rounds_that_fit(rounds, seconds_known, budget_seconds),
     )
 

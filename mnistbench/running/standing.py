@@ -100,6 +100,9 @@ def standing(results: ResultsFolder) -> list[str]:
         counts["not run yet"] = pending
     said = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items())
     lines = [f"{results.path}: {total} cells: {said or 'none'}"]
+    if old := [item.outdated for item in known.values() if item.outdated]:
+        why = ", ".join(sorted(set(old)))
+        lines.append(f"{len(old)} of them outdated: an older release could train them wrongly ({why})")
     lines += [f"set aside {item.file.name}: {item.reason}" for item in aside]
     if note := _note(results.path):
         left = note.get("seconds_left")

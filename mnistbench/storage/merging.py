@@ -11,14 +11,16 @@ from mnistbench.records import RESULTS, CellRecord, dump
 from mnistbench.reproducibility import recognized
 from mnistbench.results import ResultsFolder
 from mnistbench.storage.atomic import move_whole, write_whole, writing
+from mnistbench.targets import targets_asked
 
 
 def merge_folders(sources: Sequence[ResultsFolder], target: ResultsFolder) -> int:
     """Fill a new folder with what the sources hold: records that count, earlier attempts, kept models.
 
-    Of one cell on one machine the latest result counts, and the others become attempts. The first machine's record of
-    a cell lies in `cells/<cell_id>.json`, any other's in `cells/<cell_id>@<machine>.json`. All is put together in
-    `.<name>.merging` beside the target, and then renamed: a merge that is killed leaves no target, and is repeated.
+    Of one cell on one machine and build the latest result counts (`one_per_build`), and the others become attempts. The
+    first machine's record of a cell lies in `cells/<cell_id>.json`, any other's in `cells/<cell_id>@<machine>.json`.
+    Cells that a source's grid has and nobody ran stay asked for. All is put together in `.<name>.merging` beside the
+    target, and then renamed: a merge that is killed leaves no target, and is repeated.
 
     Returns:
         How many records count in the new folder.
@@ -36,7 +38,7 @@ def merge_folders(sources: Sequence[ResultsFolder], target: ResultsFolder) -> in
             _refuse_another(record, source, counting.get(record.record_id))
             counting.setdefault(record.record_id, (record, source))
         attempts |= {record.record_id: record for record in source.attempts()}
-    chosen, superseded = _one_per_machine(record for record, _ in counting.values())
+    chosen, superseded = one_per_build(record for record, _ in counting.values())
     attempts |= {record.record_id: record for record in superseded}
     draft = ResultsFolder(place.with_name(f".{place.name}.merging"))
     draft.create()
@@ -49,7 +51,7 @@ def merge_folders(sources: Sequence[ResultsFolder], target: ResultsFolder) -> in
         for path, record in _named(chosen, draft.cells):
             write_whole(path, dump(record))
             _copy_models(record, counting[record.record_id][1], draft)
-        draft.write_cells({record.cell_id: record.cell for record in chosen}.values())
+        draft.write_asked(*asked((source, source.records()) for source in sources))
         grid_file = next((source.grid_file for source in sources if source.grid_file.is_file()), None)
         if grid_file is not None:
             write_whole(draft.grid_file, grid_file.read_bytes())
@@ -75,24 +77,58 @@ def _refuse_another(record: CellRecord, source: ResultsFolder, seen: tuple[CellR
         )
 
 
-def _one_per_machine(records: Iterable[CellRecord]) -> tuple[list[CellRecord], list[CellRecord]]:
-    """Of each cell on each machine the latest result (else the latest attempt), and the rest."""
-    by_place: dict[tuple[str, str], list[CellRecord]] = {}
+def one_per_build(records: Iterable[CellRecord]) -> tuple[list[CellRecord], list[CellRecord]]:
+    """Of each cell on each machine, torch build and protocol the latest result, else the latest attempt; and the rest.
+
+    The same seed run again is the same repeat. An attempt that never got to say where it ran counts only where nothing
+    else is known of its cell.
+    """
+    by_cell: dict[str, dict[tuple[object, ...] | None, list[CellRecord]]] = {}
     for record in records:
-        by_place.setdefault((record.cell_id, machine_of(record)), []).append(record)
+        where = record.environment
+        build = (where.machine_id, where.torch, record.protocol) if where else None
+        by_cell.setdefault(record.cell_id, {}).setdefault(build, []).append(record)
     chosen, rest = [], []
-    for group in by_place.values():
-        *earlier, best = sorted(group, key=lambda record: (record.status in RESULTS, record.started_at))
-        chosen.append(best)
-        rest += earlier
+    for builds in by_cell.values():
+        unplaced = builds.pop(None, []) if len(builds) > 1 else []
+        for group in builds.values():
+            *earlier, best = sorted(group, key=_standing)
+            chosen.append(best)
+            rest += earlier
+        rest += unplaced
     return chosen, rest
+
+
+def _standing(record: CellRecord) -> tuple[bool, bool, str]:
+    """Sorts what counts behind what does not: results, those that are up to date, the latest."""
+    return record.status in RESULTS, record.outdated is None, record.started_at
+
+
+def asked(folders: Iterable[tuple[ResultsFolder, Sequence[CellRecord]]]) -> tuple[list[str], list[float]]:
+    """What the grids of several folders ask, each question once: ids of cells, and target accuracies.
+
+    Args:
+        folders: each with its records, which stand for a grid that the folder does not know.
+    """
+    cell_ids: set[str] = set()
+    targets: set[float] = set()
+    for folder, records in folders:
+        cell_ids |= folder.cell_ids() or {record.cell_id for record in records}
+        named = targets_asked(folder)
+        if named is None:
+            named = tuple(target for record in records for target in record.cell.training.targets)
+        targets.update(named)
+    return sorted(cell_ids), sorted(targets)
 
 
 def _named(records: Iterable[CellRecord], folder: Path) -> Iterable[tuple[Path, CellRecord]]:
     taken: set[str] = set()
     for record in records:
-        name = record.cell_id if record.cell_id not in taken else f"{record.cell_id}@{machine_of(record)}"
-        taken.add(record.cell_id)
+        name, number = record.cell_id, 1
+        while name in taken:
+            name = f"{record.cell_id}@{machine_of(record)}{f'-{number}' if number > 1 else ''}"
+            number += 1
+        taken.add(name)
         yield folder / f"{name}.json", record
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from mnistbench.cell import Component
 from mnistbench.config.tuning import AS_GIVEN, TRIAL
 from mnistbench.errors import UserError
-from mnistbench.records import CellRecord, EpochMeasurement
+from mnistbench.records import CellRecord
+from mnistbench.targets import evaluations, reachable, time_to_target
 
 RECORD_ID = "mnistbench.record_id"
 KIND, WHAT = "mnistbench.kind", "kind"
@@ -49,8 +50,17 @@ class RunContent:
     tags: dict[str, str]
 
 
-def run_content(record: CellRecord) -> RunContent:
-    """Make a run's content from a record. At most 20 metrics; those that are not finite are left out."""
+def run_content(record: CellRecord, targets: Sequence[float] | None = None) -> RunContent:
+    """Make a run's content from a record; metrics that are not finite are left out.
+
+    Args:
+        record: what the run shows.
+        targets: test accuracies that the grid asks about now, in ascending order; the record's own if left out. Of the
+            largest, which the tag `mnistbench.target_accuracy` names, the metric is `speed/seconds_to_target`; of each
+            other one `speed/seconds_to_target_0.9`.
+    """
+    training = record.cell.training
+    asked = reachable(training.targets if targets is None else targets, training.stops_at)
     started = milliseconds(record.started_at)
     ended = milliseconds(record.epochs[-1].ended_at) if record.epochs else started
     if record.timing:
@@ -61,8 +71,8 @@ def run_content(record: CellRecord) -> RunContent:
         started=started,
         ended=ended,
         params={key: value[:LONGEST_PARAM] for key, value in params(record).items()},
-        points=[point for point in _points(record, ended) if math.isfinite(point.value)],
-        tags={key: value[:LONGEST_TAG] for key, value in tags(record).items()},
+        points=[point for point in _points(record, ended, asked) if math.isfinite(point.value)],
+        tags={key: value[:LONGEST_TAG] for key, value in (tags(record) | _target_tag(asked)).items()},
     )
 
 
@@ -148,7 +158,7 @@ def milliseconds(moment: str) -> int:
     return round((read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-def _points(record: CellRecord, ended: int) -> Iterator[Point]:
+def _points(record: CellRecord, ended: int, targets: Sequence[float]) -> Iterator[Point]:
     examples, seconds = 0, 0.0
     for epoch in record.epochs:
         examples, seconds = examples + epoch.examples, seconds + epoch.train_seconds
@@ -166,21 +176,18 @@ def _points(record: CellRecord, ended: int) -> Iterator[Point]:
         at = milliseconds(epoch.ended_at)
         yield from (Point(key, value, at, epoch.epoch) for key, value in values.items() if value is not None)
     last = record.epochs[-1].epoch if record.epochs else 0
-    for key, value in _final(record).items():
+    for key, value in _final(record, targets).items():
         if value is not None:
             yield Point(key, float(value), ended, last)
 
 
-def _final(record: CellRecord) -> dict[str, float | None]:
-    reached = _first_at_target(record)
+def _final(record: CellRecord, targets: Sequence[float]) -> dict[str, float | None]:
     accuracies = [epoch.test_accuracy for epoch in record.epochs if epoch.test_accuracy is not None]
-    before = [epoch.train_seconds for epoch in record.epochs if reached and epoch.epoch <= reached.epoch]
     timing, memory = record.timing, record.memory
     return {
         "final/test_accuracy": record.epochs[-1].test_accuracy if record.epochs else None,
         "final/best_test_accuracy": max(accuracies, default=None),
-        "speed/seconds_to_target": sum(before) if reached else None,
-        "speed/cold_seconds_to_target": reached.cold_seconds if reached else None,
+        **_to_targets(record, targets),
         "speed/eval_seconds": timing.eval_seconds if timing else None,
         "speed/warmup_seconds": timing.warmup_seconds if timing else None,
         "speed/wall_seconds": timing.wall_seconds if timing else None,
@@ -190,11 +197,19 @@ def _final(record: CellRecord) -> dict[str, float | None]:
     }
 
 
-def _first_at_target(record: CellRecord) -> EpochMeasurement | None:
-    target = record.cell.training.target_accuracy
-    if target is None:
-        return None
-    return next((epoch for epoch in record.epochs if (epoch.test_accuracy or 0.0) >= target), None)
+def _to_targets(record: CellRecord, targets: Sequence[float]) -> dict[str, float | None]:
+    evaluated = evaluations(record.epochs)
+    found: dict[str, float | None] = {}
+    for target in targets:
+        ending = "" if target == targets[-1] else f"_{target:g}"
+        if first := time_to_target(evaluated, target):
+            found[f"speed/seconds_to_target{ending}"] = first.seconds
+            found[f"speed/cold_seconds_to_target{ending}"] = first.cold_seconds
+    return found
+
+
+def _target_tag(targets: Sequence[float]) -> dict[str, str]:
+    return {"mnistbench.target_accuracy": f"{targets[-1]:g}"} if targets else {}
 
 
 def _tuning(record: CellRecord) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mnistbench.errors import UserError
 from mnistbench.records import CellRecord
+from mnistbench.targets import targets_asked
 from mnistbench.tracking.address import checked, default_uri, named_experiment, place, reason, shown, waiting_helps
 from mnistbench.tracking.identity import Owner
 from mnistbench.tracking.journal import Journal, done_at
@@ -170,7 +171,8 @@ class Mirror:
     def _connect(self) -> None:
         from mnistbench.tracking.server import Server
 
-        server = Server(self._uri, self._name, None if self.experiment else Owner(self._results))
+        owner = None if self.experiment else Owner(self._results)
+        server = Server(self._uri, self._name, owner, targets=targets_asked(self._results))
         self._journal = Journal.read(self._results.mirrored_file, server.key, self._place)
         self._server = server
 

@@ -71,7 +71,15 @@ class Server:
         given_up: set by whoever stopped waiting, so that a call that hung does not go on behind its back.
     """
 
-    def __init__(self, uri: str, experiment: str, owner: Owner | None = None, *, create: bool = True) -> None:
+    def __init__(
+        self,
+        uri: str,
+        experiment: str,
+        owner: Owner | None = None,
+        *,
+        create: bool = True,
+        targets: Sequence[float] | None = None,
+    ) -> None:
         """Find or make the experiment, after `prepare`.
 
         Args:
@@ -80,6 +88,7 @@ class Server:
                 that is not the owner's.
             owner: the folder whose experiment it must be; None for one that the user named, whoever writes there too.
             create: make the experiment if it is missing.
+            targets: that runs shall answer, see `run_content`.
 
         Raises:
             LookupError: if there is no such experiment and `create` is False; its arguments are the names there are.
@@ -90,6 +99,7 @@ class Server:
         path = sqlite_path(uri)
         self._is_remote = uri.startswith(HTTP)
         self.given_up = threading.Event()
+        self._targets = targets
         self._client: MlflowClient = MlflowClient(tracking_uri=uri)
         self._artifacts = None if path is None else path.parent / "mlruns"
         self._owner = owner
@@ -110,7 +120,7 @@ class Server:
 
     def create_run(self, record: CellRecord) -> str:
         """Create the record's run, still empty, and give its id."""
-        content = run_content(record)
+        content = run_content(record, self._targets)
         with _without_retries():
             run = self._client.create_run(
                 self._experiment.experiment_id, start_time=content.started, tags=content.tags, run_name=content.name
@@ -140,7 +150,7 @@ class Server:
         """
         from mlflow.entities import Metric, Param
 
-        content = run_content(record)
+        content = run_content(record, self._targets)
         self._go_on()
         self._client.log_batch(
             run_id,

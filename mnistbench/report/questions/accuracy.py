@@ -48,6 +48,7 @@ def large_batches(study: Study) -> Section:
             Column("drop", "points below best batch", "points"),
             Column("best_batch", "best batch", "count"),
             Column("diverged", "diverged seeds", "count"),
+            Column("unranked", "ranked nowhere", "long"),
         ]
         shown = table(rows, columns, name=f"accuracy-by-batch{suffix}", caption="Test accuracy by batch size")
         parts.append(Part(heading, charts=charts, table=shown, disclosed=bool(charts)))
@@ -190,6 +191,7 @@ def _ranking(frame: pd.DataFrame) -> Table:
             Column("interval", "interval"),
             Column("n", "seeds", "count"),
             Column("diverged", "diverged", "count"),
+            Column("unranked", "ranked nowhere", "long"),
         ],
         name="optimizers",
         caption="Optimizers by test accuracy, within the same network, batch and device",
@@ -203,6 +205,7 @@ def _trials(frame: pd.DataFrame) -> Table:
             Column("architecture_label", "architecture", "name", filtered=True),
             Column("batch_size", "batch", "count", filtered=True),
             Column("trials", "trials", "count", filtered=True),
+            Column("diverged", "diverged", "count"),
             Column("optimizer_label", "optimizer", "name", filtered=True),
             Column("schedule_label", "schedule", "name"),
             Column("lr", "rate picked", "number"),

@@ -25,11 +25,11 @@ class Study:
         name: of the grid, or of all grids that were merged.
         records: those that count.
         runs: `results_frame` of them.
-        frame: the runs among them that were measured; trials of learning rates are none.
+        frame: the runs among them that count (`counted`), and twins.
         epochs: `epochs_frame` of them.
         grids: the resolved grid file of each folder, by the folder's name.
         unread: files that are no record, with the reason.
-        asked: number of cells of all grids; None where a folder does not say.
+        asked: number of cells of all grids, each once.
     """
 
     name: str

@@ -37,6 +37,8 @@ BOARD = [
     Column("epochs_to_target", "epochs", "whole"),
     Column("cold_seconds_to_target", "from cold", "reachable"),
     Column("test_accuracy", "test accuracy", "percent"),
+    Column("diverged", "diverged seeds", "count"),
+    Column("unranked", "ranked nowhere", "long"),
     Column("best_test_accuracy", "best of any seed", "percent", hidden=True),
     Column("examples_per_second", "examples/s", "rate"),
     Column("equivalence", "equivalence", "tag", hidden=True),
@@ -58,6 +60,7 @@ def first(study: Study) -> Section:
             time_text=[str(text).partition(" (")[0].replace("no target", "") for text in board["seconds_text"]],
             interval_text=[_interval(row) for row in rows_of(board)],
             reached_text=[_reached(row) for row in rows_of(board)],
+            diverged=board["diverged"].where(board["diverged"] > 0),
         )
         chart = time_charts.first_at_target(board, f"time-to-target{suffix}")
         name = f"leaderboard{suffix}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sized
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,15 @@ import pandas as pd
 
 from mnistbench import analysis
 from mnistbench.report import noise_charts
-from mnistbench.report.formatting import byte_count, clipped, listed, missing, plural
+from mnistbench.report.formatting import byte_count, clipped, listed, missing, percent, plural
 from mnistbench.report.questions.section import Log, Part, Question, Section, Study, groups, unanswered
 from mnistbench.report.rows import rows_of
 from mnistbench.report.tables import Column, Table, table
 
 MOST_LOGS = 50
 MOST_LOG_CHARACTERS = 6000
-METRICS = {"seconds_to_target": "time to target", "examples_per_second": "examples per second"}
+THROUGHPUT = "examples per second"
+STEMS = {THROUGHPUT: "examples-per-second"}
 
 RUNS = [
     Column("architecture_label", "architecture", "name", filtered=True),
@@ -30,8 +32,9 @@ RUNS = [
     Column("execution_label", "execution", "name", filtered=True, hidden=True),
     Column("seed", "seed", "count"),
     Column("repeat", "twin", "count", hidden=True),
+    Column("kind", "kind", filtered=True, hidden=True),
     Column("status", "status", "tag", filtered=True),
-    Column("seconds_to_target", "time to target", "seconds"),
+    Column("outdated", "outdated", "words"),
     Column("test_accuracy", "test accuracy", "percent"),
     Column("examples_per_second", "examples/s", "rate"),
     Column("train_seconds", "training", "seconds"),
@@ -48,7 +51,12 @@ def noise(study: Study) -> Section:
     """Is it noise?"""
     question = Question("noise", "Is it noise?", "Is it noise")
     floors, deviations = analysis.noise(study.frame), _deviations(study.frame)
-    pairs = {metric: analysis.pairwise(study.frame, metric) for metric in METRICS}  # type: ignore[arg-type]
+    targets = analysis.targets_in(study.frame)
+    pairs = {
+        _to_target(target, targets): analysis.pairwise(analysis.at_target(study.frame, target), "seconds_to_target")
+        for target in targets
+    }
+    pairs[THROUGHPUT] = analysis.pairwise(study.frame, "examples_per_second")
     if not floors and not any(pairs.values()):
         return unanswered(question, floors)
     parts: list[Part] = []
@@ -57,13 +65,14 @@ def noise(study: Study) -> Section:
         by_device = dict(zip(rows["device"], rows["floor"], strict=True))
         charts = [noise_charts.seed_dots(own, by_device, f"seeds{suffix}")] if len(own) else []
         parts.append(Part(heading, charts=charts, table=_noise_table(rows, suffix), disclosed=False))
-    for metric, exhibit in pairs.items():
+    for place, (metric, exhibit) in enumerate(pairs.items()):
         for heading, suffix, rows in groups(exhibit.frame) if exhibit else []:
-            title = " · ".join(part for part in (f"Differences in {METRICS[metric]}", heading) if part)
-            stem = f"pairs-{metric.replace('_', '-')}{suffix}"
+            title = " · ".join(part for part in (f"Differences in {metric}", heading) if part)
+            number = f"-{place + 1}" if len(targets) > 1 and metric != THROUGHPUT else ""
+            stem = f"pairs-{STEMS.get(metric, 'seconds-to-target')}{number}{suffix}"
             best, others = against_first(rows)
             drawn = bool(len(others)) and (others["verdict"] != "").any()
-            alone = f"{best} against every other setting, {METRICS[metric]}"
+            alone = f"{best} against every other setting, {metric}"
             charts = [noise_charts.pair_differences(others, stem, alone)] if drawn else []
             said = [] if drawn else [_no_verdicts(rows)]
             parts.append(Part(title, sentences=said, charts=charts, table=_pairs_table(rows, stem)))
@@ -135,13 +144,22 @@ def repeat(study: Study) -> Section:
     if grids:
         parts.append(Part("Grid", logs=grids))
     if len(study.runs):
-        shown = table(study.runs, RUNS, name="runs", caption="Every run")
+        times = {target: f"to_{place}" for place, target in enumerate(analysis.targets_in(study.runs))}
+        found = {key: analysis.at_target(study.runs, target)["seconds_to_target"] for target, key in times.items()}
+        columns = [Column(key, _to_target(target, times), "seconds") for target, key in times.items()]
+        place = [column.key for column in RUNS].index("test_accuracy")
+        columns = [*RUNS[:place], *columns, *RUNS[place:]]
+        shown = table(study.runs.assign(**found), columns, name="runs", caption="Every run")
         parts.append(Part("Every run", table=shown))
     lead = (
         "Take the grid below and run it; equal seeds give equal losses on a CPU. The CSV files hold every cell and"
         " every epoch."
     )
     return Section(question, lead=lead, parts=parts, notes=exhibit.notes, downloads=True)
+
+
+def _to_target(target: float, targets: Sized) -> str:
+    return f"time to {percent(target, 1)}" if len(targets) > 1 else "time to target"
 
 
 def against_first(rows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
