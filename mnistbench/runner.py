@@ -380,8 +380,10 @@ def _prepare_data(
         plugins=plugins,
     )
     if prepared.fallback:
-        progress.say(f"NOT THE DATASET YOU ASKED FOR: {prepared.component.label} stands in for {grid.dataset.label}")
-        progress.say(prepared.reason)
+        progress.say(
+            f"NOT THE DATASET YOU ASKED FOR: {prepared.component.label} stands in for {grid.dataset.label}, which is"
+            f" not here and could not be downloaded (`python -m mnistbench data fetch {grid.dataset.name}` says why)"
+        )
     for warning in prepared.warnings:
         progress.say(warning)
     return prepared
