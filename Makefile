@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: bench test check benchmark constraints clean
+.PHONY: bench test quick check benchmark constraints clean
 .DEFAULT_GOAL := bench
 
 $(READY): constraints.txt pyproject.toml
@@ -19,6 +19,9 @@ bench: $(READY)  ## train the grid in grid.yaml, and end with its report
 
 test: $(READY)  ## the whole test suite
 	$(PY) -m pytest
+
+quick: $(READY)  ## the tests that are not marked slow, in under two minutes
+	$(PY) -m pytest -m 'not slow and not gpu and not outside'
 
 check: $(READY)  ## style, types, known vulnerabilities
 	$(VENV)/bin/ruff check .

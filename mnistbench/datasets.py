@@ -173,7 +173,9 @@ def prepare(
     except DataNotFound as error:
         if fallback is None:
             raise
-        return replace(_prepare(fallback, search, plugins), fallback=True, reason=str(error))
+        prepared = _prepare(fallback, search, plugins)
+        warnings = tuple(dict.fromkeys([*error.warnings, *prepared.warnings]))
+        return replace(prepared, fallback=True, reason=str(error), warnings=warnings)
 
 
 def fetch(name: str, *, data_dir: Path | None = None, progress: Progress | None = None) -> PreparedData:

@@ -425,8 +425,10 @@ def _prepare_data(
     if not isinstance(grid, ResolvedGrid):  # which was checked where it was resolved
         grid.check_data(prepared.component.name, prepared.spec.classes)
     if prepared.fallback:
-        progress.say(f"NOT THE DATASET YOU ASKED FOR: {prepared.component.label} stands in for {grid.dataset.label}")
-        progress.say(prepared.reason)
+        progress.say(
+            f"NOT THE DATASET YOU ASKED FOR: {prepared.component.label} stands in for {grid.dataset.label}, which is"
+            f" not here and could not be downloaded (`python -m mnistbench data fetch {grid.dataset.name}` says why)"
+        )
     for warning in prepared.warnings:
         progress.say(warning)
     return prepared

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mnistbench import __version__, cli
+from mnistbench.cell import Component
 from mnistbench.results import ResultsFolder
 
 ROOT = Path(__file__).parents[1]
@@ -40,24 +41,20 @@ RUN_FLAGS = [
 
 
 @pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_dir: Path) -> Path:
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digit_images: Component) -> Path:
     """A working folder with a grid file; results and mlflow.db of other folders are out of sight."""
-    (tmp_path / "tiny.yaml").write_text(GRID)
+    (tmp_path / "tiny.yaml").write_text(GRID.replace("mnist", digit_images.name))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MNISTBENCH_DATA", str(data_dir))
     return tmp_path
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, digit_images: Component) -> Path:
     """A folder in which the grid was run to its end, in processes; not to be changed."""
     folder = tmp_path_factory.mktemp("finished")
-    (folder / "tiny.yaml").write_text(GRID)
-    environment = {**os.environ, "MNISTBENCH_DATA": str(data_dir)}
+    (folder / "tiny.yaml").write_text(GRID.replace("mnist", digit_images.name))
     command = [sys.executable, "-m", "mnistbench", "run", "tiny.yaml", "--tensorboard", "events"]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=250, check=False
-    )
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     (folder / "output.txt").write_text(done.stdout)
     return folder
@@ -257,6 +254,7 @@ def test_plan_counts_a_million_cells_without_expanding_them(work: Path, capsys: 
     assert "refuse" in said
 
 
+@pytest.mark.slow
 def test_a_resolved_grid_runs_where_pydantic_and_mlflow_cannot_be_imported(work: Path) -> None:
     """`plan --resolved` here, `run cells.json` there; the records are the same cells."""
     assert cli.main(["plan", "tiny.yaml", "--resolved", "cells.json", "--only", "seed=0"]) == 0
@@ -383,20 +381,20 @@ def test_predict_takes_a_csv_file_for_a_model_of_a_table(work: Path, capsys: pyt
     assert "rows of 2 numbers" in said
 
 
-def test_predict_names_what_it_sees(copied: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A drawn sample goes in by file, the model by the first digits of its cell."""
+def test_predict_names_what_it_sees(copied: Path, digit_images: Component, capsys: pytest.CaptureFixture[str]) -> None:
+    """The sample it is surest of goes in by file, the model by the first digits of its cell."""
     import numpy as np
     from PIL import Image
 
-    from mnistbench import datasets
-    from mnistbench.cell import Component
+    from mnistbench import datasets, load_model
 
-    arrays = datasets.load(datasets.prepare(Component(name="mnist"), data_dir=data_dir).directory)
-    index = int(np.flatnonzero(arrays.test_labels == 1)[0])
-    Image.fromarray(255 - np.array(arrays.test_inputs[index])).resize((300, 300)).save("one.png")
-    assert cli.main(["predict", first_cell(copied)[:6], "one.png"]) == 0
-    row = next(line for line in capsys.readouterr().out.splitlines() if "one.png" in line)
-    assert row.split("│")[2].strip() == "1"
+    arrays = datasets.load(datasets.prepare(digit_images).directory)
+    sure = load_model(first_cell(copied)).probabilities(np.array(arrays.test_inputs))
+    index = int(sure[np.arange(len(sure)), arrays.test_labels].argmax())
+    Image.fromarray(255 - np.array(arrays.test_inputs[index])).resize((300, 300)).save("sure.png")
+    assert cli.main(["predict", first_cell(copied)[:6], "sure.png"]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if "sure.png" in line)
+    assert row.split("│")[2].strip() == str(arrays.test_labels[index])
 
 
 def test_evaluate_gives_the_record_s_accuracy(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -407,12 +405,14 @@ def test_evaluate_gives_the_record_s_accuracy(copied: Path, capsys: pytest.Captu
     assert f"accuracy {record.epochs[-1].test_accuracy:.2%} on 10,000" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_verify_finds_the_same_bits(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Weights and metrics, from a process of its own."""
     assert cli.main(["verify", first_cell(copied)[:8]]) == 0
     assert "the same, bit for bit" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_verify_says_what_differs(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A loss that was changed in the record is found, with both values."""
     results = ResultsFolder("results/tiny")
@@ -426,6 +426,7 @@ def test_verify_says_what_differs(copied: Path, capsys: pytest.CaptureFixture[st
     assert "not the same" in said
 
 
+@pytest.mark.slow
 def test_sync_mirrors_once(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The second time changes nothing."""
     (copied / "results" / "tiny" / "mirrored.jsonl").unlink()
@@ -474,12 +475,16 @@ def test_list_names_what_a_grid_may_say(axis: str, named: list[str], capsys: pyt
 
 
 def test_data_shows_what_lies_where(work: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """And draws samples of it."""
+    """The folder that was named, with what is in it."""
     assert cli.main(["data"]) == 0
-    assert "MNISTBENCH_DATA" in capsys.readouterr().out
-    assert cli.main(["data", "fetch", "mnist"]) == 0
+    assert f"$MNISTBENCH_DATA ({data_dir})" in capsys.readouterr().out
+
+
+def test_data_draws_samples(work: Path, digit_images: Component, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a dataset that `data fetch` has brought."""
+    assert cli.main(["data", "fetch", digit_images.name]) == 0
     assert "60,000 + 10,000" in capsys.readouterr().out
-    assert cli.main(["data", "show", "fashion_mnist", "--count", "12", "--out", "samples.png"]) == 0
+    assert cli.main(["data", "show", digit_images.name, "--count", "12", "--out", "samples.png"]) == 0
     from PIL import Image
 
     with Image.open("samples.png") as drawn:

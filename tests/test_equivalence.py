@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mnistbench.cell import Cell, Component, Training
 from mnistbench.data.arrays import Arrays, DataSpec
 from mnistbench.data.cache import write_entry
-from mnistbench.data.idx import read_idx
+from mnistbench.datasets import load, prepare
 from mnistbench.equivalence import check, check_job, compare, is_reference, make_reference, verdict
 from mnistbench.execution import levers_of, plain
 from mnistbench.gate import gates, masks
@@ -29,17 +29,18 @@ from mnistbench.training.trainee import make_trainee
 from mnistbench.training.warmup import choose
 from mnistbench.worker import Job
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES, BATCH_SIZE, CHUNK = 400, 96, 40
 FAST = levers_of(Component(name="fast")).to_json()
 
 
 @pytest.fixture(scope="module")
-def data(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first real MNIST images, so few that an epoch has four batches and a tail of 16."""
-    raw = data_dir / "MNIST" / "raw"
-    inputs = read_idx(raw / "train-images-idx3-ubyte.gz")[: EXAMPLES + 100]
-    labels = read_idx(raw / "train-labels-idx1-ubyte.gz")[: EXAMPLES + 100].astype("int64")
-    spec = DataSpec("mnist", (1, 28, 28), 10, EXAMPLES, 100, mean=0.1307, std=0.3081)
+def data(digit_images: Component, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first images, so few that an epoch has four batches and a tail of 16."""
+    whole = load(prepare(digit_images).directory)
+    inputs, labels = whole.train_inputs[: EXAMPLES + 100], whole.train_labels[: EXAMPLES + 100]
+    spec = replace(whole.spec, train_examples=EXAMPLES, test_examples=100)
     directory = tmp_path_factory.mktemp("prepared") / "mnist"
     write_entry(
         directory,

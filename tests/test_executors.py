@@ -20,6 +20,8 @@ from mnistbench.running import child as running
 from mnistbench.running.forkserver import ForkServer
 from mnistbench.worker import Job
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[dict[object, ForkServer]]:

@@ -34,6 +34,8 @@ from mnistbench.runner import RunSummary, run_grid
 from mnistbench.running.progress import Silent
 from mnistbench.worker import Job
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 TESTS = Path(__file__).parent
 

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mnistbench.data.idx import read_idx
+from mnistbench.data.images import ImageFiles
 from mnistbench.errors import UserError
 
 EXAMPLES = 1_000
@@ -67,16 +68,16 @@ def test_bytes_that_look_like_idx(tmp_path: Path, content: bytes) -> None:
         assert 1 <= array.ndim <= 3
 
 
-def test_the_real_file_cut_at_any_place(tmp_path: Path, data_dir: Path) -> None:
+def test_a_file_cut_at_any_place(tmp_path: Path, mnist_files: tuple[Path, ImageFiles]) -> None:
     """A download that broke off is refused wherever it broke."""
-    whole = (data_dir / "MNIST" / "raw" / "t10k-labels-idx1-ubyte.gz").read_bytes()
+    whole = (mnist_files[0] / "MNIST" / "raw" / "t10k-labels-idx1-ubyte.gz").read_bytes()
     for length in range(0, len(whole), 7):
         assert read_or_refuse(tmp_path / "file", whole[:length]) is None
 
 
-def test_the_real_file_with_any_byte_flipped(tmp_path: Path, data_dir: Path) -> None:
+def test_a_file_with_any_byte_flipped(tmp_path: Path, mnist_files: tuple[Path, ImageFiles]) -> None:
     """gzip's own checksum finds a flipped bit; only its header (name, time) may change without harm."""
-    whole = (data_dir / "MNIST" / "raw" / "t10k-labels-idx1-ubyte.gz").read_bytes()
+    whole = (mnist_files[0] / "MNIST" / "raw" / "t10k-labels-idx1-ubyte.gz").read_bytes()
     right = read_or_refuse(tmp_path / "file", whole)
     for place in range(0, len(whole), 11):
         flipped = whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :]

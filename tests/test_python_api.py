@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 DOC = Path(__file__).parents[1] / "docs" / "python-api.md"
 
 
-def test_the_example_of_the_docs_runs(tmp_path: Path, data_dir: Path) -> None:
+@pytest.mark.usefixtures("digit_images")
+def test_the_example_of_the_docs_runs(tmp_path: Path) -> None:
     """Every block of it, in one script without a guard: a cell's process does not run the script again."""
     blocks = re.findall(r"```python\n(.*?)```", DOC.read_text(encoding="utf-8"), re.DOTALL)
     assert len(blocks) >= 5
@@ -19,7 +23,6 @@ def test_the_example_of_the_docs_runs(tmp_path: Path, data_dir: Path) -> None:
     done = subprocess.run(
         [sys.executable, "example.py"],
         cwd=tmp_path,
-        env={**os.environ, "MNISTBENCH_DATA": str(data_dir)},
         capture_output=True,
         text=True,
         timeout=200,

@@ -30,6 +30,8 @@ from mnistbench.runner import RunSummary, run_grid
 from mnistbench.running.progress import Silent
 from mnistbench.worker import Job
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 STAND_INS = tuple(str(HERE / name) for name in ("ray_stand_ins.py", "stand_ins.py", "without_torch.py"))
 GRID = """
@@ -104,7 +106,12 @@ class Nodes:
 
 
 @pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+def _ray() -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'mnistbench[ray]'")
+
+
+@pytest.fixture(scope="module")
+def nodes(_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_memory_monitor_refresh_ms", "0")  # other processes of this machine fill its memory
@@ -293,6 +300,7 @@ def test_no_cluster_at_the_address_is_said_at_once(run: Callable[..., RunSummary
         run(RayExecutor("ray://127.0.0.1:1"))
 
 
+@pytest.mark.usefixtures("_ray")
 def test_without_an_address_a_plugin_trains_on_a_ray_of_its_own(tmp_path: Path) -> None:
     """The command line, real training, a network of the user's that lies beside the grid file."""
     (tmp_path / "my_models.py").write_text(
@@ -367,6 +375,7 @@ def test_two_plugins_of_one_name_do_not_replace_each_other(tmp_path: Path) -> No
         luggage.pack([str(tmp_path / name / "mine.py") for name in "ab"], tmp_path / "luggage")
 
 
+@pytest.mark.usefixtures("_ray")
 def test_data_that_came_damaged_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One label changed on the way."""
     from mnistbench.executors_ray import node

@@ -7,15 +7,18 @@ from pathlib import Path
 import pytest
 
 from mnistbench import Grid, run_grid
+from mnistbench.cell import Component
 from mnistbench.records import CellRecord
+
+pytestmark = pytest.mark.slow
 
 GRIDS = Path(__file__).parents[1] / "benchmarks" / "grids"
 
 
-def trained(name: str, epochs: int, out: Path, data_dir: Path) -> CellRecord:
+def trained(name: str, epochs: int, out: Path, *overrides: str) -> CellRecord:
     """The record of the recipe's first seed after so many epochs."""
-    grid = Grid.load(GRIDS / f"{name}.yaml", overrides=[f"training.epochs={epochs}", "seeds=[0]"])
-    summary = run_grid(grid, out=out, data_dir=data_dir, tracking=False)
+    grid = Grid.load(GRIDS / f"{name}.yaml", overrides=[f"training.epochs={epochs}", "seeds=[0]", *overrides])
+    summary = run_grid(grid, out=out, tracking=False)
     (record,) = summary.results.records()
     assert record.status == "finished", record.error
     return record
@@ -32,9 +35,21 @@ def trained(name: str, epochs: int, out: Path, data_dir: Path) -> CellRecord:
     ],
 )
 def test_an_image_recipe_learns(
-    name: str, epochs: int, least_accuracy: float, gate: str, tmp_path: Path, data_dir: Path
+    name: str,
+    epochs: int,
+    least_accuracy: float,
+    gate: str,
+    tmp_path: Path,
+    digit_images: Component,
+    request: pytest.FixtureRequest,
 ) -> None:
-    record = trained(name, epochs, tmp_path / "out", data_dir)
+    """Half as well will do where digits stand in, which are many variants of few originals."""
+    overrides = []
+    if name == "lenet_fashion":  # two epochs of digits leave its sigmoids on the plateau
+        request.getfixturevalue("fashion_dir")
+    elif digit_images.name == "digits":
+        overrides, least_accuracy = ["dataset=digits"], least_accuracy / 2
+    record = trained(name, epochs, tmp_path / "out", *overrides)
     assert record.epochs[-1].test_accuracy is not None
     assert record.epochs[-1].test_accuracy > least_accuracy
     assert record.epochs[-1].examples == 60_000
@@ -45,10 +60,8 @@ def test_an_image_recipe_learns(
     ("name", "epochs", "examples"),
     [("sum3_full_batch", 200, 7_000), ("table_full_batch", 200, 490), ("table_mini_batch", 40, 490)],
 )
-def test_the_loss_of_a_table_recipe_falls(
-    name: str, epochs: int, examples: int, tmp_path: Path, data_dir: Path
-) -> None:
-    record = trained(name, epochs, tmp_path / "out", data_dir)
+def test_the_loss_of_a_table_recipe_falls(name: str, epochs: int, examples: int, tmp_path: Path) -> None:
+    record = trained(name, epochs, tmp_path / "out")
     losses = [epoch.train_loss for epoch in record.epochs]
     assert all(loss is not None for loss in losses)
     assert losses[-1] < 0.95 * losses[0]  # type: ignore[operator]

@@ -14,7 +14,7 @@ import pytest
 from stand_ins import OnEpoch, quick
 
 from mnistbench import reproducibility
-from mnistbench.cell import Cell
+from mnistbench.cell import Cell, Component
 from mnistbench.errors import UserError
 from mnistbench.executors import InlineExecutor
 from mnistbench.grid import Grid
@@ -448,26 +448,29 @@ def test_a_tracking_server_that_is_down_fails_nothing(run: Run, folder: ResultsF
     assert summary.not_mirrored_reason
 
 
-MNIST = """
+REAL = """
 name: real
-dataset: mnist
+dataset: {dataset}
 architectures: [mlp]
-optimizers: [{name: sgd, lr: 0.1}]
+optimizers: [{{name: sgd, lr: 0.1}}]
 batch_sizes: [2048]
 devices: [cpu]
 seeds: [0]
-training: {epochs: 1}
+training: {{epochs: 1}}
 """
 
 
-def test_the_real_thing_twins_on_mnist_are_equal_to_the_last_bit(
-    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.slow
+def test_the_real_thing_twins_on_images_are_equal_to_the_last_bit(
+    tmp_path: Path, digit_images: Component, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same cell twice, each in a process of its own: same losses, same weights; the mirror has both."""
     monkeypatch.chdir(tmp_path)
     folder = ResultsFolder(tmp_path / "out")
     summary = run_grid(
-        Grid.from_text(MNIST), out=folder.path, data_dir=data_dir, tracking_uri=f"sqlite:///{tmp_path}/mlflow.db"
+        Grid.from_text(REAL.format(dataset=digit_images.name)),
+        out=folder.path,
+        tracking_uri=f"sqlite:///{tmp_path}/mlflow.db",
     )
     first, second = folder.records()
     assert summary.exit_code == 0

@@ -22,6 +22,8 @@ from mnistbench.records import CellRecord
 from mnistbench.results import ResultsFolder
 from mnistbench.tracking import Mirror, SyncResult, download_weights, rebuild, sync
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:

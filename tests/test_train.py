@@ -30,9 +30,9 @@ MakeJob = Callable[..., Job]
 
 
 @pytest.fixture(scope="session")
-def few_digits(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first 3,000 and 500 examples of MNIST, as prepared data."""
-    whole = arrays.load(datasets.prepare(Component(name="mnist"), data_dir=data_dir).directory)
+def few_digits(digit_images: Component, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first 3,000 and 500 examples, as prepared data."""
+    whole = arrays.load(datasets.prepare(digit_images).directory)
     spec = dataclasses.replace(whole.spec, train_examples=3000, test_examples=500)
     folder = tmp_path_factory.mktemp("few_digits")
     for name, array in whole.items():
@@ -82,6 +82,7 @@ def test_the_training_clock_is_the_sum_of_its_epochs(make_job: MakeJob) -> None:
     assert sum(epoch.eval_seconds for epoch in record.epochs) == pytest.approx(record.timing.eval_seconds)
 
 
+@pytest.mark.slow
 def test_evaluation_is_off_the_training_clock(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
     """An evaluation that sleeps adds nothing to the seconds of training (rule 4)."""
     from mnistbench import train as module

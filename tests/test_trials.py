@@ -25,6 +25,8 @@ from mnistbench.results import ResultsFolder
 from mnistbench.runner import run_grid
 from mnistbench.running.progress import Silent
 
+pytestmark = pytest.mark.slow
+
 GRID = """
 name: fair
 dataset: digits

@@ -29,7 +29,15 @@ class Damaged(UserError):
 
 
 class DataNotFound(UserError):
-    """The dataset is in no folder that was looked in, and could not be downloaded; a grid's `fallback` stands in."""
+    """The dataset is in no folder that was looked in, and could not be downloaded; a grid's `fallback` stands in.
+
+    Attributes:
+        warnings: what is there, but damaged or incomplete: the user should see it although a fallback stands in.
+    """
+
+    def __init__(self, message: str, warnings: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.warnings = tuple(warnings)
 
 
 @dataclass(frozen=True)

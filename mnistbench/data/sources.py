@@ -141,7 +141,7 @@ class OfficialSource:
         return Opened(entry=entry, found_in=found_in, warnings=tuple(dict.fromkeys(warnings)))
 
     def _read_anywhere(self, search: Search, warnings: list[str]) -> tuple[Arrays, str]:
-        looked = []
+        looked, incomplete = [], []
         for place in search.places():
             found = self.files.find(place)
             if found.state == "whole":
@@ -153,6 +153,7 @@ class OfficialSource:
                     warnings.append(f"not used, since damaged:\n{error}")
             elif found.state == "incomplete":
                 looked.append(f"{place.where}: incomplete, without {', '.join(found.missing)}")
+                incomplete.append(f"not used, since incomplete:\n{place.folder} lacks {', '.join(found.missing)}")
             elif not is_folder(place.folder):
                 looked.append(f"{place.where}: no such folder")
             else:
@@ -166,7 +167,7 @@ class OfficialSource:
                 return self.files.read(Place("the cache folder", cache_folder())), f"downloaded from {host}"
             except (NotFetched, Damaged) as error:
                 looked.extend(f"download: {line}" for line in str(error).splitlines())
-        raise DataNotFound(self._nowhere(looked))
+        raise DataNotFound(self._nowhere(looked), [*warnings, *incomplete])
 
     def _nowhere(self, looked: list[str]) -> str:
         name, folder = self.files.name, self.files.folder
