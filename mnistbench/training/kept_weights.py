@@ -23,7 +23,10 @@ class KeptWeights:
         self.names: list[str] = []
 
     def after(self, epoch: EpochMeasurement) -> None:
-        """Keep the weights of this epoch, if they are wanted. `best` is by validation where there is some."""
+        """Keep the weights of this epoch, if they are wanted. `best` is by validation where there is some.
+
+        Never called for an epoch that diverged: weights that are no numbers are not kept.
+        """
         if self._which == "all":
             self._save(f"{self._job.cell.cell_id}.epoch{epoch.epoch}")
         if self._which == "best":
