@@ -57,8 +57,7 @@ def bench_fast_steps(benchmark: Any, recipe: str) -> None:
 
     def steps() -> None:
         for _ in range(STEPS):
-            trainee.step.gradients(inputs, labels)
-            trainee.step.update(trainee.learning_rates[0])
+            trainee.take_step(inputs, labels, trainee.factors[0])
 
     benchmark.extra_info["examples"] = STEPS * size
     benchmark(steps)

@@ -90,11 +90,11 @@ def beside_bare(job: Job) -> dict[str, list[float]]:
 
 def _bare_epoch(trainee: Trainee, number: int) -> float:
     trainee.model.train()
-    lr, examples = trainee.learning_rates[0], 0
+    factor, examples = trainee.factors[0], 0
     start = time.perf_counter()
     for inputs, labels in trainee.batches.epoch(number):
         trainee.step.gradients(inputs, labels)
-        trainee.step.update(lr)
+        trainee.update(factor)
         examples += len(labels)
     return examples / (time.perf_counter() - start)
 

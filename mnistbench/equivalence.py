@@ -11,7 +11,6 @@ import datetime
 import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +19,17 @@ from mnistbench.cell import Cell, canonical_json
 if TYPE_CHECKING:
     from torch import nn
 
-    from mnistbench.execution import Levers
     from mnistbench.gate.gates import Finding
     from mnistbench.gate.reference import Reference, TrainingPath
     from mnistbench.plugins import Plugins
+    from mnistbench.training.trainee import Trainee
     from mnistbench.worker import Job
 
-GATE_VERSION = 3
+GATE_VERSION = 4
 """Goes up when a gate or a tolerance changes, so that no older answer is believed."""
+
+READ_BY_LOADER = 4096
+"""Examples of an epoch that G0 reads through a DataLoader: all of them would take longer than the training."""
 
 PREPARED = {"allocator", "isolation", "stepped_aside", "threads"}
 """Levers that leave the plain path the plain path."""
@@ -44,6 +46,7 @@ def check(
     data_directory: Path,
     make_path: MakePath,
     *,
+    asks: str = "step",
     plugins: Plugins | None = None,
     folder: Path | None = None,
 ) -> str:
@@ -56,46 +59,54 @@ def check(
         levers: as they were resolved, `execution_resolved` of the record.
         data_directory: of the prepared data.
         make_path: builds the path that is timed.
+        asks: how the optimizer wants to be called.
         plugins: the modules that the command line named.
         folder: where answers are kept, the user's cache if None.
 
     Returns:
-        `reference` (this is the plain path), `passed`, `equivalent up to masks` (dropout), `outcome untested` (reduced
-        precision: only outcomes of ten seeds can tell), or `failed: ` and the first gate that failed, with its figures.
+        `reference` (the plain profile, which passed as well), `passed`, `equivalent up to masks` (dropout), `outcome
+        untested` (reduced precision: only outcomes of ten seeds can tell), or `failed: ` and the first gate that
+        failed, with its figures.
     """
-    if is_reference(cell, levers):
-        return "reference"
     kept = _kept_answer(cell, levers, folder)
     if (answer := _read(kept)) is not None:
         return answer
     try:
-        findings, random = compare(cell, levers, data_directory, make_path, plugins=plugins)
+        findings, random = compare(cell, levers, data_directory, make_path, asks=asks, plugins=plugins)
     except Exception as error:  # a gate that cannot be passed must not cost the training its record
         line = (str(error) or "no message").splitlines()[0]
         return f"failed: the gate could not be run, {type(error).__name__}: {line}"
     answer = verdict(findings, str(levers["precision"]), random=random)
+    if is_reference(cell, levers) and not answer.startswith("failed"):
+        answer = "reference"
     _write(kept, answer, findings, cell, levers)
     return answer
 
 
-def check_job(job: Job, levers: Levers) -> str:
-    """`check`, for what `train_cell` was given and the levers that it resolved."""
+def check_trainee(job: Job, trainee: Trainee) -> str:
+    """`check`, for what `train_cell` has trained: its network, optimizer and step built anew."""
     import torch
-
-    from mnistbench.plugins import load_plugins
 
     def make_path(prepare: Prepare) -> TrainingPath:
         from mnistbench.gate.timed_path import TimedPath
-        from mnistbench.training.trainee import make_trainee
-        from mnistbench.training.warmup import choose, warm_up
+        from mnistbench.training.warmup import warm_up
 
-        replayed = replace(job, resolved=levers.to_json())
-        trainee = choose(replayed, make_trainee(replayed, torch.device(job.cell.device), prepare))
-        warm_up(trainee, job.cell.seed)
-        return TimedPath(trainee)
+        fresh = trainee.anew(prepare=prepare)
+        warm_up(fresh, job.cell.seed)
+        return TimedPath(fresh)
 
-    plugins = load_plugins(job.plugins)
-    return check(job.cell, levers.to_json(), Path(job.data_directory), make_path, plugins=plugins)
+    threads = torch.get_num_threads()
+    try:
+        return check(
+            job.cell,
+            trainee.levers.to_json(),
+            Path(job.data_directory),
+            make_path,
+            asks=trainee.update.asks,
+            plugins=trainee.builder.plugins,
+        )
+    finally:
+        torch.set_num_threads(threads)  # a network's constructor may have changed it
 
 
 def is_reference(cell: Cell, levers: Mapping[str, Any]) -> bool:
@@ -112,6 +123,7 @@ def compare(
     data_directory: Path,
     make_path: MakePath,
     *,
+    asks: str = "step",
     plugins: Plugins | None = None,
 ) -> tuple[list[Finding], bool]:
     """Run the gates.
@@ -122,40 +134,47 @@ def compare(
     import torch
 
     from mnistbench.gate import gates, masks
-    from mnistbench.optimizers import lr_factors, scaled_lr
+    from mnistbench.schedules import lr_factors
 
     device, precision = cell.device.split(":")[0], str(levers["precision"])
-    lr = scaled_lr(cell.optimizer, cell.batch_size)
     with torch.random.fork_rng(devices=[cell.device] if device == "cuda" else []):
-        loud = make_reference(cell, data_directory, plugins)
+        loud = make_reference(cell, data_directory, plugins, asks=asks)
         random = masks.is_random(loud.model)
-        reference = make_reference(cell, data_directory, plugins, masks.silence) if random else loud
+        reference = make_reference(cell, data_directory, plugins, masks.silence, asks=asks) if random else loud
         path = make_path(masks.silence if random else _as_it_is)
-        findings, batches = gates.exact(reference, path)
+        first = max(1, READ_BY_LOADER // cell.batch_size) if levers["data"] == "loader" else None
+        findings, batches = gates.exact(reference, path, first=first)
         if not all(finding.passed for finding in findings):
             return findings, random  # other batches have other gradients
-        total_steps = sum(1 for _ in reference.epoch(1)) * cell.training.epochs
+        total_steps = reference.steps(1) * cell.training.epochs
+        factors = lr_factors(cell.schedule, total_steps)
         tolerance = gates.GRADIENT_TOLERANCE.get((device, precision), gates.GRADIENT_TOLERANCE["cpu", "fp32"])
-        findings += gates.gradient(reference, path, batches, tolerance, lr=lr)
-        findings += [gates.update(reference, path, lr=lr, tolerance=gates.UPDATE_TOLERANCE)]
+        findings += gates.gradient(reference, path, batches, tolerance)
+        if asks == "step":  # others cannot be given gradients that nobody computed
+            findings += [gates.update(reference, path, scheduled=len(set(factors)) > 1)]
         if precision == "fp32":
-            rates = [lr * factor for factor in lr_factors(cell.schedule, total_steps)[: gates.LOSS_STEPS]]
-            findings += gates.loss(reference, path, batches, rates=rates)
+            findings += gates.loss(reference, path, batches, factors=factors[: gates.LOSS_STEPS])
         if random:
             del path
-            findings += masks.check_masks(loud, make_path(_as_it_is), batches[0], lr=lr)
+            findings += masks.check_masks(loud, make_path(_as_it_is), batches[0])
     return findings, random
 
 
 def make_reference(
-    cell: Cell, data_directory: Path, plugins: Plugins | None = None, prepare: Prepare | None = None
+    cell: Cell,
+    data_directory: Path,
+    plugins: Plugins | None = None,
+    prepare: Prepare | None = None,
+    *,
+    asks: str = "step",
 ) -> Reference:
     """The plain path of a cell, its weights and order of examples drawn from the cell's seed."""
     import torch
+    from torch.nn.parameter import is_lazy
 
     from mnistbench import architectures, optimizers
     from mnistbench.data.arrays import load
-    from mnistbench.gate.reference import Reference, trainable
+    from mnistbench.gate.reference import Reference
     from mnistbench.reproducibility import order_of_examples, seed_everything
 
     arrays = load(data_directory)
@@ -163,6 +182,10 @@ def make_reference(
     model = architectures.build(cell.architecture, arrays.spec, plugins)
     if prepare is not None:
         prepare(model)
+    if any(is_lazy(parameter) for parameter in model.parameters()):
+        model.eval()
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            model(torch.zeros(2, *arrays.spec.input_shape))
     model.train()
     training = cell.training
     everything = arrays.spec.train_examples
@@ -174,13 +197,22 @@ def make_reference(
         epoch: chosen[order_of_examples(len(chosen), cell.seed, epoch, shuffle=training.shuffle)].split(cell.batch_size)
         for epoch in (1, 2)
     }
+
+    def make_optimizer() -> torch.optim.Optimizer:
+        made = optimizers.build_for(cell.optimizer, model, plugins)
+        if (scale := optimizers.lr_scale(cell.optimizer, cell.batch_size)) != 1.0:
+            for group in made.param_groups:
+                group["lr"] = group["lr"] * scale
+        return made
+
     return Reference(
         model,
-        optimizers.build(cell.optimizer, trainable(model), plugins),
+        make_optimizer,
         arrays,
         order,
         loss=training.loss,
         normalize=bool(cell.dataset.options.get("normalize")),
+        asks=asks,
     )
 
 

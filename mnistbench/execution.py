@@ -121,14 +121,14 @@ def levers_of(execution: Component) -> Levers:
     return PROFILES[execution.name](**execution.options)
 
 
-def fit(levers: Levers, *, device_type: str, has_batchnorm: bool, is_sequential: bool, is_ours: bool) -> Levers:
+def fit(levers: Levers, *, device_type: str, has_batchnorm: bool, why_not_written: str, is_ours: bool) -> Levers:
     """Set back what cannot apply to this network on this device.
 
     Args:
         levers: as the cell asks for them.
         device_type: `cpu`, `cuda` or `mps`.
         has_batchnorm: BatchNorm's statistics need the whole batch at once.
-        is_sequential: the written step walks a list of layers.
+        why_not_written: why the written step would not train this network as it was meant; empty if it does.
         is_ours: a plug-in's layers may mix the examples of a batch; nobody here knows.
     """
     if levers.graph and device_type != "cuda":
@@ -136,29 +136,22 @@ def fit(levers: Levers, *, device_type: str, has_batchnorm: bool, is_sequential:
     if levers.precision in ("tf32", "fp16") and device_type != "cuda":
         levers = levers.without("precision", "fp32", f"{levers.precision} needs a CUDA device")
     if levers.step == "written":
-        reason = (
-            f"written for the CPU, not {device_type}"
-            if device_type != "cpu"
-            else f"written for fp32, not {levers.precision}"
-            if levers.precision != "fp32"
-            else "the network is compiled"
-            if levers.compile
-            else "the network is no plain list of layers"
-            if not is_sequential
-            else ""
-        )
+        checks = [
+            (device_type != "cpu", f"written for the CPU, not {device_type}"),
+            (levers.precision != "fp32", f"written for fp32, not {levers.precision}"),
+            (levers.compile, "the network is compiled"),
+            (bool(why_not_written), why_not_written),
+        ]
+        reason = next((text for applies, text in checks if applies), "")
         if reason:
             levers = levers.without("step", "autograd", reason)
     if levers.chunk != 0:
-        reason = (
-            "BatchNorm needs the whole batch"
-            if has_batchnorm
-            else "a plug-in's network may mix examples"
-            if not is_ours
-            else "chunks fit caches, which a GPU does not need"
-            if device_type != "cpu"
-            else ""
-        )
+        checks = [
+            (has_batchnorm, "BatchNorm needs the whole batch"),
+            (not is_ours, "a plug-in's network may mix examples"),
+            (device_type != "cpu", "chunks fit caches, which a GPU does not need"),
+        ]
+        reason = next((text for applies, text in checks if applies), "")
         if reason:
             levers = levers.without("chunk", 0, reason)
     return levers

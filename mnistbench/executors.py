@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Protocol
 
 from mnistbench.cell import Cell
@@ -92,7 +93,7 @@ class InlineExecutor:
 
         try:
             self._training = True
-            return train_safely(job, find_function(self._train), remember, started)
+            return train_safely(replace(job, own_process=False), find_function(self._train), remember, started)
         except KeyboardInterrupt:
             if self._reason is None:
                 raise

@@ -5,8 +5,11 @@ No torch here: a device is known only by the function that waits for it. Rules a
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -182,6 +185,31 @@ class ProbeHistory:
             session += values
             off |= len(session) >= self.enough and any(probe_is_off(value, session) for value in values)
         return off
+
+
+def reset_process_peak() -> None:
+    """Let the peak of this process's memory begin anew, where the system can: Linux, with a /proc that may be written.
+
+    What glibc keeps of freed memory is given back before, since it would count.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def process_peak() -> int | None:
+    """Highest resident set of this process in bytes, since `reset_process_peak`, or its start where that cannot be."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("VmHWM:"))) * 1024
+    try:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+    except ImportError:
+        return None
 
 
 def cpu_quota() -> float | None:

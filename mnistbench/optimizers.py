@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from mnistbench.plugins import Plugins
 
-__all__ = ["OPTIMIZERS", "SCHEDULES", "build", "build_for", "lr_factors", "reset_state", "scaled_lr"]
+__all__ = ["OPTIMIZERS", "SCHEDULES", "build", "build_for", "lr_factors", "lr_scale", "scaled_lr"]
 
 LrScaling = Literal["none", "linear", "sqrt"]
 BASE_BATCH_SIZE = 64
@@ -252,7 +252,7 @@ def muon(
 
 
 def _with_lr_scaling(make: Callable[..., torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
-    """Declare the options that every optimizer shares; `scaled_lr` is where they act."""
+    """Declare the options that every optimizer shares; `lr_scale` is where they act."""
 
     @wraps(make)
     def made(
@@ -316,7 +316,7 @@ def build(
 
     Args:
         component: a name from `OPTIMIZERS` or a plug-in's `module:Name`, with its options. `lr_scaling` is not
-            applied here: see `scaled_lr`.
+            applied here: see `lr_scale`.
         parameters: of the network, or what else a plug-in takes first: see `build_for`.
         plugins: the modules that the command line named.
         implementation: torch's choices of speed (`fused=True`, `foreach=True`, `capturable=True`); each is passed on
@@ -339,37 +339,28 @@ def build(
     return OPTIMIZERS[component.name](parameters, **component.options, **implementation)
 
 
-def scaled_lr(component: Component, batch_size: int) -> float:
-    """The learning rate before its schedule: `lr`, scaled with the batch size as the component's `lr_scaling` says.
+def lr_scale(component: Component, batch_size: int) -> float:
+    """The factor of all learning rates that the component's `lr_scaling` says for this batch size.
 
     `linear` is Goyal et al. 2017 (arXiv:1706.02677), `sqrt` Krizhevsky 2014 (arXiv:1404.5997); at `base_batch_size`
-    both leave `lr` as it is.
+    both are 1.
+    """
+    base = component.options.get("base_batch_size", BASE_BATCH_SIZE)
+    ratio = batch_size / base  # type: ignore[operator]
+    scaling = str(component.options.get("lr_scaling", "none"))
+    return {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[scaling]
+
+
+def scaled_lr(component: Component, batch_size: int) -> float:
+    """The learning rate before its schedule: `lr` times `lr_scale`.
 
     Raises:
         UserError: if neither the component nor its optimizer says an `lr`.
     """
-    options = component.options
-    lr = options.get("lr", _default_lr(component.name))
+    lr = component.options.get("lr", _default_lr(component.name))
     if not isinstance(lr, int | float):
         raise UserError(f"{component.name}: say its lr in the grid")
-    base = options.get("base_batch_size", BASE_BATCH_SIZE)
-    ratio = batch_size / base  # type: ignore[operator]
-    return float(lr) * {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[str(options.get("lr_scaling", "none"))]
-
-
-def reset_state(optimizer: torch.optim.Optimizer) -> None:
-    """Bring the state that steps have left back to where it began, in place: captured graphs hold its addresses.
-
-    Zero is where it begins, but for NAdam's product of momenta (1) and AdaGrad's sums (`initial_accumulator`).
-    """
-    import torch
-
-    for group in optimizer.param_groups:
-        begins = {"mu_product": 1.0, "sum": group.get("initial_accumulator_value", 0.0)}
-        for parameter in group["params"]:
-            for name, value in optimizer.state.get(parameter, {}).items():
-                if isinstance(value, torch.Tensor):
-                    value.fill_(begins.get(name, 0.0))
+    return float(lr) * lr_scale(component, batch_size)
 
 
 _SHARED = ("lr_scaling", "base_batch_size")

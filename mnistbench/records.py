@@ -46,7 +46,8 @@ class EpochMeasurement:
         train_seconds: shuffling, batches, forward, backward, update; the device synchronized at both ends.
         eval_seconds: evaluation of test (and validation) data; on no training clock.
         train_loss, train_accuracy: means over the epoch's examples, taken while the weights were changing.
-        cold_seconds: from the start of the cell's process to the end of this evaluation.
+        cold_seconds: from the start of the cell's process to the end of this evaluation, without the seconds in which
+            kernels were chosen, which only the first cell of its kind on a machine spends.
         ended_at: UTC, ISO 8601.
     """
 
@@ -97,7 +98,11 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Peak bytes: resident set of the cell's process, and allocations on the device (None on the CPU)."""
+    """Peak bytes: resident set of the cell's process, and allocations on the device (None on the CPU).
+
+    The process's peak begins after kernels were chosen, where the system lets it (Linux); None for a cell that ran in
+    the runner's own process.
+    """
 
     process_peak_bytes: int | None = None
     device_peak_bytes: int | None = None
@@ -192,7 +197,8 @@ class CellRecord:
         record_id: a uuid minted when the attempt starts; MLflow runs carry it as a tag.
         execution_resolved: the levers as they were really used, with what stepped aside under `stepped_aside`.
         round, position: place in the session's shuffled order.
-        checks: `{"equivalence": "passed" | "failed: …" | "equivalent up to masks" | "outcome untested" | "reference"}`.
+        checks: `{"equivalence": "passed" | "failed: …" | "equivalent up to masks" | "outcome untested" | "reference"}`,
+            and under `outputs` what a reader should know of the network's outputs.
         noisy_rerun: made because noise was seen in its round; that is done once (rule 12).
         protocol: version of the measurement protocol; different ones are never compared.
         training_revision: of the code that trained it; 1 where a record of an older schema does not say.

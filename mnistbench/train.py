@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 from mnistbench import devices, equivalence, measurement, reproducibility
 from mnistbench.cell import Cell
+from mnistbench.errors import UserError
 from mnistbench.measurement import InterferenceMeter, Stopwatch, read_counters
 from mnistbench.records import CellRecord, EpochMeasurement, Error, Memory, Model, Noise, Timing, utc_now
-from mnistbench.training.evaluation import Evaluation, evaluate, flops_per_example
+from mnistbench.training.evaluation import Evaluation, evaluate, flops_per_example, is_finite
 from mnistbench.training.kept_weights import KeptWeights
 from mnistbench.training.probe import take_probe
 from mnistbench.training.trainee import Trainee, make_trainee
@@ -52,8 +53,14 @@ def train_cell(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRe
     watch = Stopwatch(devices.synchronizer(device))
     with watch.region("setup"):
         trainee = make_trainee(job, device)
+    choosing = time.perf_counter()
     with watch.region("warmup"):
         trainee = choose(job, trainee)
+    # Kernels are chosen once for a machine, and a later run of this cell does not do it again: it stands outside the
+    # times from cold, and outside the peak of memory.
+    cold_started = process_started + time.perf_counter() - choosing
+    measurement.reset_process_peak()
+    with watch.region("warmup"):
         warm_up(trainee, cell.seed)
     probes = [take_probe(device, trainee.levers.precision, watch.synchronize)]
     devices.reset_peak_memory(device)
@@ -63,14 +70,15 @@ def train_cell(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRe
     kept = KeptWeights(job, trainee)
     foreign = InterferenceMeter()
     for number in range(1, cell.training.epochs + 1):
-        measured, test, error = _one_epoch(trainee, number, watch, process_started, foreign)
+        measured, test, error = _one_epoch(trainee, number, watch, cold_started, foreign)
         epochs.append(measured)
-        kept.after(measured)
+        if error is None:
+            kept.after(measured)
         on_epoch(measured)
         if error or _reached(cell, measured):
             break
     probes.append(take_probe(device, trainee.levers.precision, watch.synchronize))
-    kept.finish()
+    kept.finish(diverged=error is not None)
 
     steps = sum(epoch.steps for epoch in epochs)
     interference = foreign.found()
@@ -90,11 +98,14 @@ def train_cell(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRe
     with watch.region("closing"):
         model = Model(
             parameters=sum(parameter.numel() for parameter in trainee.model.parameters() if parameter.requires_grad),
-            train_flops_per_example=flops_per_example(job, trainee),
             confusion=None if error else test.confusion,
             weights_sha256=reproducibility.weights_sha256(trainee.model),
+            train_flops_per_example=flops_per_example(trainee),
             weights=kept.names,
         )
+    checks = {"equivalence": equivalence.check_trainee(job, trainee), **kept.checks}  # on no clock of the record
+    if trainee.warnings:
+        checks["outputs"] = "; ".join(trainee.warnings)
     return job.record(
         "diverged" if error else "finished",
         started_at,
@@ -108,9 +119,12 @@ def train_cell(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRe
             wall_seconds=time.perf_counter() - process_started,
         ),
         model=model,
-        memory=Memory(process_peak_bytes=_process_peak(), device_peak_bytes=devices.peak_memory(device)),
+        memory=Memory(
+            process_peak_bytes=measurement.process_peak() if job.own_process else None,
+            device_peak_bytes=devices.peak_memory(device),
+        ),
         noise=noise,
-        checks={"equivalence": equivalence.check_job(job, trainee.levers), **kept.checks},  # on no clock of the record
+        checks=checks,
         environment=dataclasses.replace(
             reproducibility.describe_environment(cell.device),
             **{
@@ -125,57 +139,78 @@ def train_cell(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRe
 
 
 def _one_epoch(
-    trainee: Trainee, number: int, watch: Stopwatch, process_started: float, foreign: InterferenceMeter
+    trainee: Trainee, number: int, watch: Stopwatch, cold_started: float, foreign: InterferenceMeter
 ) -> tuple[EpochMeasurement, Evaluation, Error | None]:
     train_before, eval_before = watch["train"], watch["eval"]
     trainee.model.train()
     before = read_counters()
     with watch.region("train"):
+        trainee.update.train()
         losses, rights, examples, steps = _train_epoch(trainee, number)
     foreign.add(before, read_counters())
-    total, first_bad = _sum_of_finite(losses[:steps])
-    diverged = first_bad is not None
+    means = losses[:steps].tolist()
+    first_bad = next((index for index, loss in enumerate(means) if not math.isfinite(loss)), None)
     with watch.region("eval"):
+        trainee.update.eval()
         test = evaluate(trainee, *trainee.test)
         validation = evaluate(trainee, *trainee.held_out) if trainee.held_out else None
+    train_loss = None if first_bad is not None else _mean_over_examples(means, trainee, examples)
     measured = EpochMeasurement(
         epoch=number,
         examples=examples,
         steps=steps,
         train_seconds=watch["train"] - train_before,
         eval_seconds=watch["eval"] - eval_before,
-        train_loss=None if diverged else total / examples,
-        train_accuracy=int(rights[:steps].sum()) / examples,
+        train_loss=train_loss,
+        train_accuracy=None if first_bad is not None else int(rights[:steps].sum()) / examples,
         test_loss=test.loss,
         test_accuracy=test.accuracy,
         validation_loss=validation.loss if validation else None,
         validation_accuracy=validation.accuracy if validation else None,
-        cold_seconds=time.perf_counter() - process_started,
+        cold_seconds=time.perf_counter() - cold_started,
         ended_at=utc_now(),
     )
-    if first_bad is None:
-        return measured, test, None
-    step = (number - 1) * math.ceil(trainee.batches.examples / trainee.batches.batch_size) + first_bad + 1
-    return measured, test, Error(type="diverged", message=f"the loss was not finite at step {step}", step=step)
+    before_epoch = (number - 1) * math.ceil(trainee.batches.examples / trainee.batches.batch_size)
+    if first_bad is not None:
+        step = before_epoch + first_bad + 1
+        return measured, test, Error(type="diverged", message=f"the loss was not finite at step {step}", step=step)
+    # The last step's update shows in no training loss.
+    step = before_epoch + steps
+    if not is_finite(trainee):
+        return measured, test, Error(type="diverged", message=f"weights were not finite after step {step}", step=step)
+    if test.loss is None:
+        message = f"the test loss was not finite after step {step}"
+        return measured, test, Error(type="diverged", message=message, step=step)
+    if train_loss is not None and train_loss < -1e-6:
+        raise UserError(
+            f"the training loss is {train_loss:.3g}, and {trainee.builder.cell.training.loss} cannot be below 0:"
+            " the network's outputs are not what this loss takes"
+        )
+    return measured, test, None
+
+
+def _mean_over_examples(means: list[float], trainee: Trainee, examples: int) -> float:
+    """As a tutorial adds them up: each batch's mean times its examples; the last batch may be smaller."""
+    size = min(trainee.batches.batch_size, examples)
+    return sum(mean * min(size, examples - index * size) for index, mean in enumerate(means)) / examples
 
 
 def _train_epoch(trainee: Trainee, number: int) -> tuple[Tensor, Tensor, int, int]:
     """Each example once, in training mode. All of this is timed.
 
     Returns:
-        Sum of losses and number of right answers per step (on the device), examples, steps.
+        Mean loss and number of right answers per step (on the device), examples, steps.
     """
     import torch
 
     expected = math.ceil(trainee.batches.examples / trainee.batches.batch_size)
     losses = torch.zeros(expected, device=trainee.device)
     rights = torch.zeros(expected, dtype=torch.int64, device=trainee.device)
-    rates = trainee.learning_rates[(number - 1) * expected : number * expected]
+    factors = trainee.factors[(number - 1) * expected : number * expected]
     look_every = DIVERGENCE_CHECK.get(trainee.device.type, 500)
-    step, examples, steps = trainee.step, 0, 0
+    examples, steps = 0, 0
     for inputs, labels in trainee.batches.epoch(number):
-        loss, right = step.gradients(inputs, labels)
-        step.update(rates[steps])
+        loss, right = trainee.take_step(inputs, labels, factors[steps])
         losses[steps] = loss
         rights[steps] = right
         examples += len(labels)
@@ -185,25 +220,6 @@ def _train_epoch(trainee: Trainee, number: int) -> tuple[Tensor, Tensor, int, in
     return losses, rights, examples, steps
 
 
-def _sum_of_finite(losses: Tensor) -> tuple[float, int | None]:
-    """Sum, and the index of the first loss that is not finite."""
-    finite = losses.isfinite()
-    if bool(finite.all()):
-        return float(losses.double().sum()), None
-    return math.nan, int((~finite).nonzero()[0])
-
-
 def _reached(cell: Cell, measured: EpochMeasurement) -> bool:
     target, accuracy = cell.training.stops_at, measured.test_accuracy
     return target is not None and accuracy is not None and accuracy >= target
-
-
-def _process_peak() -> int | None:
-    try:
-        import resource
-        import sys
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
-    except ImportError:
-        return None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mnistbench.cell import Component
 from mnistbench.errors import UserError
-from mnistbench.optimizers import OPTIMIZERS, build, build_for, reset_state, scaled_lr
+from mnistbench.optimizers import OPTIMIZERS, build, build_for, scaled_lr
 from mnistbench.plugins import Plugins
 
 NAMES = sorted(OPTIMIZERS)
@@ -109,24 +109,6 @@ def test_choices_of_speed_are_passed_on_where_they_exist(name: str, choice: str)
     torch.testing.assert_close(take_steps(model, optimizer), trained(name), rtol=1e-4, atol=1e-6)
     if (name, choice) == ("adam", "fused"):
         assert optimizer.param_groups[0]["fused"] is True
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_reset_state_trains_as_a_new_one(name: str) -> None:
-    options = {"initial_accumulator": 0.5} if name == "adagrad" else {}
-    options |= {"momentum": 0.9} if name == "sgd" else {}
-    expected = trained(name, **options)
-    model = network()
-    begin = [parameter.detach().clone() for parameter in model.parameters()]
-    optimizer = build(Component(name=name, options=options), model.parameters())
-    take_steps(model, optimizer, first=100)
-    addresses = {id(value) for state in optimizer.state.values() for value in state.values()}
-    with torch.no_grad():
-        for parameter, value in zip(model.parameters(), begin, strict=True):
-            parameter.copy_(value)
-    reset_state(optimizer)
-    assert equal(take_steps(model, optimizer), expected)
-    assert addresses >= {id(v) for s in optimizer.state.values() for v in s.values() if isinstance(v, Tensor)}
 
 
 def test_nesterov_without_momentum_is_refused() -> None:

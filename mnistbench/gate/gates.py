@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mnistbench.gate.reference import Batch, Reference, TrainingPath, trainable
+from mnistbench.gate.reference import Batch, Reference, TrainingPath, dense
+from mnistbench.reproducibility import seed_everything
 
 GRADIENT_TOLERANCE = {
     ("cpu", "fp32"): 1e-5,
@@ -74,8 +75,13 @@ Pair = tuple[Batch, Batch]
 """The same batch as the reference reads it, and as the path does."""
 
 
-def exact(reference: Reference, path: TrainingPath, epochs: Sequence[int] = (1, 2)) -> tuple[list[Finding], list[Pair]]:
+def exact(
+    reference: Reference, path: TrainingPath, *, first: int | None = None, epochs: Sequence[int] = (1, 2)
+) -> tuple[list[Finding], list[Pair]]:
     """G0: initial weights, order of examples, raw inputs and labels are the same to the bit.
+
+    Args:
+        first: look at only so many batches of an epoch, and its last one, where reading all of them takes long.
 
     Returns:
         The findings; and for the other gates the first batches and the last one of the first of these epochs, as both
@@ -86,7 +92,7 @@ def exact(reference: Reference, path: TrainingPath, epochs: Sequence[int] = (1, 
     findings, kept = [_exactly("G0 other weights", weights)], list[Pair]()
     for epoch in epochs:
         batches, inputs, labels, last = True, True, True, None
-        for expected, found in itertools.zip_longest(reference.epoch(epoch), path.epoch(epoch)):
+        for expected, found in itertools.zip_longest(reference.epoch(epoch, first), path.epoch(epoch, first)):
             if expected is None or found is None or len(expected[1]) != len(found[1]):
                 batches = False
                 break
@@ -105,21 +111,22 @@ def exact(reference: Reference, path: TrainingPath, epochs: Sequence[int] = (1, 
     return findings, kept
 
 
-def gradient(
-    reference: Reference, path: TrainingPath, batches: Sequence[Pair], tolerance: float, *, lr: float
-) -> list[Finding]:
+def gradient(reference: Reference, path: TrainingPath, batches: Sequence[Pair], tolerance: float) -> list[Finding]:
     """G1: gradients at the initial weights, after 20 steps of the reference, and on the tail batch.
 
     Rounding can flip a ReLU whose input is zero up to rounding, and BatchNorm amplifies it. So where the tolerance is
     exceeded both paths are held against the gradient in double precision, and a path may be 10 times as far off as
     the plain one; of three batches the median counts, since a fault shows on each and a flip on few.
+
+    Both paths draw from the same random state, so that masks of a network's own (functional dropout, layers left out
+    at random) are the same on both sides.
     """
     begin, paths = copied(reference.model.state_dict()), (reference, path)
     first, tail = batches[0], batches[-1]
     findings = [_gradient_at("G1 gradient", paths, begin, batches[:3], tolerance)]
     reference.restore(begin)
     for (inputs, labels), _ in itertools.islice(itertools.cycle(batches), REFERENCE_STEPS):
-        reference.train_step((inputs[:LARGEST_REFERENCE_STEP], labels[:LARGEST_REFERENCE_STEP]), lr)
+        reference.train_step((inputs[:LARGEST_REFERENCE_STEP], labels[:LARGEST_REFERENCE_STEP]), 1.0)
     later = copied(reference.model.state_dict())
     if all(bool(value.isfinite().all()) for value in later.values()):
         name = f"G1 gradient after {REFERENCE_STEPS} steps"
@@ -132,19 +139,30 @@ def gradient(
     return findings
 
 
-def update(reference: Reference, path: TrainingPath, *, lr: float, tolerance: float = UPDATE_TOLERANCE) -> Finding:
-    """G2: the same gradients for 10 steps, at learning rates that change, move the weights equally."""
+def update(
+    reference: Reference, path: TrainingPath, *, scheduled: bool, tolerance: float = UPDATE_TOLERANCE
+) -> Finding:
+    """G2: the same gradients for 10 steps move the weights equally.
+
+    Args:
+        scheduled: a schedule changes the learning rates of the cell; without one the optimizer's own are left alone.
+    """
     begin = copied(reference.model.state_dict())
     reference.restore(begin)
     path.restore(begin)
     generator = torch.Generator().manual_seed(0)
     for step in range(UPDATE_STEPS):
-        same = [torch.randn(each.shape, generator=generator) for each in trainable(reference.model)]
-        for each in same:  # some weights have no gradient at all, as those of dark pixels
-            each[torch.rand(each.shape, generator=generator) < 0.1] = 0.0
-        rate = lr * (1.0 - 0.5 * step / UPDATE_STEPS)
-        reference.apply(same, rate)
-        path.apply([each.to(target.device) for each, target in zip(same, trainable(path.model), strict=True)], rate)
+        same: list[Tensor | None] = []
+        for each in reference.model.parameters():
+            drawn = torch.randn(each.shape, generator=generator)
+            drawn[torch.rand(each.shape, generator=generator) < 0.1] = 0.0  # as those of dark pixels
+            same.append(drawn if each.requires_grad else None)
+        factor = 1.0 - 0.5 * step / UPDATE_STEPS if scheduled else 1.0
+        seed_everything(step)
+        reference.apply(same, factor)
+        device = next(path.model.parameters()).device
+        seed_everything(step)
+        path.apply([None if each is None else each.to(device) for each in same], factor)
     names = [name for name, each in reference.model.named_parameters() if each.requires_grad]
     ours, theirs = reference.model.state_dict(), path.model.state_dict()
     start = flat([begin[name] for name in names])
@@ -156,7 +174,9 @@ def update(reference: Reference, path: TrainingPath, *, lr: float, tolerance: fl
     return finding
 
 
-def loss(reference: Reference, path: TrainingPath, batches: Sequence[Pair], *, rates: Sequence[float]) -> list[Finding]:
+def loss(
+    reference: Reference, path: TrainingPath, batches: Sequence[Pair], *, factors: Sequence[float]
+) -> list[Finding]:
     """G3: losses and buffers of a few whole steps, and what the first of them does to the weights. Longer is chaos.
 
     Allowed is max(1e-4, 10 times what a change of the weights by one unit in the last place does to the reference); of
@@ -167,17 +187,17 @@ def loss(reference: Reference, path: TrainingPath, batches: Sequence[Pair], *, r
     Args:
         reference, path: what is compared.
         batches: taken in turn, over and over where they are fewer than the steps.
-        rates: learning rate of each step: those of the cell's first steps, since the peak of a one-cycle schedule is
-            chaos from the first step on.
+        factors: of the learning rates at each step: those of the cell's first steps, since the peak of a one-cycle
+            schedule is chaos from the first step on.
     """
     begin = copied(reference.model.state_dict())
     found: list[list[Finding]] = []
     for first in range(min(3, len(batches))):
-        plain, timed = zip(*itertools.islice(itertools.cycle(batches), first, first + len(rates)), strict=True)
-        ours, theirs = _run(reference, begin, plain, rates), _run(path, begin, timed, rates)
+        plain, timed = zip(*itertools.islice(itertools.cycle(batches), first, first + len(factors)), strict=True)
+        ours, theirs = _run(reference, begin, plain, factors), _run(path, begin, timed, factors)
         findings = _held_against(theirs, ours, None)
         if not all(finding.passed for finding in findings):  # the drift costs as much again, and is seldom needed
-            findings = _held_against(theirs, ours, _run(reference, _nudged(begin, reference.model), plain, rates))
+            findings = _held_against(theirs, ours, _run(reference, _nudged(begin, reference.model), plain, factors))
         found.append(findings)
         if all(finding.passed for finding in found[0]):
             break
@@ -187,7 +207,9 @@ def loss(reference: Reference, path: TrainingPath, batches: Sequence[Pair], *, r
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
-    """L2 norm of the difference over that of what was expected; not finite where `found` is not."""
+    """L2 norm of the difference over that of what was expected; not finite where `found` is not, unless both are."""
+    if torch.equal(found.nan_to_num(nan=0.5), expected.nan_to_num(nan=0.5)):
+        return 0.0
     size = float(expected.norm())
     difference = float((found - expected).norm())
     if size == 0:
@@ -234,14 +256,26 @@ def _gradient_of(
     reference, path = paths
     reference.restore(state)
     path.restore(state)
-    found, plain = flat(path.gradients(batch[1])), flat(reference.gradients(batch[0]))
+    theirs, ours = _drawn(path, batch[1]), _drawn(reference, batch[0])
+    if [each is None for each in theirs] != [each is None for each in ours]:
+        return Finding(f"{name}: one is missing, or there is one too many", math.inf, 0.0)
+    found, plain = flat(dense(path.model, theirs)), flat(dense(reference.model, ours))
     error = relative_error(found, plain)
     if error <= tolerance or tolerance > GRADIENT_TOLERANCE["cuda", "fp32"]:
         return Finding(name, error, tolerance)
     reference.restore(state)
-    exactly = flat(reference.exact_gradients(batch[0]))
+    seed_everything(0)
+    try:
+        exactly = flat(dense(reference.model, reference.exact_gradients(batch[0])))
+    except RuntimeError:  # a network that cannot run in double precision
+        return Finding(name, error, tolerance)
     own = min(ROUNDING_ALLOWANCE * relative_error(plain, exactly), OWN_ROUNDING_LIMIT)
     return Finding(name, relative_error(found, exactly), max(tolerance, own))
+
+
+def _drawn(path: TrainingPath, batch: Batch) -> Sequence[Tensor | None]:
+    seed_everything(0)
+    return path.gradients(batch)
 
 
 def _held_against(found: _Run, expected: _Run, drifted: _Run | None) -> list[Finding]:
@@ -270,12 +304,15 @@ class _Run:
     resolution: float
 
 
-def _run(path: TrainingPath, state: State, batches: Sequence[Batch], rates: Sequence[float]) -> _Run:
+def _run(path: TrainingPath, state: State, batches: Sequence[Batch], factors: Sequence[float]) -> _Run:
     path.restore(state)
-    before = flat(trainable(path.model))
-    losses = [path.train_step(batches[0], rates[0])]
-    moved = flat(trainable(path.model)) - before
-    losses += [path.train_step(batch, rate) for batch, rate in zip(batches[1:], rates[1:], strict=True)]
+    before = flat(path.model.parameters())
+    losses: list[float] = []
+    for step, (batch, factor) in enumerate(zip(batches, factors, strict=True)):
+        seed_everything(step)
+        losses.append(path.train_step(batch, factor))
+        if step == 0:
+            moved = flat(path.model.parameters()) - before
     resolution = _resolution(before, moved)
     buffers = flat([buffer for buffer in path.model.buffers() if buffer.is_floating_point()])
     return _Run(losses, moved, buffers, resolution)

@@ -6,16 +6,21 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mnistbench.gate.gates import Finding, Pair, copied, flat
-from mnistbench.gate.reference import Batch, Reference, TrainingPath
+from mnistbench.gate.reference import Batch, Reference, TrainingPath, dense
 
 RANDOM_LAYERS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 def is_random(model: nn.Module) -> bool:
-    """Whether training draws masks or slopes."""
+    """Whether a network in training mode draws masks or slopes, in layers of torch's."""
     for layer in model.modules():
+        if not layer.training:  # some networks keep a part of theirs in evaluation mode
+            continue
+        if isinstance(layer, nn.MultiheadAttention) and layer.dropout > 0:
+            return True
         if isinstance(layer, RANDOM_LAYERS) and layer.p > 0:
             return True
         if isinstance(layer, nn.RReLU) and layer.lower < layer.upper:
@@ -28,11 +33,13 @@ def silence(model: nn.Module) -> None:
     for layer in model.modules():
         if isinstance(layer, RANDOM_LAYERS):
             layer.p = 0.0
+        elif isinstance(layer, nn.MultiheadAttention):
+            layer.dropout = 0.0
         elif isinstance(layer, nn.RReLU):
             layer.lower = layer.upper = (layer.lower + layer.upper) / 2
 
 
-REFERENCE_CALLS, REFERENCE_BATCH = 96, 32
+REFERENCE_CALLS, REFERENCE_BATCH, BATCHNORM_EXAMPLES = 96, 32, 4
 MOST_EXAMPLES = 65_536
 """Trained by the path that is checked, over all its calls."""
 COORDINATES = 20_000
@@ -41,22 +48,27 @@ SCATTER_TOLERANCE = 0.25
 """Of the logarithm; a mask shared by two chunks is off by 0.69, a drop rate of 0.33 for 0.25 by 0.39."""
 
 
-def check_masks(reference: Reference, path: TrainingPath, batch: Pair, *, lr: float) -> list[Finding]:
+def check_masks(reference: Reference, path: TrainingPath, batch: Pair) -> list[Finding]:
     """Random masks are drawn anew for each step, chunk and example, and keep as many as they should.
 
     A batch repeats one example, at fixed weights, so that masks are all that differs between calls. Neither losses of
     whole steps nor gradients may repeat, and gradients must scatter as widely as the reference's, within 4 standard
     errors: a mask that k chunks share scatters them k times as widely, and a keep-rate q in place of p
     (1 - q) p / (q (1 - p)) times.
+
+    BatchNorm makes equal examples zero, and ties those of a batch together, so that the scatter depends on their number
+    in a way of its own: there a batch repeats four examples, and both sides take batches of one size.
     """
     begin = copied(reference.model.state_dict())
-    examples = len(batch[0][1])
-    few = min(examples, REFERENCE_BATCH)
-    plain_batch, timed_batch = _repeated(batch[0], few), _repeated(batch[1], examples)
+    few = min(len(batch[0][1]), REFERENCE_BATCH)
+    has_batchnorm = any(isinstance(layer, _BatchNorm) for layer in reference.model.modules())
+    examples = few if has_batchnorm else len(batch[0][1])
+    different = BATCHNORM_EXAMPLES if has_batchnorm else 1
+    plain_batch, timed_batch = _repeated(batch[0], different, few), _repeated(batch[1], different, examples)
     losses = []
     for _ in range(3):
         path.restore(begin)
-        losses.append(path.train_step(timed_batch, lr))
+        losses.append(path.train_step(timed_batch, 1.0))
     findings = [Finding("masks repeated between steps", 1.0 if len(set(losses)) == 1 else 0.0, 0.0)]
     reference.restore(begin)
     path.restore(begin)
@@ -74,14 +86,18 @@ def check_masks(reference: Reference, path: TrainingPath, batch: Pair, *, lr: fl
 
 def _coordinates(reference: Reference, batch: Batch) -> Tensor:
     """Of all numbers of the gradient, some that masks change."""
-    changing = torch.nonzero(flat(reference.gradients(batch)) != flat(reference.gradients(batch))).squeeze(1)
+    changing = torch.nonzero(_gradient(reference, batch) != _gradient(reference, batch)).squeeze(1)
     chosen = torch.randperm(len(changing), generator=torch.Generator().manual_seed(0))[:COORDINATES]
     return changing[chosen]
 
 
 def _gradients(path: TrainingPath, batch: Batch, where: Tensor, calls: int) -> Tensor:
     """One row a call."""
-    return torch.stack([flat(path.gradients(batch))[where] for _ in range(calls)])
+    return torch.stack([_gradient(path, batch)[where] for _ in range(calls)])
+
+
+def _gradient(path: TrainingPath, batch: Batch) -> Tensor:
+    return flat(dense(path.model, path.gradients(batch)))
 
 
 def _scatter(drawn: Tensor, plain: Tensor) -> Finding:
@@ -104,7 +120,7 @@ def _scatter(drawn: Tensor, plain: Tensor) -> Finding:
     return Finding("masks' scatter", ratio, max(4 * error, SCATTER_TOLERANCE))
 
 
-def _repeated(batch: Batch, examples: int) -> Batch:
-    """The first example over and over."""
-    inputs, labels = batch
-    return inputs[:1].repeat(examples, *[1] * (inputs.dim() - 1)), labels[:1].repeat(examples)
+def _repeated(batch: Batch, different: int, examples: int) -> Batch:
+    """The first few examples over and over."""
+    chosen = torch.arange(examples, device=batch[1].device) % min(different, len(batch[1]))
+    return batch[0][chosen], batch[1][chosen]

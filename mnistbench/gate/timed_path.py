@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mnistbench.gate.reference import Batch, trainable
+from mnistbench.gate.reference import Batch
+from mnistbench.training.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from mnistbench.training.trainee import Trainee
@@ -25,35 +26,37 @@ class TimedPath:
         self.model = trainee.model
         self.model.train()
         self._trainee = trainee
+        self._snapshot = Snapshot(self.model)
 
-    def epoch(self, number: int) -> Iterable[Batch]:
+    def epoch(self, number: int, first: int | None = None) -> Iterable[Batch]:
         """As `TrainingPath`."""
-        return self._trainee.batches.epoch(number)
+        batches = self._trainee.batches
+        return batches.epoch(number) if first is None else batches.part_of_epoch(number, first)
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """As `TrainingPath`: in place, since captured graphs and flat weights hold addresses."""
+        self._snapshot.restore()
         with torch.no_grad():
             for name, tensor in self.model.state_dict().items():
                 tensor.copy_(state[name])
-        self._trainee.update.forget()
+        self._trainee.update.renew()
 
-    def gradients(self, batch: Batch) -> list[Tensor]:
+    def gradients(self, batch: Batch) -> list[Tensor | None]:
         """As `TrainingPath`."""
         self._trainee.step.gradients(*batch)
-        return [gradient.detach().clone() for gradient in self._trainee.step.kept_gradients()]
+        kept = self._trainee.update.gradients
+        return [None if gradient is None else gradient.detach().clone() for gradient in kept]
 
-    def apply(self, gradients: Sequence[Tensor], lr: float) -> None:
+    def apply(self, gradients: Sequence[Tensor | None], factor: float) -> None:
         """As `TrainingPath`."""
         # Fused kernels walk weights and gradients by memory: layouts have to agree, as they do after a backward pass.
         self._trainee.update.gradients = [
-            torch.empty_like(parameter).copy_(gradient)
-            for parameter, gradient in zip(trainable(self.model), gradients, strict=True)
+            None if gradient is None else torch.empty_like(parameter).copy_(gradient)
+            for parameter, gradient in zip(self.model.parameters(), gradients, strict=True)
         ]
-        self._trainee.step.update(lr)
+        self._trainee.update(factor)
 
-    def train_step(self, batch: Batch, lr: float) -> float:
+    def train_step(self, batch: Batch, factor: float) -> float:
         """As `TrainingPath`."""
-        loss, _ = self._trainee.step.gradients(*batch)
-        mean = float(loss) / len(batch[1])
-        self._trainee.step.update(lr)
-        return mean
+        loss, _ = self._trainee.take_step(*batch, factor)
+        return float(loss)

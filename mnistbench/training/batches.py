@@ -30,6 +30,10 @@ class Batches(Protocol):
         """
         ...
 
+    def part_of_epoch(self, number: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The first batches of an epoch and its last one, for who need not see all of it."""
+        ...
+
 
 @dataclass
 class ResidentBatches:
@@ -58,6 +62,11 @@ class ResidentBatches:
         for chosen in order.split(self.batch_size):
             yield self.inputs.index_select(0, chosen), self.labels.index_select(0, chosen)
 
+    def part_of_epoch(self, number: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Batches`."""
+        batches = list(self.epoch(number))
+        yield from batches[:first] + batches[first:][-1:]
+
 
 class LoaderBatches:
     """As a tutorial reads them: one example at a time, made into a picture, a tensor, a batch, and sent to the device.
@@ -84,14 +93,27 @@ class LoaderBatches:
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Batches`."""
+        yield from self._read(self._order(number))
+
+    def part_of_epoch(self, number: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Batches`; the other examples are not even read."""
+        batches = self._order(number).split(self.batch_size)
+        yield from (batch for indices in batches[:first] + batches[first:][-1:] for batch in self._read(indices))
+
+    def _order(self, number: int) -> Tensor:
+        return order_of_examples(self.examples, self.seed, number, shuffle=self.shuffle)
+
+    def _read(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        import torch
         from torch.utils.data import DataLoader
 
-        shuffle = self.shuffle and self.batch_size < self.examples
-        order = order_of_examples(self.examples, self.seed, number, shuffle=shuffle)
         loader: Any = DataLoader(
             self._dataset,  # type: ignore[arg-type]
             batch_size=self.batch_size,
             sampler=order.tolist(),
+            # A loader draws a seed for its workers: from a generator of its own, so that masks of dropout are those
+            # of data in memory.
+            generator=torch.Generator(),
         )
         for inputs, labels in loader:
             yield inputs.to(self.device), labels.to(self.device)

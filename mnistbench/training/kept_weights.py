@@ -41,7 +41,10 @@ class KeptWeights:
         self.checks: dict[str, str] = {}
 
     def after(self, epoch: EpochMeasurement) -> None:
-        """Keep the weights of this epoch, if they are wanted. `best` is by validation where there is some."""
+        """Keep the weights of this epoch, if they are wanted. `best` is by validation where there is some.
+
+        Never called for an epoch that diverged: weights that are no numbers are not kept.
+        """
         if self._which == "all":
             self._save(f"{self._job.cell.cell_id}.epoch{epoch.epoch}")
         if self._which == "best":
@@ -50,9 +53,9 @@ class KeptWeights:
                 self._best = seen
                 self._save(self._job.cell.cell_id)
 
-    def finish(self) -> None:
+    def finish(self, *, diverged: bool = False) -> None:
         """Keep the last weights, if they are wanted; then load all back, now that nothing is left to be disturbed."""
-        if self._which in ("last", "all"):
+        if self._which in ("last", "all") and not diverged:
             self._save(self._job.cell.cell_id)
         for name in list(self.names):
             self._load_back(name)

@@ -1,4 +1,4 @@
-"""What is minimized, as sums over examples: chunks of a batch then add up to the batch, whatever their sizes."""
+"""What is minimized: as a mean, as everybody writes it, and as a sum, so that chunks of a batch add up."""
 
 from __future__ import annotations
 
@@ -8,37 +8,41 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+Loss = Callable[..., "Tensor"]
+"""(outputs, labels, reduction="mean" or "sum") -> tensor without dimensions."""
 
-def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
+
+def cross_entropy(outputs: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
     """Of logits [n, classes] (log-probabilities do as well) and labels [n]."""
     from torch.nn import functional
 
-    return functional.cross_entropy(outputs, labels, reduction="sum")
+    return functional.cross_entropy(outputs, labels, reduction=reduction)
 
 
-def nll(outputs: Tensor, labels: Tensor) -> Tensor:
+def nll(outputs: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
     """Negative log-likelihood, of log-probabilities [n, classes] and labels [n]."""
     from torch.nn import functional
 
-    return functional.nll_loss(outputs, labels, reduction="sum")
+    return functional.nll_loss(outputs, labels, reduction=reduction)
 
 
-def mse(outputs: Tensor, labels: Tensor) -> Tensor:
+def mse(outputs: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
     """Squared error to the one-hot label, mean over the outputs of each example."""
     from torch.nn import functional
 
     wanted = functional.one_hot(labels, outputs.shape[1]).to(outputs.dtype)
-    return functional.mse_loss(outputs, wanted, reduction="sum") / outputs.shape[1]
+    loss = functional.mse_loss(outputs, wanted, reduction=reduction)
+    return loss / outputs.shape[1] if reduction == "sum" else loss
 
 
-def bce(outputs: Tensor, labels: Tensor) -> Tensor:
+def bce(outputs: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
     """Binary cross-entropy, of probabilities [n, 1] and 0/1 labels [n]."""
     from torch.nn import functional
 
-    return functional.binary_cross_entropy(outputs[:, 0].float(), labels.to(outputs.device).float(), reduction="sum")
+    return functional.binary_cross_entropy(outputs[:, 0], labels.to(outputs.dtype), reduction=reduction)
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+LOSSES: dict[str, Loss] = {
     "cross_entropy": cross_entropy,
     "nll": nll,
     "mse": mse,

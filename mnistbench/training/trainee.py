@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,17 +20,100 @@ from mnistbench.errors import UserError
 from mnistbench.execution import Levers, fit, levers_of
 from mnistbench.plugins import Plugins, load_plugins
 from mnistbench.training.batches import Batches, Inputs, LoaderBatches, ResidentBatches
-from mnistbench.training.losses import LOSSES
+from mnistbench.training.losses import LOSSES, Loss
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
     from mnistbench.training.steps import Step
-    from mnistbench.training.steps.update import Update
+    from mnistbench.training.steps.update import Asks, Update
     from mnistbench.worker import Job
 
 Prepare = Callable[["nn.Module"], None]
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Builds a cell's network and what trains it, as often as it is asked to, each time the same from the cell's seed.
+
+    Whatever is only tried (outputs, kernels, warm-up, FLOPs, the equivalence gate) is tried on a network of its own, so
+    that the one that is trained has done nothing before its first step: no count of calls in Python, no running
+    statistic, no state of an optimizer needs to be put back.
+
+    Attributes:
+        threads: of torch; what a constructor sets is set back, and remembered in `threads_set`.
+    """
+
+    cell: Cell
+    spec: arrays.DataSpec
+    plugins: Plugins
+    device: torch.device
+    threads: int
+    threads_set: set[int] = field(default_factory=set)
+
+    def network(self, prepare: Prepare | None = None) -> nn.Module:
+        """The network on the CPU, in fp32, its lazy layers made.
+
+        Args:
+            prepare: called on the network before anything is made of it; the equivalence gate silences dropout so.
+        """
+        import torch
+        from torch.nn.parameter import is_lazy
+
+        from mnistbench import architectures
+
+        reproducibility.seed_everything(self.cell.seed)
+        model = architectures.build(self.cell.architecture, self.spec, self.plugins)
+        if (threads := torch.get_num_threads()) != self.threads:
+            self.threads_set.add(threads)
+            torch.set_num_threads(self.threads)
+        if prepare is not None:
+            prepare(model)
+        if any(is_lazy(parameter) for parameter in model.parameters()):
+            run_unseen(model, torch.zeros(2, *self.spec.input_shape))
+        return model
+
+    def parts(
+        self, levers: Levers, inputs: Inputs, asks: Asks, prepare: Prepare | None = None
+    ) -> tuple[nn.Module, Update, Step]:
+        """Network on the device in training mode, optimizer, step."""
+        import torch
+        from torch import nn
+
+        from mnistbench import optimizers
+        from mnistbench.training.steps.autograd import AutogradStep
+        from mnistbench.training.steps.cuda_graph import GraphStep
+        from mnistbench.training.steps.update import Update
+
+        cell = self.cell
+        model = self.network(prepare).to(self.device)
+        if levers.memory_format == "channels_last":
+            model = model.to(memory_format=torch.channels_last)
+        model.train()
+        update = Update(
+            model,
+            cell.optimizer,
+            fused=levers.fused,
+            is_ours=":" not in cell.architecture.name,
+            lr_scale=optimizers.lr_scale(cell.optimizer, cell.batch_size),
+            asks=asks,
+            plugins=self.plugins,
+        )
+        loss = LOSSES[cell.training.loss]
+        chunk = 0 if levers.chunk == "auto" else levers.chunk
+        if levers.step == "written":
+            from mnistbench.training.steps.tuning import apply
+            from mnistbench.training.steps.written import WrittenStep
+
+            assert isinstance(model, nn.Sequential)
+            written = WrittenStep(model, loss, update, inputs, chunk=chunk)
+            if levers.kernels:
+                apply(written, chunk, levers.kernels)
+            return model, update, written
+        called: nn.Module = torch.compile(model) if levers.compile else model  # type: ignore[assignment]
+        step = AutogradStep(called, loss, update, inputs, chunk=chunk, precision=levers.precision)
+        return model, update, GraphStep(step, update) if levers.graph and self.device.type == "cuda" else step
 
 
 @dataclass
@@ -37,11 +121,13 @@ class Trainee:
     """Everything that one training needs, on its device.
 
     Attributes:
-        step: forward, backward, update of a batch.
+        step: forward and backward of a batch.
         update: holds the optimizer.
         batches: of the training data.
-        learning_rates: of each step of the whole training.
+        factors: of the learning rates at each step of the whole training, by the schedule.
         held_out: validation data, None if there is none.
+        warnings: what was found of its outputs that a reader should know.
+        builder: makes the network anew.
     """
 
     model: nn.Module
@@ -49,27 +135,40 @@ class Trainee:
     update: Update
     batches: Batches
     inputs: Inputs
-    loss: Callable[[Tensor, Tensor], Tensor]
-    learning_rates: list[float]
+    loss: Loss
+    factors: list[float]
     test: tuple[Tensor, Tensor]
     held_out: tuple[Tensor, Tensor] | None
     device: torch.device
     levers: Levers
+    warnings: list[str]
+    builder: Builder
+
+    def anew(
+        self, *, levers: Levers | None = None, asks: Asks | None = None, prepare: Prepare | None = None
+    ) -> Trainee:
+        """The same with a network, an optimizer and a step of its own, as they were before anything ran."""
+        levers = levers or self.levers
+        model, update, step = self.builder.parts(levers, self.inputs, asks or self.update.asks, prepare)
+        return dataclasses.replace(self, model=model, update=update, step=step, levers=levers)
+
+    def take_step(self, inputs: Tensor, labels: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+        """Gradients and update; returns the batch's mean loss and right answers before it."""
+        return self.update.step(lambda: self.step.gradients(inputs, labels), factor)
 
 
-def make_trainee(job: Job, device: torch.device, prepare: Prepare | None = None) -> Trainee:
+def make_trainee(job: Job, device: torch.device) -> Trainee:
     """Build what a job asks for.
 
     Args:
         device: where it is trained.
-        prepare: called on the network before anything is made of it; the equivalence gate silences dropout so.
 
     Raises:
-        UserError: if the network does not fit the data, or the batch is larger than it.
+        UserError: if the network fits neither the data nor the loss, or the batch is larger than the data.
     """
     import torch
 
-    from mnistbench import architectures, optimizers, schedules
+    from mnistbench import schedules
 
     cell = job.cell
     reproducibility.make_deterministic()
@@ -77,29 +176,25 @@ def make_trainee(job: Job, device: torch.device, prepare: Prepare | None = None)
     data = arrays.load(Path(job.data_directory))
     asked = levers_of(cell.execution)
     threads = asked.threads or measurement.usable_threads(reproducibility.physical_cores())
-    torch.set_num_threads(1 if asked.isolation == "shared" else threads)
+    threads = 1 if asked.isolation == "shared" else threads
+    torch.set_num_threads(threads)
 
-    reproducibility.seed_everything(cell.seed)
-    model = architectures.build(cell.architecture, data.spec, plugins)
-    if prepare is not None:
-        prepare(model)
-    _check_outputs(model, data.spec, cell)
-    levers = _levers_that_fit(job, model, asked, device)
-    _set_precision(levers)
-    channels_last = levers.memory_format == "channels_last"
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    model = model.to(device)
-    if channels_last:
-        model = model.to(memory_format=torch.channels_last)
-
+    builder = Builder(cell, data.spec, plugins, device, threads)
     normalize = bool(cell.dataset.options.get("normalize")) and data.spec.is_image
     normalization = (data.spec.mean, data.spec.std) if normalize else None
+    probe = builder.network()
+    warnings = _check_outputs(probe, data, cell, Inputs(normalization, torch.contiguous_format))
+    levers = dataclasses.replace(_levers_that_fit(job, probe, asked, device), threads=threads)
+    if not job.resolved and (reason := _overruled(builder, asked)):
+        levers = levers.without("threads", threads, reason)
+    _set_precision(levers)
+    channels_last = levers.memory_format == "channels_last"
+    inputs = Inputs(normalization, torch.channels_last if channels_last else torch.contiguous_format)
+
     training, held_out = _split(data, cell, device)
     batches = _batches(training, cell, levers, device, normalization)
     steps = math.ceil(batches.examples / cell.batch_size) * cell.training.epochs
-    lr = optimizers.scaled_lr(cell.optimizer, cell.batch_size)
-    inputs = Inputs(normalization, memory_format)
-    update, step = _make_step(job, model, inputs, levers, device, plugins)
+    model, update, step = builder.parts(levers, inputs, "step")
     return Trainee(
         model=model,
         step=step,
@@ -107,51 +202,49 @@ def make_trainee(job: Job, device: torch.device, prepare: Prepare | None = None)
         batches=batches,
         inputs=inputs,
         loss=LOSSES[cell.training.loss],
-        learning_rates=[lr * factor for factor in schedules.lr_factors(cell.schedule, steps)],
+        factors=schedules.lr_factors(cell.schedule, steps),
         test=_on_device(data.test_inputs, data.test_labels, device),
         held_out=held_out,
         device=device,
-        levers=dataclasses.replace(levers, threads=torch.get_num_threads()),
+        levers=levers,
+        warnings=warnings,
+        builder=builder,
     )
+
+
+def _overruled(builder: Builder, asked: Levers) -> str:
+    """Who else wanted to say how many threads there are."""
+    if builder.threads_set:
+        return f"the network's constructor set {max(builder.threads_set)}; say `threads` under `execution`"
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if not asked.threads and wanted.isdigit() and int(wanted) != builder.threads:
+        return f"OMP_NUM_THREADS is {wanted}; say `threads` under `execution`"
+    return ""
+
+
+def run_unseen(model: nn.Module, inputs: Tensor) -> Any:
+    """What a network gives in evaluation mode; no random number is used up."""
+    import torch
+
+    model.eval()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        return model(inputs)
 
 
 def _levers_that_fit(job: Job, model: nn.Module, asked: Levers, device: torch.device) -> Levers:
     if job.resolved:
         return Levers.from_json(job.resolved)
-    from torch import nn
     from torch.nn.modules.batchnorm import _BatchNorm
+
+    from mnistbench.training.steps.written import why_not
 
     return fit(
         asked,
         device_type=device.type,
         has_batchnorm=any(isinstance(layer, _BatchNorm) for layer in model.modules()),
-        is_sequential=type(model) is nn.Sequential,
+        why_not_written=why_not(model),
         is_ours=":" not in job.cell.architecture.name,
     )
-
-
-def _make_step(  # noqa: PLR0917
-    job: Job, model: nn.Module, inputs: Inputs, levers: Levers, device: torch.device, plugins: Plugins
-) -> tuple[Any, Step]:
-    import torch
-    from torch import nn
-
-    from mnistbench.training.steps.autograd import AutogradStep
-    from mnistbench.training.steps.cuda_graph import GraphStep
-    from mnistbench.training.steps.update import Update
-
-    model.train()
-    loss = LOSSES[job.cell.training.loss]
-    update = Update(model, job.cell.optimizer, fused=levers.fused, plugins=plugins)
-    chunk = 0 if levers.chunk == "auto" else levers.chunk
-    if levers.step == "written":
-        from mnistbench.training.steps.written import WrittenStep
-
-        assert isinstance(model, nn.Sequential)
-        return update, WrittenStep(model, loss, update, inputs, chunk=chunk)
-    called = torch.compile(model) if levers.compile else model
-    step = AutogradStep(called, loss, update, inputs, chunk=chunk, precision=levers.precision)  # type: ignore[arg-type]
-    return update, GraphStep(step) if levers.graph and device.type == "cuda" else step
 
 
 def _set_precision(levers: Levers) -> None:
@@ -208,15 +301,50 @@ def _on_device(inputs: Any, labels: Any, device: torch.device) -> tuple[Tensor, 
     return torch.from_numpy(numpy.array(inputs)).to(device), torch.from_numpy(numpy.array(labels)).to(device)
 
 
-def _check_outputs(model: nn.Module, spec: arrays.DataSpec, cell: Cell) -> None:
+CHECKED_EXAMPLES = 64
+"""Of the training data, shown to an untrained network."""
+
+
+def _check_outputs(model: nn.Module, data: arrays.Arrays, cell: Cell, inputs: Inputs) -> list[str]:
+    """Whether the outputs are what data and loss need.
+
+    Returns:
+        Warnings: outputs that the loss takes, though they are hardly what was meant.
+
+    Raises:
+        UserError: for outputs of another shape, or of which the loss would be meaningless.
+    """
     import torch
 
-    model.eval()
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        outputs = model(torch.zeros(2, *spec.input_shape))
-    shape = tuple(getattr(outputs, "shape", ()))
-    if shape != (2, spec.classes):
+    spec, loss = data.spec, cell.training.loss
+    stored = torch.from_numpy(data.train_inputs[:CHECKED_EXAMPLES].copy())
+    outputs = run_unseen(model, inputs(stored))
+    if not isinstance(outputs, torch.Tensor):
         raise UserError(
-            f"{cell.architecture.name} gives outputs of shape {list(shape)} for 2 examples of {spec.name}; "
-            f"expected [2, {spec.classes}]"
+            f"{cell.architecture.name} returns a {type(outputs).__name__}; one tensor [n, {spec.classes}] is needed:"
+            " wrap it in a module that returns the outputs alone"
         )
+    shape, wanted = tuple(outputs.shape), (len(stored), spec.classes)
+    if shape != wanted:
+        raise UserError(
+            f"{cell.architecture.name} gives outputs of shape {list(shape)} for {len(stored)} examples of {spec.name}; "
+            f"expected {list(wanted)}"
+        )
+    outputs = outputs.double()
+    if not bool(outputs.isfinite().all()):
+        return []  # training tells
+    sums = outputs.exp().sum(1)
+    if loss == "nll" and not bool(((sums - 1).abs() < 1e-3).all()):
+        raise UserError(
+            f"loss nll takes log-probabilities, and those that {cell.architecture.name} gives add up to"
+            f" {float(sums[0]):.3g}: end it with nn.LogSoftmax(dim=1), or use cross_entropy"
+        )
+    outside = bool((outputs < 0).any() or (outputs > 1).any())
+    if loss == "bce" and outside:
+        raise UserError(
+            f"loss bce takes probabilities, and {cell.architecture.name} gives {float(outputs.min()):.3g} to"
+            f" {float(outputs.max()):.3g}: end it with nn.Sigmoid()"
+        )
+    if loss == "cross_entropy" and not outside and bool(((outputs.sum(1) - 1).abs() < 1e-4).all()):
+        return ["the network ends in a softmax, and cross_entropy takes its own: it learns from a softmax of softmaxes"]
+    return []

@@ -1,7 +1,4 @@
-"""One training step, spelled in several ways that give the same numbers: what the speed levers change.
-
-A step computes the gradients of one batch, and applies them; `equivalence.py` compares the two parts apart.
-"""
+"""The gradients of one step, spelled in several ways that give the same numbers: what the speed levers change."""
 
 from __future__ import annotations
 
@@ -12,24 +9,16 @@ if TYPE_CHECKING:
 
 
 class Step(Protocol):
-    """Forward, backward, update."""
+    """Forward and backward; `Update` applies what they leave there."""
 
     def gradients(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the gradients of the batch's mean loss, and keep them.
+        """Compute the gradients of the batch's mean loss, and leave them in `Update.gradients`.
 
         Args:
             inputs: as stored: uint8 [n, height, width], or float32 [n, features].
             labels: int64 [n].
 
         Returns:
-            Sum of the losses, and number of right answers, both of the whole batch, on the device.
+            Mean of the losses, and number of right answers, of the whole batch, on the device.
         """
-        ...
-
-    def update(self, lr: float) -> None:
-        """Apply the kept gradients."""
-        ...
-
-    def kept_gradients(self) -> list[Tensor]:
-        """The gradients, in the order of the network's parameters."""
         ...

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mnistbench.training.losses import correct
+from mnistbench.errors import UserError
+from mnistbench.training.losses import Loss, correct
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class AutogradStep:
-    """Forward, `backward()`, `step()`.
+    """Forward and `backward()`.
 
     Args:
         model: on its device, in training mode.
-        loss: sum over the examples of a batch.
-        update: applies gradients.
+        loss: of a batch.
+        update: gets the gradients.
         inputs: turns stored inputs into the network's.
         chunk: examples at once; 0 takes the whole batch.
         precision: of the forward pass; bf16 and fp16 by autocast. fp16 scales the loss against underflow.
@@ -32,7 +32,7 @@ class AutogradStep:
     def __init__(  # the parts of a step
         self,
         model: nn.Module,
-        loss: Callable[[Tensor, Tensor], Tensor],
+        loss: Loss,
         update: Update,
         inputs: Inputs,
         *,
@@ -43,41 +43,44 @@ class AutogradStep:
         self._update, self._precision = update, precision
 
     def gradients(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Step`."""
+        """See `Step`.
+
+        Raises:
+            UserError: if the network returns no tensor.
+        """
         import torch
 
         for parameter in self._update.parameters:
             parameter.grad = None
-        examples, size = len(labels), self.chunk or len(labels)
-        scale = self.FP16_SCALE if self._precision == "fp16" else 1.0
-        losses, right = [], []
-        for some, wanted in zip(inputs.split(size), labels.split(size), strict=True):
-            with self._autocast(inputs.device.type):
-                outputs = self.model(self.inputs(some))
-            loss = self.loss(outputs.float(), wanted)
+        if self.chunk and len(labels) > self.chunk:
+            chunks = zip(inputs.split(self.chunk), labels.split(self.chunk), strict=True)
             # Each chunk's share of the batch's mean; a last chunk that is smaller weighs less.
-            (loss * (scale / examples)).backward()
-            losses.append(loss.detach())
-            right.append(correct(outputs.detach(), wanted))
-        self._update.gradients = [
-            torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            for parameter in self._update.parameters
-        ]
-        if scale != 1.0:
-            torch._foreach_mul_(self._update.gradients, 1 / scale)
-        return (losses[0], right[0]) if len(losses) == 1 else (torch.stack(losses).sum(), torch.stack(right).sum())
+            parts = [self._backward(some, wanted, "sum", 1 / len(labels)) for some, wanted in chunks]
+            losses, rights = zip(*parts, strict=True)
+            loss, right = torch.stack(losses).sum() / len(labels), torch.stack(rights).sum()
+        else:
+            loss, right = self._backward(inputs, labels, "mean", 1.0)
+        self._update.gradients = [parameter.grad for parameter in self._update.parameters]
+        if self._precision == "fp16":
+            there = [gradient for gradient in self._update.gradients if gradient is not None]
+            torch._foreach_mul_(there, 1 / self.FP16_SCALE)
+        return loss, right
 
-    def update(self, lr: float) -> None:
-        """See `Step`."""
-        self._update(lr)
+    def _backward(self, inputs: Tensor, labels: Tensor, reduction: str, share: float) -> tuple[Tensor, Tensor]:
+        import torch
 
-    def keep(self, gradients: list[Tensor]) -> None:
-        """Take gradients that were computed elsewhere, for `update`."""
-        self._update.gradients = gradients
-
-    def kept_gradients(self) -> list[Tensor]:
-        """See `Step`."""
-        return self._update.gradients
+        with self._autocast(inputs.device.type):
+            outputs = self.model(self.inputs(inputs))
+        if not isinstance(outputs, torch.Tensor):
+            raise UserError(
+                f"the network returns a {type(outputs).__name__} in training; one tensor [n, classes] is needed:"
+                " wrap it in a module that returns the outputs alone"
+            )
+        loss = self.loss(outputs.float(), labels, reduction)
+        scale = share * (self.FP16_SCALE if self._precision == "fp16" else 1.0)
+        scaled = loss if scale == 1.0 else loss * scale
+        scaled.backward(create_graph=self._update.asks == "graph of gradients")
+        return loss.detach(), correct(outputs.detach(), labels)
 
     def _autocast(self, device_type: str) -> contextlib.AbstractContextManager[object]:
         import torch

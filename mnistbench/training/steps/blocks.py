@@ -56,8 +56,9 @@ class Linear(Block):
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__([layer.weight] if layer.bias is None else [layer.weight, layer.bias])
-        self.weight: Tensor = layer.weight.detach()
-        self.bias: Tensor | None = None if layer.bias is None else layer.bias.detach()
+        # The parameters themselves: an optimizer may put another tensor behind them (`parameter.data = …`).
+        self.weight: Tensor = layer.weight
+        self.bias: Tensor | None = layer.bias
         self.choice = {key: values[0] for key, values in self.choices().items()}
 
     def choices(self) -> dict[str, tuple[str, ...]]:
@@ -67,14 +68,21 @@ class Linear(Block):
         return {"forward": libraries, "weight": libraries, "input": libraries}
 
     def forward(self, x: Tensor) -> Tensor:
-        """See `Block`."""
-        self._x = x
+        """See `Block`; the last dimension holds the features."""
+        self._shape = x.shape
+        self._x = x = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
+        y = self._forward(x)
+        return y if len(self._shape) == 2 else y.view(*self._shape[:-1], -1)
+
+    def _forward(self, x: Tensor) -> Tensor:
         if self.choice["forward"] == "onednn":
             return _onednn(x, self.weight, self.bias)
         return functional.linear(x, self.weight, self.bias)
 
     def backward(self, gradient: Tensor, *, wants_input: bool) -> Tensor | None:
         """See `Block`."""
+        if gradient.dim() != 2:
+            gradient = gradient.reshape(-1, gradient.shape[-1])
         if self.choice["weight"] == "onednn":
             self.gradients = [_onednn(gradient.t(), self._x.t(), None)]
         else:
@@ -83,9 +91,9 @@ class Linear(Block):
             self.gradients.append(gradient.sum(0))
         if not wants_input:
             return None
-        if self.choice["input"] == "onednn":
-            return _onednn(gradient, self.weight.t(), None)
-        return torch.mm(gradient, self.weight)
+        onednn = self.choice["input"] == "onednn"
+        below = _onednn(gradient, self.weight.t(), None) if onednn else torch.mm(gradient, self.weight)
+        return below if len(self._shape) == 2 else below.view(self._shape)
 
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -122,8 +130,8 @@ class Convolution(Block):
 
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__([layer.weight] if layer.bias is None else [layer.weight, layer.bias])
-        self.weight: Tensor = layer.weight.detach()
-        self.bias: Tensor | None = None if layer.bias is None else layer.bias.detach()
+        self.weight: Tensor = layer.weight
+        self.bias: Tensor | None = layer.bias
         self.padding = _pair(layer.padding)
         self.geometry: Any = (layer.stride, self.padding, layer.dilation, False, (0, 0), layer.groups)
         self.choice = {key: values[0] for key, values in self.choices().items()}
@@ -300,8 +308,9 @@ class Pool(Block):
     @staticmethod
     def fits(layer: nn.Module) -> bool:
         """Whether this block does what the layer does."""
-        if not isinstance(layer, nn.MaxPool2d | nn.AvgPool2d) or layer.ceil_mode:
+        if type(layer) not in (nn.MaxPool2d, nn.AvgPool2d) or layer.ceil_mode:
             return False
+        assert isinstance(layer, nn.MaxPool2d | nn.AvgPool2d)
         plain = _pair(layer.kernel_size) == _pair(layer.stride) == (2, 2) and _pair(layer.padding) == (0, 0)
         if isinstance(layer, nn.MaxPool2d):
             return plain and _pair(layer.dilation) == (1, 1) and not layer.return_indices
@@ -347,7 +356,7 @@ class Dropout(Block):
 
     def forward(self, x: Tensor) -> Tensor:
         """See `Block`."""
-        shape = (*x.shape[:2], 1, 1) if self.maps else x.shape
+        shape = (*x.shape[:2], *[1] * (x.dim() - 2)) if self.maps else x.shape
         self._mask = x.new_empty(shape).bernoulli_(self.keep).div_(self.keep)
         return x * self._mask
 
@@ -373,7 +382,7 @@ class AnyLayer(Block):
     """Whatever has no block of its own, by autograd: normalizations, residual blocks, a user's layers."""
 
     def __init__(self, layer: nn.Module) -> None:
-        super().__init__([parameter for parameter in layer.parameters() if parameter.requires_grad])
+        super().__init__(list(layer.parameters()))
         self._layer = layer
 
     def forward(self, x: Tensor) -> Tensor:
@@ -390,7 +399,6 @@ class AnyLayer(Block):
         """See `Block`."""
         wanted = [*self.parameters, *([self._x] if wants_input else [])]
         with torch.enable_grad():
-            found = torch.autograd.grad(self._y, wanted, gradient, allow_unused=True) if wanted else ()
-        filled = [torch.zeros_like(at) if got is None else got for at, got in zip(wanted, found, strict=True)]
-        self.gradients = filled[: len(self.parameters)]
-        return filled[-1] if wants_input else None
+            gradients = torch.autograd.grad(self._y, wanted, gradient) if wanted else ()
+        self.gradients = list(gradients[: len(self.parameters)])
+        return gradients[-1] if wants_input else None

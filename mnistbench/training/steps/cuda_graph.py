@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mnistbench.training.steps.autograd import AutogradStep
+    from mnistbench.training.steps.update import Update
 
 WARMUPS = 3
 """Eager passes on a side stream before the capture, as torch's notes on CUDA graphs ask for."""
@@ -40,7 +41,7 @@ class _Captured:
     labels: Tensor
     loss: Tensor
     right: Tensor
-    gradients: list[Tensor]
+    gradients: list[Tensor | None]
 
 
 class GraphStep:
@@ -48,15 +49,16 @@ class GraphStep:
 
     Args:
         step: on a CUDA device.
+        update: gets the gradients.
         record: captures a graph; a test gives its own, since the machines that test this have no GPU.
     """
 
-    def __init__(self, step: AutogradStep, record: Record | None = None) -> None:
-        self._step, self._record = step, record or record_cuda_graph
+    def __init__(self, step: AutogradStep, update: Update, record: Record | None = None) -> None:
+        self._step, self._update, self._record = step, update, record or record_cuda_graph
         self._captured: dict[int, _Captured] = {}
 
     def gradients(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Step`; sums and gradients are overwritten by the next batch of this size.
+        """See `Step`; results and gradients are overwritten by the next batch of this size.
 
         Raises:
             RuntimeError: at a first batch, if the network does something that a graph cannot hold.
@@ -67,23 +69,20 @@ class GraphStep:
         captured.inputs.copy_(inputs)
         captured.labels.copy_(labels)
         captured.graph.replay()
-        self._step.keep(captured.gradients)
+        self._update.gradients = list(captured.gradients)
         return captured.loss, captured.right
 
-    def update(self, lr: float) -> None:
-        """See `Step`."""
-        self._step.update(lr)
-
-    def kept_gradients(self) -> list[Tensor]:
-        """See `Step`."""
-        return self._step.kept_gradients()
-
     def _capture(self, inputs: Tensor, labels: Tensor) -> _Captured:
-        def launch() -> list[Tensor]:
-            return [*self._step.gradients(inputs, labels), *self._step.kept_gradients()]
+        has_gradient: list[bool] = []
 
-        graph, (loss, right, *gradients) = self._record(launch)
-        return _Captured(graph, inputs, labels, loss, right, gradients)
+        def launch() -> list[Tensor]:
+            results = self._step.gradients(inputs, labels)
+            has_gradient[:] = [gradient is not None for gradient in self._update.gradients]
+            return [*results, *(gradient for gradient in self._update.gradients if gradient is not None)]
+
+        graph, (loss, right, *rest) = self._record(launch)
+        gradients = iter(rest)
+        return _Captured(graph, inputs, labels, loss, right, [next(gradients) if has else None for has in has_gradient])
 
 
 def record_cuda_graph(launch: Launch) -> tuple[Graph, list[Tensor]]:

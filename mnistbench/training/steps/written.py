@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from mnistbench.training.losses import correct, cross_entropy, nll
+from mnistbench.training.losses import Loss, correct, cross_entropy, nll
 from mnistbench.training.steps import blocks
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from mnistbench.training.steps.update import Update
 
 aten: Any = torch.ops.aten
-SUM = 2
-"""aten's number for `reduction="sum"`."""
+MEAN, SUM = 1, 2
+"""aten's numbers for `reduction`."""
 
 MONOTONOUS = (nn.ReLU, nn.Sigmoid, nn.Tanh)
 
@@ -32,9 +32,9 @@ class WrittenStep:
     """See the module.
 
     Args:
-        model: an `nn.Sequential` in training mode, on the CPU.
-        loss: sum over the examples of a batch.
-        update: applies gradients; made before this step, since it may lay the weights together.
+        model: an `nn.Sequential` in training mode, on the CPU, of which `why_not` says nothing.
+        loss: of a batch.
+        update: gets the gradients; made before this step, since it may lay the weights together.
         inputs: turns stored inputs into the network's.
         chunk: examples at once; 0 takes the whole batch.
     """
@@ -42,7 +42,7 @@ class WrittenStep:
     def __init__(
         self,
         model: nn.Sequential,
-        loss: Callable[[Tensor, Tensor], Tensor],
+        loss: Loss,
         update: Update,
         inputs: Inputs,
         *,
@@ -66,27 +66,20 @@ class WrittenStep:
         with torch.no_grad():
             if examples <= size:
                 loss, right = self._chunk(inputs, labels, examples)
-                self._update.gradients = self._collected()
+                self._update.gradients = list(self._collected())
                 return loss, right
-            losses, rights, total = [], [], None
+            losses, rights = [], []
+            total: list[Tensor] = []
             for some, wanted in zip(inputs.split(size), labels.split(size), strict=True):
                 loss, right = self._chunk(some, wanted, examples)
                 losses.append(loss)
                 rights.append(right)
-                if total is None:
-                    total = self._collected()
-                else:
+                if total:
                     torch._foreach_add_(total, self._collected())
-            self._update.gradients = total or []
-            return torch.stack(losses).sum(), torch.stack(rights).sum()
-
-    def update(self, lr: float) -> None:
-        """See `Step`."""
-        self._update(lr)
-
-    def kept_gradients(self) -> list[Tensor]:
-        """See `Step`."""
-        return self._update.gradients
+                else:
+                    total = self._collected()
+            self._update.gradients = list(total)
+            return torch.stack(losses).sum() / examples, torch.stack(rights).sum()
 
     def _chunk(self, inputs: Tensor, labels: Tensor, examples: int) -> tuple[Tensor, Tensor]:
         x = self.inputs(inputs)
@@ -104,16 +97,50 @@ class WrittenStep:
         return [gradient for block in self.blocks for gradient in block.gradients]
 
 
+def why_not(model: nn.Module) -> str:
+    """Why a network must be trained as it was written; empty where its layers, one after the other, are all of it.
+
+    What the list of layers does not show is what this step would leave out: a layer that stands twice, a shared or
+    frozen weight, a hook, a forward of one's own, a layer of one's own, which may talk to another behind the list's
+    back.
+    """
+    if type(model) is not nn.Sequential:
+        return "the network is no plain list of layers"
+    from torch.nn.modules import module as torch_module
+
+    modules, parameters = list(model.modules()), list(model.parameters())
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    checks = [
+        (len(list(model.named_modules(remove_duplicate=False))) > len(modules), "a layer stands in it twice"),
+        (len(list(model.named_parameters(remove_duplicate=False))) > len(parameters), "two layers share a weight"),
+        (not all(each.requires_grad for each in parameters), "a weight is frozen"),
+        (any(each.dtype != torch.float32 for each in parameters), "its weights are not fp32"),
+        (not all(_is_known(each) for each in modules), "it holds a layer that is not torch's own"),
+        (any(getattr(each, name) for each in modules for name in hooks), "a layer has a hook"),
+        (any(getattr(torch_module, f"_global{name}", None) for name in hooks), "all layers have a hook"),
+        (any(each._backward_hooks or each._post_accumulate_grad_hooks for each in parameters), "a weight has a hook"),
+    ]
+    return next((reason for applies, reason in checks if applies), "")
+
+
+def _is_known(layer: nn.Module) -> bool:
+    """A layer of torch's or ours, unchanged, that takes a tensor and returns one."""
+    module = type(layer).__module__
+    if not module.startswith(("torch.nn.modules.", "mnistbench.")) or "forward" in vars(layer):
+        return False
+    return not isinstance(layer, nn.RNNBase | nn.MultiheadAttention | nn.Transformer)
+
+
 def _layers(model: nn.Module) -> Iterator[nn.Module]:
     for layer in model.children():
         if type(layer) is nn.Sequential:
             yield from _layers(layer)
-        elif not isinstance(layer, nn.Identity):
+        elif type(layer) is not nn.Identity:
             yield layer
 
 
 def _is_log_softmax(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.LogSoftmax) and layer.dim in (1, -1)
+    return type(layer) is nn.LogSoftmax and layer.dim in (1, -1)
 
 
 def _written(layers: list[nn.Module]) -> Iterator[blocks.Block]:
@@ -135,9 +162,9 @@ def _written(layers: list[nn.Module]) -> Iterator[blocks.Block]:
                 fresh = False
             elif blocks.Pool.fits(layer):
                 yield blocks.Pool(layer)  # type: ignore[arg-type]
-            elif type(layer) in (nn.Dropout, nn.Dropout2d):
+            elif type(layer) in (nn.Dropout, nn.Dropout2d) and layer.p < 1:  # type: ignore[operator]
                 yield blocks.Dropout(layer)  # type: ignore[arg-type]
-            elif isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) == (1, -1):
+            elif type(layer) is nn.Flatten and (layer.start_dim, layer.end_dim) == (1, -1):
                 yield blocks.Flatten()
                 fresh = may_overwrite
             else:
@@ -169,22 +196,24 @@ Head = Callable[["Tensor", "Tensor", int], "tuple[Tensor, Tensor]"]
 
 
 def _cross_entropy_head(logits: Tensor, labels: Tensor, examples: int) -> tuple[Tensor, Tensor]:
-    """Sum of the losses, and the gradient of their sum over `examples` by the logits."""
+    """The mean loss of a whole batch or the sum over a chunk, and the gradient of the batch's mean by the logits."""
+    reduction, share = (MEAN, 1.0) if len(labels) == examples else (SUM, 1 / examples)
     log_probabilities = torch.log_softmax(logits, 1)
-    loss, weight = aten.nll_loss_forward.default(log_probabilities, labels, None, SUM, -100)
+    loss, weight = aten.nll_loss_forward.default(log_probabilities, labels, None, reduction, -100)
     by_probabilities = aten.nll_loss_backward.default(
-        loss.new_full((), 1 / examples), log_probabilities, labels, None, SUM, -100, weight
+        loss.new_full((), share), log_probabilities, labels, None, reduction, -100, weight
     )
     gradient = aten._log_softmax_backward_data.default(by_probabilities, log_probabilities, 1, torch.float32)
     return loss, gradient
 
 
-def _autograd_head(loss: Callable[[Tensor, Tensor], Tensor]) -> Head:
+def _autograd_head(loss: Loss) -> Head:
     def head(outputs: Tensor, labels: Tensor, examples: int) -> tuple[Tensor, Tensor]:
+        whole = len(labels) == examples
         with torch.enable_grad():
             leaf = outputs.detach().requires_grad_()
-            value = loss(leaf, labels)
-            (gradient,) = torch.autograd.grad(value / examples, leaf)
+            value = loss(leaf, labels, "mean" if whole else "sum")
+            (gradient,) = torch.autograd.grad(value if whole else value / examples, leaf)
         return value.detach(), gradient
 
     return head

@@ -1,0 +1,477 @@
+"""Other people's networks and optimizers, as far as they need no package: what the training core must leave to them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mnistbench import measurement, reproducibility
+from mnistbench.cell import Cell, Component, Training
+from mnistbench.data.arrays import Arrays, DataSpec
+from mnistbench.data.cache import write_entry
+from mnistbench.errors import UserError
+from mnistbench.plugins import load_plugins
+from mnistbench.records import CellRecord, Data
+from mnistbench.train import train_cell
+from mnistbench.training import evaluation
+from mnistbench.training.steps.written import why_not
+from mnistbench.training.trainee import make_trainee
+from mnistbench.training.warmup import choose, warm_up
+from mnistbench.worker import Job
+
+EXAMPLES = 210
+PLUGIN = '''
+import os
+import torch
+from torch import nn
+
+
+class Memory(nn.Module):
+    """A recurrent network over rows."""
+
+    def __init__(self, data):
+        super().__init__()
+        self.memory, self.last = nn.LSTM(8, 12, batch_first=True), nn.Linear(12, data.classes)
+
+    def forward(self, x):
+        return self.last(self.memory(x.flatten(1).unflatten(1, (-1, 8)))[0][:, -1])
+
+
+class TwoHeads(nn.Module):
+    """Returns a tuple in training alone."""
+
+    def __init__(self, data):
+        super().__init__()
+        self.last = nn.Linear(64, data.classes)
+
+    def forward(self, x):
+        y = self.last(x.flatten(1))
+        return (y, y) if self.training else y
+
+
+class TakesThreads(nn.Module):
+    def __init__(self, data):
+        super().__init__()
+        torch.set_num_threads(3)
+        self.last = nn.Linear(64, data.classes)
+
+    def forward(self, x):
+        return self.last(x.flatten(1))
+
+
+def ends_in(data, end: str = "nothing"):
+    """A network with the output that is asked for."""
+    ends = {"nothing": nn.Identity, "softmax": nn.Softmax, "log_softmax": nn.LogSoftmax}
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, data.classes), ends[end](*[1] * (end != "nothing")))
+
+
+class Counter(nn.Module):
+    """Its outputs depend on how many forward passes it has done, in Python."""
+
+    def __init__(self, data):
+        super().__init__()
+        self.last, self.calls = nn.Linear(64, data.classes), 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.last(x.flatten(1)) * (1 + 0.1 * self.calls)
+
+
+class OwnRate(torch.optim.SGD):
+    """An optimizer that halves its own learning rate at each step."""
+
+    def step(self, closure=None):
+        loss = super().step(closure)
+        for group in self.param_groups:
+            group["lr"] *= 0.5
+        return loss
+
+
+def own_rate(parameters, lr: float = 0.1):
+    return OwnRate(parameters, lr=lr)
+
+
+class Sharpness(torch.optim.SGD):
+    """As sharpness-aware minimization is published: gradients first, then `step` with a closure."""
+
+    def __init__(self, parameters, lr: float = 0.05):
+        super().__init__(parameters, lr=lr)
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        assert closure is not None, "it needs a closure"
+        moved = []
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    moved.append((p, 0.05 * p.grad / (p.grad.norm() + 1e-12)))
+                    p.add_(moved[-1][1])
+        with torch.enable_grad():
+            closure()
+        for p, by in moved:
+            p.sub_(by)
+        super().step()
+
+
+def lbfgs(parameters, lr: float = 0.5):
+    return torch.optim.LBFGS(parameters, lr=lr, max_iter=3)
+
+
+class Curvature(torch.optim.SGD):
+    """Divides by the size of the Hessian's diagonal, which it finds by differentiating the gradients."""
+
+    def __init__(self, parameters, lr: float = 0.01):
+        super().__init__(parameters, lr=lr)
+
+    def step(self, closure=None):
+        parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        gradients = [p.grad for p in parameters]
+        ones = [torch.ones_like(p) for p in parameters]
+        curvature = torch.autograd.grad(gradients, parameters, ones)
+        with torch.no_grad():
+            for p, h in zip(parameters, curvature):
+                p.sub_(self.param_groups[0]["lr"] * p.grad / (h.abs() + 1))
+
+
+class TwoFaces(torch.optim.SGD):
+    """Trains at one point and evaluates at another, as schedule-free optimizers do."""
+
+    def __init__(self, parameters, lr: float = 0.1):
+        super().__init__(parameters, lr=lr)
+        self.faces = []
+
+    def train(self):
+        self.faces.append("train")
+
+    def eval(self):
+        self.faces.append("eval")
+        self.param_groups[0]["params"][0].data.zero_()
+'''
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """210 real digits of 8x8 for training, 90 for testing."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    inputs, labels = (digits.images * 15).astype(np.uint8), digits.target.astype(np.int64)
+    directory = tmp_path_factory.mktemp("prepared") / "digits"
+    parts = {"train_inputs": inputs[:EXAMPLES], "train_labels": labels[:EXAMPLES], "test_inputs": inputs[EXAMPLES:300]}
+    spec = DataSpec("digits", (1, 8, 8), 10, EXAMPLES, 90, mean=0.3, std=0.35)
+    write_entry(directory, Arrays(**parts, test_labels=labels[EXAMPLES:300], spec=spec))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("plugin") / "other_people.py"
+    file.write_text(PLUGIN)
+    return file
+
+
+MakeJob = Callable[..., Job]
+
+
+@pytest.fixture
+def make_job(data: Path, plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeJob:
+    """A job with an empty cache; names with a colon come from the plug-in above."""
+    monkeypatch.setenv("MNISTBENCH_CACHE", str(tmp_path / "cache"))
+
+    def make(architecture: str = "mlp", optimizer: str = "sgd", *, profile: str = "fast", **changes: Any) -> Job:
+        options = {"hidden": [16]} if architecture == "mlp" else {}
+        cell = Cell(
+            dataset=Component(name="digits"),
+            architecture=Component(name=architecture, options={**options, **changes.pop("network", {})}),
+            optimizer=Component(name=optimizer, options=changes.pop("options", {})),
+            batch_size=changes.pop("batch_size", 30),
+            device="cpu",
+            seed=0,
+            training=changes.pop("training", Training(epochs=2)),
+            execution=Component(name=profile),
+        )
+        cell = dataclasses.replace(cell, **changes)
+        return Job(cell=cell, record_id="a", data_directory=str(data), data=Data(sha256="0"), plugins=(str(plugin),))
+
+    return make
+
+
+def train(job: Job) -> CellRecord:
+    return train_cell(job, on_epoch=lambda epoch: None, process_started=time.perf_counter())
+
+
+def by_hand(job: Job, step: Callable[[Any, Callable[[], Tensor]], float]) -> list[float]:
+    """Each epoch's mean loss of a loop that anyone would write, from the same weights in the same order.
+
+    Args:
+        step: of an optimizer, given a closure that computes the gradients; returns the loss.
+    """
+    from mnistbench import architectures, optimizers
+    from mnistbench.data import arrays
+
+    loaded, plugins = arrays.load(Path(job.data_directory)), load_plugins(job.plugins)
+    images = torch.from_numpy(np.array(loaded.train_inputs)).float().div(255).unsqueeze(1)
+    labels = torch.from_numpy(np.array(loaded.train_labels))
+    reproducibility.seed_everything(job.cell.seed)
+    model = architectures.build(job.cell.architecture, loaded.spec, plugins)
+    optimizer = optimizers.build_for(job.cell.optimizer, model, plugins)
+    reproducibility.seed_everything(reproducibility.derived_seed(job.cell.seed, "training"))
+    model.train()
+    losses = []
+    for epoch in range(1, job.cell.training.epochs + 1):
+        total = 0.0
+        for chosen in reproducibility.order_of_examples(EXAMPLES, 0, epoch, shuffle=True).split(job.cell.batch_size):
+
+            def closure(chosen: Tensor = chosen) -> Tensor:
+                model.zero_grad()
+                loss = nn.functional.cross_entropy(model(images[chosen]), labels[chosen])
+                loss.backward(create_graph="Curvature" in job.cell.optimizer.name)
+                return loss
+
+            total += step(optimizer, closure) * len(chosen)
+        losses.append(total / EXAMPLES)
+        model.eval()
+        with torch.no_grad():
+            model(torch.from_numpy(np.array(loaded.test_inputs)).float().div(255).unsqueeze(1))
+        model.train()
+    return losses
+
+
+def plain_step(optimizer: Any, closure: Callable[[], Tensor]) -> float:
+    loss = closure()
+    optimizer.step()
+    return loss.item()
+
+
+def step_with_closure(optimizer: Any, closure: Callable[[], Tensor]) -> float:
+    loss = closure()
+    optimizer.step(closure)
+    return loss.item()
+
+
+def step_that_searches(optimizer: Any, closure: Callable[[], Tensor]) -> float:
+    return optimizer.step(closure).item()  # LBFGS returns its first loss
+
+
+@pytest.mark.parametrize("profile", ["plain", "fast"])
+@pytest.mark.parametrize(
+    ("architecture", "optimizer", "step"),
+    [
+        ("mlp", "other_people:own_rate", plain_step),
+        ("mlp", "other_people:Sharpness", step_with_closure),
+        ("mlp", "other_people:lbfgs", step_that_searches),
+        ("mlp", "other_people:Curvature", plain_step),
+        ("other_people:Counter", "adam", plain_step),
+        ("other_people:Memory", "other_people:own_rate", plain_step),
+    ],
+)
+def test_it_trains_as_the_loop_by_hand(
+    make_job: MakeJob, architecture: str, optimizer: str, step: Any, profile: str
+) -> None:
+    """To the bit under `plain`, and up to rounding under `fast`."""
+    job = make_job(architecture, optimizer, profile=profile)
+    record = train(job)
+    losses = [epoch.train_loss for epoch in record.epochs]
+    wanted = by_hand(job, step)
+    assert losses == (wanted if profile == "plain" else pytest.approx(wanted, rel=1e-5))
+    assert record.checks["equivalence"] == ("reference" if profile == "plain" else "passed")
+
+
+def test_a_schedule_multiplies_each_groups_own_rate_and_constant_touches_none(make_job: MakeJob) -> None:
+    from mnistbench.training.steps.update import Update
+
+    model = nn.Sequential(nn.Linear(4, 3))
+    update = Update(model, Component(name="sgd", options={"lr": 0.1}), fused=False)
+    update.optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))], "lr": 2.0})
+    update._initial = [0.1, 2.0]
+    update.gradients = [torch.zeros(3, 4), torch.zeros(3)]
+    update(0.5)
+    assert [group["lr"] for group in update.optimizer.param_groups] == [0.05, 1.0]
+    update.optimizer.param_groups[0]["lr"] = 7.0
+    update(0.5)
+    assert update.optimizer.param_groups[0]["lr"] == 7.0
+
+
+def test_optimizers_with_two_faces_are_evaluated_with_the_right_one(make_job: MakeJob) -> None:
+    job = make_job(optimizer="other_people:TwoFaces")
+    trainee = choose(job, make_trainee(job, torch.device("cpu")))
+    assert trainee.update.optimizer.faces == ["train"]  # type: ignore[attr-defined]
+    train(job)  # its evaluation zeroes the first layer: the accuracy is that of a constant
+    assert train(job).epochs[0].test_accuracy == pytest.approx(0.1, abs=0.06)
+
+
+@pytest.mark.parametrize("name", ["Adadelta", "Adagrad", "Adam", "NAdam", "RAdam", "Rprop", "ASGD", "RMSprop"])
+def test_warm_up_leaves_nothing_in_an_optimizer_whatever_it_starts_from(
+    make_job: MakeJob, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mnistbench.training import warmup
+
+    job = dataclasses.replace(make_job(optimizer=f"torch.optim:{name}"), plugins=("torch.optim",))
+    warmed = train(job)
+    monkeypatch.setattr(warmup, "_throw_away_steps", lambda trainee: None)
+    cold = train(dataclasses.replace(job, resolved=warmed.execution_resolved))
+    assert warmed.model is not None and cold.model is not None
+    assert warmed.model.weights_sha256 == cold.model.weights_sha256
+
+
+def test_a_network_that_counts_in_python_starts_at_zero(make_job: MakeJob) -> None:
+    job = make_job("other_people:Counter")
+    trainee = choose(job, make_trainee(job, torch.device("cpu")))
+    warm_up(trainee, seed=0)
+    assert trainee.model.calls == 0
+
+
+@pytest.mark.parametrize("architecture", ["resnet", "speedrun"])
+def test_the_first_run_on_a_machine_trains_what_every_later_one_does(make_job: MakeJob, architecture: str) -> None:
+    """Its kernels are chosen, its FLOPs counted, its gate passed: BatchNorm's statistics must not notice."""
+    network = {"width": 4} if architecture == "resnet" else {"channels": [4, 8]}
+    job = make_job(architecture, network=network, batch_size=EXAMPLES, training=Training(epochs=1))
+    first = train(job)
+    again = train(dataclasses.replace(job, resolved=first.execution_resolved))
+    assert first.model is not None and again.model is not None
+    assert first.model.weights_sha256 == again.model.weights_sha256
+    assert first.epochs[0].test_loss == again.epochs[0].test_loss
+
+
+class Own(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+def shared_weight() -> nn.Sequential:
+    first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+    second.weight = first.weight
+    return nn.Sequential(first, second)
+
+
+def hooked(name: str) -> nn.Sequential:
+    layer = nn.Linear(4, 4)
+    getattr(layer, f"register_{name}_hook")(lambda *given: None)
+    return nn.Sequential(layer)
+
+
+def other_forward() -> nn.Sequential:
+    layer = nn.ReLU()
+    layer.forward = lambda x: x  # type: ignore[method-assign, assignment]
+    return nn.Sequential(nn.Linear(4, 4), layer)
+
+
+TWICE = nn.Linear(4, 4)
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU()), ""),
+        (lambda: nn.Sequential(TWICE, nn.ReLU(), TWICE), "twice"),
+        (shared_weight, "share a weight"),
+        (lambda: nn.Sequential(nn.Linear(4, 4).requires_grad_(False), nn.Linear(4, 4)), "frozen"),
+        (lambda: nn.Sequential(nn.Linear(4, 4).double()), "not fp32"),
+        (lambda: nn.Sequential(Own(4, 4)), "not torch's own"),
+        (other_forward, "not torch's own"),
+        (lambda: nn.Sequential(nn.Linear(4, 4), nn.LSTM(4, 4)), "not torch's own"),
+        (lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))), "not torch's own"),
+        (functools.partial(hooked, "forward"), "hook"),
+        (functools.partial(hooked, "forward_pre"), "hook"),
+        (functools.partial(hooked, "full_backward"), "hook"),
+        (lambda: Own(4, 4), "no plain list"),
+    ],
+)
+def test_the_written_step_steps_aside_for_what_a_list_of_layers_does_not_show(
+    model: Callable[[], nn.Module], reason: str
+) -> None:
+    found = why_not(model())
+    assert reason in found and bool(found) == bool(reason)
+
+
+def test_flops_that_cannot_all_be_counted_are_not_shown(make_job: MakeJob) -> None:
+    assert train(make_job("other_people:Memory")).model.train_flops_per_example is None  # type: ignore[union-attr]
+    mlp = train(make_job()).model
+    assert mlp is not None and mlp.train_flops_per_example == 2 * (64 * 16 * 2 + 16 * 10 * 3)
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_last_step_that_ruins_the_weights_is_divergence(make_job: MakeJob, epochs: int, tmp_path: Path) -> None:
+    """No training loss shows it; and no weights that are no numbers are kept."""
+    training = Training(epochs=epochs, save_model="last")
+    job = make_job(options={"lr": 1e25}, batch_size=EXAMPLES, training=training)
+    record = train(dataclasses.replace(job, weights_directory=str(tmp_path)))
+    assert record.status == "diverged" and len(record.epochs) == 1
+    assert record.error is not None and record.error.step == 1
+    assert record.model is not None and record.model.weights == []
+
+
+def test_outputs_that_are_no_numbers_are_no_answers(make_job: MakeJob) -> None:
+    """An argmax of NaN is class 0, and a tenth of the digits are zeros."""
+    trainee = make_trainee(make_job(), torch.device("cpu"))
+    with torch.no_grad():
+        next(trainee.model.parameters()).fill_(math.nan)
+    found = evaluation.evaluate(trainee, *trainee.test)
+    assert (found.loss, found.accuracy) == (None, 0.0)
+    assert sum(map(sum, found.confusion)) == 0
+
+
+@pytest.mark.parametrize(
+    ("loss", "end", "message"),
+    [
+        ("nll", "nothing", "nll takes log-probabilities"),
+        ("nll", "softmax", "nll takes log-probabilities"),
+        ("nll", "log_softmax", ""),
+        ("cross_entropy", "log_softmax", ""),
+    ],
+)
+def test_outputs_are_held_against_the_loss_for_plug_ins_too(
+    make_job: MakeJob, loss: Any, end: str, message: str
+) -> None:
+    job = make_job("other_people:ends_in", network={"end": end}, training=Training(epochs=1, loss=loss))
+    if message:
+        with pytest.raises(UserError, match=message):
+            train(job)
+    else:
+        assert "outputs" not in train(job).checks
+
+
+def test_a_softmax_before_cross_entropy_is_pointed_out(make_job: MakeJob) -> None:
+    record = train(make_job("other_people:ends_in", network={"end": "softmax"}))
+    assert record.status == "finished"
+    assert "softmax of softmaxes" in record.checks["outputs"]
+
+
+def test_a_tuple_in_training_alone_is_refused_in_one_clear_line(make_job: MakeJob) -> None:
+    with pytest.raises(UserError, match=r"returns a tuple in training; one tensor \[n, classes\] is needed"):
+        train(make_job("other_people:TwoHeads"))
+
+
+def test_a_constructor_that_sets_the_threads_is_overruled_and_the_record_says_so(make_job: MakeJob) -> None:
+    record = train(make_job("other_people:TakesThreads"))
+    assert record.execution_resolved["threads"] == torch.get_num_threads() != 3
+    assert "constructor set 3" in record.execution_resolved["stepped_aside"]["threads"]
+
+
+def test_threads_asked_for_in_the_environment_are_overruled_and_the_record_says_so(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    assert "OMP_NUM_THREADS is 64" in train(make_job()).execution_resolved["stepped_aside"]["threads"]
+
+
+def test_the_peak_of_memory_begins_anew(make_job: MakeJob) -> None:
+    filled = np.ones(300 << 17)  # 300 MiB
+    before = measurement.process_peak()
+    del filled
+    measurement.reset_process_peak()
+    after = measurement.process_peak()
+    assert before is not None and after is not None
+    assert after < before - (200 << 20)
+    record = train(dataclasses.replace(make_job(), own_process=False))
+    assert record.memory is not None and record.memory.process_peak_bytes is None
