@@ -18,9 +18,9 @@ from pathlib import Path
 import psutil
 from scipy import stats
 
+from mnistbench import run_grid
 from mnistbench.grid import Grid
 from mnistbench.records import CellRecord
-from mnistbench.runner import run_grid
 from mnistbench.running.progress import Silent
 
 GRID = """

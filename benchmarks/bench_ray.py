@@ -16,10 +16,10 @@ os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_memory_monitor_refresh_ms": 
 
 from ray.cluster_utils import Cluster
 
+from mnistbench import run_grid
 from mnistbench.executors_ray import RayExecutor
 from mnistbench.grid import Grid
 from mnistbench.records import CellRecord
-from mnistbench.runner import run_grid
 from mnistbench.running.progress import Silent
 
 TESTS = Path(__file__).parents[1] / "tests"

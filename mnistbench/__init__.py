@@ -4,31 +4,97 @@ The same pieces as the command line, for notebooks and scripts; each is imported
 
     from mnistbench import Grid, ResultsFolder, load_model, report, results_frame, run_grid
 
-`report` is the room that makes pages: `report.render(["results/quick"], Path("report.html"))`.
+`report` is the room that makes pages: `report.render(["results/quick"], Path("report.html"))`. What stands here puts
+together what the rooms may not know of each other: a run and its mirror in MLflow, a kept model and its download.
 """
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from mnistbench.cell import __version__
 
 if TYPE_CHECKING:
     from mnistbench import report
-    from mnistbench.analysis import results_frame
+    from mnistbench.analysis.frames import results_frame
+    from mnistbench.config.resolved import ResolvedGrid
     from mnistbench.grid import Grid
-    from mnistbench.models import load_model
+    from mnistbench.models import KeptModel
     from mnistbench.results import ResultsFolder
-    from mnistbench.runner import run_grid
+    from mnistbench.runner import RunSummary
 
-__version__ = "0.1.0"
 __all__ = ["Grid", "ResultsFolder", "__version__", "load_model", "report", "results_frame", "run_grid"]
 
 _ROOMS = {
     "Grid": "mnistbench.grid",
     "ResultsFolder": "mnistbench.results",
-    "load_model": "mnistbench.models",
-    "results_frame": "mnistbench.analysis",
-    "run_grid": "mnistbench.runner",
+    "results_frame": "mnistbench.analysis.frames",
 }
+
+
+def run_grid(
+    grid: Grid | ResolvedGrid,
+    *,
+    tracking: bool = True,
+    tracking_uri: str | None = None,
+    experiment: str | None = None,
+    **options: Any,
+) -> RunSummary:
+    """Train the cells of a grid that have no result yet, and mirror the records in MLflow.
+
+    Args:
+        grid: from `Grid.load`, or resolved elsewhere.
+        tracking: False for records only.
+        tracking_uri: of an MLflow server; MLflow's environment variable, else sqlite in the working folder.
+        experiment: of MLflow, to be shared with other folders; MLflow's environment variable, else the folder's own.
+        options: `out`, `executor`, `force`, `only` and the others that `mnistbench.runner.run_grid` describes.
+
+    Raises:
+        KeyboardInterrupt: at Ctrl-C, when workers have ended and records are kept.
+        UserError: for everything the user can mend: data, devices, conditions, a folder that cannot be written.
+    """
+    from mnistbench.runner import run_grid as run
+
+    def make_mirror(results: ResultsFolder, name: str) -> Any:
+        from mnistbench.tracking import Mirror
+
+        return Mirror(tracking_uri, results, name, experiment=experiment)
+
+    return run(grid, make_mirror=make_mirror if tracking else None, **options)
+
+
+def load_model(
+    source: str | Path,
+    *,
+    results: Path | None = None,
+    tracking_uri: str | None = None,
+    plugins: Sequence[str] = (),
+) -> KeptModel:
+    """Load a model that a grid with `training: {save_model: …}` kept.
+
+    Args:
+        source: a weights file, a record file, the first digits of a cell id, or an MLflow run id.
+        results: the results folder where a cell id is looked for; every folder in `results/` if left out.
+        tracking_uri: where an MLflow run id is looked for; the usual place if left out.
+        plugins: modules or `.py` files that define a network of your own.
+
+    Raises:
+        UserError: if there is no such model, or its files are broken.
+    """
+    from mnistbench.locate import find_weights
+    from mnistbench.models import read_model
+
+    with tempfile.TemporaryDirectory(prefix="mnistbench-") as downloads:
+
+        def download(run_id: str) -> list[Path]:
+            from mnistbench.tracking import download_weights
+
+            return download_weights(run_id, tracking_uri, Path(downloads))
+
+        return read_model(find_weights(str(source), folder=results, download=download), plugins=plugins)
 
 
 def __getattr__(name: str) -> Any:

@@ -21,7 +21,7 @@ from mnistbench.options import Fraction, PositiveInt
 if TYPE_CHECKING:
     from torch import nn
 
-    from mnistbench.data.arrays import DataSpec
+    from mnistbench.data_spec import DataSpec
     from mnistbench.plugins import Plugins
 
 Activation = Literal["relu", "sigmoid", "tanh", "prelu", "rrelu"]

@@ -61,7 +61,6 @@ def _run(given: argparse.Namespace) -> int:
         read_resolved(given.cells),
         out=given.out,
         data_dir=given.data,
-        tracking=False,
         executor=given.executor,
         timeout_seconds=seconds(given.timeout, "--timeout"),
         fail_fast=given.fail_fast,

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from mnistbench.typed import read_typed
 
+__version__ = "0.1.0"
 SETTINGS_VERSION = 1
 """Goes up when a default changes its meaning, so that an old `cell_id` never names a new experiment."""
 

@@ -27,7 +27,7 @@ def checks(*, data_dir: Path | None = None, tracking_uri: str | None = None) -> 
 
 def _machine() -> Check:
     """Makes no id where there is none yet."""
-    from mnistbench.reproducibility import kept_id_file, machine_id, system_id
+    from mnistbench.this_machine import kept_id_file, machine_id, system_id
 
     if system_id() is not None:
         return Check(name="machine id", found=machine_id())

@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from mnistbench import __version__
+from mnistbench.cell import __version__
 from mnistbench.commands import grids, looking, models, reports
 from mnistbench.errors import UserError
 from mnistbench.homeless import ensure_home

@@ -10,18 +10,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from mnistbench.cache_folder import cache_folder
 from mnistbench.cell import Component
 from mnistbench.config.problems import nearest
 from mnistbench.data import digits as digits_
 from mnistbench.data import images
-from mnistbench.data.arrays import Arrays, DataSpec, load, notes_on_labels
-from mnistbench.data.cache import cache_folder, entry_directory, read_entry
+from mnistbench.data.arrays import Arrays, load, notes_on_labels
+from mnistbench.data.cache import entry_directory, read_entry
 from mnistbench.data.csv_table import Table
 from mnistbench.data.download import Progress
 from mnistbench.data.images import DataNotFound
 from mnistbench.data.plugin_data import PluginSource
 from mnistbench.data.sources import CsvSource, MadeSource, OfficialSource, Search, Source
 from mnistbench.data.tables import SUM3_CLASSES, sum3_arrays
+from mnistbench.data_spec import DataSpec
 from mnistbench.errors import UserError
 from mnistbench.options import Fraction, NonNegativeInt, PositiveInt
 

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnistbench.errors import UserError
-from mnistbench.measurement import nothing_to_wait_for
 
 if TYPE_CHECKING:
     import torch
 
 KINDS = ("cpu", "cuda", "mps")
+
+
+def nothing_to_wait_for() -> None:
+    """The `synchronize` of a device that has finished when its call returns."""
 
 
 @dataclass(frozen=True)

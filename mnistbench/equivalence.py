@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from mnistbench.gate.gates import Finding
     from mnistbench.gate.reference import Reference, TrainingPath
+    from mnistbench.job import Job
     from mnistbench.plugins import Plugins
     from mnistbench.training.trainee import Trainee
-    from mnistbench.worker import Job
 
 GATE_VERSION = 4
 """Goes up when a gate or a tolerance changes, so that no older answer is believed."""
@@ -231,7 +231,7 @@ def _as_it_is(model: nn.Module) -> None:
 
 
 def _kept_answer(cell: Cell, levers: Mapping[str, Any], folder: Path | None) -> Path:
-    from mnistbench.data.cache import cache_folder
+    from mnistbench.cache_folder import cache_folder
 
     asked = canonical_json({**_versions(cell.device), "cell": cell.without_seed(), "levers": dict(levers)})
     name = hashlib.sha256(asked.encode()).hexdigest()[:20]
@@ -242,7 +242,7 @@ def _kept_answer(cell: Cell, levers: Mapping[str, Any], folder: Path | None) -> 
 def _versions(device: str) -> dict[str, Any]:
     import torch
 
-    from mnistbench.reproducibility import machine_id
+    from mnistbench.this_machine import machine_id
 
     model = torch.cuda.get_device_name(torch.device(device)) if device.startswith("cuda") else device
     return {

@@ -14,11 +14,12 @@ from typing import Protocol
 
 from mnistbench.cell import Cell
 from mnistbench.execution import KEPT_ALLOCATOR, levers_of
+from mnistbench.job import Job
 from mnistbench.records import CellRecord, EpochMeasurement, Error, utc_now
 from mnistbench.redaction import redact
 from mnistbench.running.child import Running
 from mnistbench.running.forkserver import PRELOAD, ForkServer, ServerLost, kill_group
-from mnistbench.worker import TRAIN_CELL, Job, find_function, train_safely
+from mnistbench.worker import TRAIN_CELL, find_function, train_safely
 
 OnEpoch = Callable[[Job, EpochMeasurement], None]
 LOST = "lost"

@@ -12,7 +12,7 @@ from mnistbench.errors import UserError
 if TYPE_CHECKING:
     from torch import nn
 
-    from mnistbench.data.arrays import DataSpec
+    from mnistbench.data_spec import DataSpec
 
 EXAMPLES = 2
 """Examples sent through the network; BatchNorm refuses one alone in training mode."""

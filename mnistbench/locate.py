@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from mnistbench import results
 from mnistbench.errors import UserError
 from mnistbench.records import CellRecord
 
+Download = Callable[[str], Iterable[Path]]
+"""From an MLflow run id to its weights files, fetched."""
+
 RESULTS = Path("results")
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 CELL_ID = re.compile(r"[0-9a-f]{1,16}")
 
 
-def find_weights(source: str, *, folder: Path | None, tracking_uri: str | None, downloads: Path) -> Path:
+def find_weights(source: str, *, folder: Path | None, download: Download | None) -> Path:
     """The weights file that `source` means: a `.safetensors` file, a record file, a cell id's beginning, a run id.
 
     Where a run kept several epochs, it is the last one.
@@ -22,8 +26,7 @@ def find_weights(source: str, *, folder: Path | None, tracking_uri: str | None, 
     Args:
         source: what the user gave.
         folder: the folder where a cell id is looked for; every folder in `results/` if None.
-        tracking_uri: where a run id is looked for; the usual place if None.
-        downloads: an empty folder for what has to be fetched.
+        download: fetches the weights files of an MLflow run; None where there is no MLflow to ask.
 
     Raises:
         UserError: if there is none, or the beginning fits several cells.
@@ -31,8 +34,11 @@ def find_weights(source: str, *, folder: Path | None, tracking_uri: str | None, 
     path = Path(source)
     if path.is_file() and path.suffix == ".safetensors":
         return path
-    if RUN_ID.fullmatch(source) and not path.exists():
-        return _downloaded(source, tracking_uri, downloads)
+    if download is not None and RUN_ID.fullmatch(source) and not path.exists():
+        downloaded = sorted(download(source))
+        if not downloaded:
+            raise UserError(f"MLflow run {source} has no kept model among its artifacts")
+        return downloaded[-1]
     record_file = find_record_file(source, folder=folder)
     record = record_in(record_file)
     if record.model is None or not record.model.weights:
@@ -93,12 +99,3 @@ def folder_of(record_file: Path) -> Path:
 
 def _results_folders() -> list[Path]:
     return sorted(cells.parent for depth in ("*/cells", "*/*/cells") for cells in RESULTS.glob(depth))
-
-
-def _downloaded(run_id: str, tracking_uri: str | None, downloads: Path) -> Path:
-    from mnistbench import tracking
-
-    weights = sorted(tracking.download_weights(run_id, tracking_uri, downloads))
-    if not weights:
-        raise UserError(f"MLflow run {run_id} has no kept model among its artifacts")
-    return weights[-1]

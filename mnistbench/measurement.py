@@ -16,16 +16,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mnistbench.devices import nothing_to_wait_for
+
 FOREIGN_CPU_LIMIT = 0.05
 STOLEN_LIMIT = 0.01
 SHORT_SECONDS, SHORT_STEPS = 1.0, 50
 PROBE_LIMIT, PROBE_MADS = 0.05, 4.0
 
 Clock = Callable[[], float]
-
-
-def nothing_to_wait_for() -> None:
-    """The `synchronize` of a device that has finished when its call returns."""
 
 
 @dataclass

@@ -8,14 +8,13 @@ stand in the file's metadata, and for people in a JSON file of the same name bes
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mnistbench.cell import Cell, Loss
-from mnistbench.data.arrays import DataSpec
+from mnistbench.data_spec import DataSpec
 from mnistbench.errors import UserError
 from mnistbench.pictures import Framing, framing_by_name, read_image
 from mnistbench.storage.atomic import write_whole
@@ -401,31 +400,6 @@ def _nearest_probabilities(outputs: torch.Tensor) -> torch.Tensor:
     ranks = torch.arange(1, outputs.shape[1] + 1)
     positive = (ordered * ranks > excess).sum(dim=1, keepdim=True).clamp(min=1)
     return (outputs - excess.gather(1, positive - 1) / positive).clamp(min=0)
-
-
-def load_model(
-    source: str | Path,
-    *,
-    results: Path | None = None,
-    tracking_uri: str | None = None,
-    plugins: Sequence[str] = (),
-) -> KeptModel:
-    """Load a model that a grid with `training: {save_model: …}` kept.
-
-    Args:
-        source: a weights file, a record file, the first digits of a cell id, or an MLflow run id.
-        results: the results folder where a cell id is looked for; every folder in `results/` if left out.
-        tracking_uri: where an MLflow run id is looked for; the usual place if left out.
-        plugins: modules or `.py` files that define a network of your own.
-
-    Raises:
-        UserError: if there is no such model, or its files are broken.
-    """
-    from mnistbench.locate import find_weights
-
-    with tempfile.TemporaryDirectory(prefix="mnistbench-") as downloads:
-        path = find_weights(str(source), folder=results, tracking_uri=tracking_uri, downloads=Path(downloads))
-        return read_model(path, plugins=plugins)
 
 
 def read_model(path: Path, *, plugins: Sequence[str] = ()) -> KeptModel:

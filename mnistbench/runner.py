@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from mnistbench.cell import Cell
 from mnistbench.errors import UserError
@@ -27,9 +27,59 @@ if TYPE_CHECKING:
     from mnistbench.datasets import PreparedData
     from mnistbench.grid import Grid
     from mnistbench.plugins import Plugins
-    from mnistbench.tracking import Mirror, SyncResult
 
 WriteReport = Callable[[ResultsFolder], object]
+
+
+class MirrorResult(Protocol):
+    """What mirroring came to: `tracking.SyncResult`."""
+
+    @property
+    def failed(self) -> int:
+        """Records that are not there."""
+        ...
+
+    @property
+    def reason(self) -> str | None:
+        """Why, in one line."""
+        ...
+
+    @property
+    def note(self) -> str | None:
+        """What is worth saying besides."""
+        ...
+
+
+class RecordMirror(Protocol):
+    """Is told each record, and may take it elsewhere: `tracking.Mirror` does. The run knows no more of it.
+
+    Attributes:
+        address: as it may be shown.
+        experiment: its name, where the user gave one.
+    """
+
+    address: str
+    experiment: str | None
+
+    def open(self) -> object:
+        """Connect, before the first cell is timed."""
+        ...
+
+    def write(self, record: CellRecord) -> object:
+        """Take one record; never raises because of a server."""
+        ...
+
+    def has_all(self, record_ids: set[str]) -> bool:
+        """Whether all of these are there, without asking a server."""
+        ...
+
+    def finish(self) -> MirrorResult:
+        """Take what is left, at the end."""
+        ...
+
+
+MakeMirror = Callable[[ResultsFolder, str], RecordMirror]
+"""Given the results folder and the grid's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +131,7 @@ def run_grid(
     *,
     out: Path | str | None = None,
     data_dir: Path | None = None,
-    tracking_uri: str | None = None,
-    tracking: bool = True,
-    experiment: str | None = None,
+    make_mirror: MakeMirror | None = None,
     executor: str | Executor = "process",
     timeout_seconds: float | None = None,
     fail_fast: bool = False,
@@ -103,9 +151,7 @@ def run_grid(
         grid: from `Grid.load`, or resolved elsewhere.
         out: results folder; `results/<name>` if left out.
         data_dir: where data is looked for first.
-        tracking_uri: of an MLflow server; MLflow's environment variable, else sqlite in the working folder.
-        tracking: False for records only.
-        experiment: of MLflow, to be shared with other folders; MLflow's environment variable, else the folder's own.
+        make_mirror: makes what takes the records elsewhere; records only if left out.
         executor: `process`, `inline`, `ray`, or one of your own.
         timeout_seconds: longest for one cell.
         fail_fast: start no more cells after one that failed.
@@ -128,7 +174,7 @@ def run_grid(
     results = ResultsFolder(out if out is not None else Path("results") / grid.name)
     refuse_newer(results)
     results.refuse_foreign()
-    mirror = _mirror(tracking_uri, results, grid.name, experiment) if tracking else None
+    mirror = make_mirror(results, grid.name) if make_mirror else None
     runner = _executor(executor, timeout_seconds, plugins) if isinstance(executor, str) else executor
     try:
         data = _prepare_data(grid, data_dir, plugins, progress)
@@ -179,7 +225,7 @@ class _Run:
         results: ResultsFolder,
         asked: Asked,
         executor: Executor,
-        mirror: Mirror | None,
+        mirror: RecordMirror | None,
         progress: Progress,
         *,
         interruption: Interruption,
@@ -336,7 +382,7 @@ class _Run:
         found = (self._results.record(cell.cell_id) for cell in trials)
         return [record for record in found if record is not None]
 
-    def _sync(self, changed: bool) -> SyncResult | None:
+    def _sync(self, changed: bool) -> MirrorResult | None:
         """Mirror what is left; no server is asked if the journal says that all is there."""
         if self._mirror is None:
             return None
@@ -368,7 +414,7 @@ class _Run:
             )
 
     def _warn_of_other_machines(self) -> None:
-        from mnistbench.reproducibility import machine_id, recognized
+        from mnistbench.this_machine import machine_id, recognized
 
         machines = (item.machine_id for item in self._index.values())
         others = sum(machine is not None and recognized(machine) != machine_id() for machine in machines)
@@ -385,12 +431,6 @@ def _is_again(again: set[str], disturbed: set[str], cell: Cell) -> bool:
 
 def _nothing(_: CellRecord) -> None:
     """In place of a mirror."""
-
-
-def _mirror(uri: str | None, results: ResultsFolder, name: str, experiment: str | None) -> Mirror:
-    from mnistbench.tracking import Mirror
-
-    return Mirror(uri, results, name, experiment=experiment)
 
 
 def _executor(name: str, timeout_seconds: float | None, plugins: Plugins | None) -> Executor:

@@ -1,7 +1,7 @@
 """Time to target: when a training first reached a test accuracy, told from its epochs.
 
 The target belongs to the question, not to the record: whatever shows a time to target asks `time_to_target`, for the
-targets that the grid names now (`targets_asked`). Standard library only.
+targets that the grid names now (`targets_asked`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mnistbench.errors import UserError
 from mnistbench.records import EpochMeasurement
 
 if TYPE_CHECKING:
@@ -62,13 +61,14 @@ def targets_asked(folder: ResultsFolder) -> tuple[float, ...] | None:
 
 def _targets_of_grid_file(folder: ResultsFolder) -> tuple[float, ...] | None:
     """What the resolved grid says, for a folder of a release that did not store the targets beside the cells' ids."""
-    from mnistbench.config.yaml_places import plain, read_document
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     try:
-        grid: Any = plain(read_document(folder.grid_file.read_text(encoding="utf-8"), "grid.yaml"))
+        grid: Any = YAML(typ="safe", pure=True).load(folder.grid_file.read_text(encoding="utf-8"))
         trainings = [grid["training"], *(more["training"] for more in grid.get("include") or ())]
         named = [training.get("target_accuracy") for training in trainings]
-    except (OSError, UnicodeDecodeError, UserError, KeyError, TypeError, AttributeError):
+    except (OSError, UnicodeDecodeError, YAMLError, RecursionError, KeyError, TypeError, AttributeError):
         return None
     targets = [target for item in named for target in (item if isinstance(item, list) else [item])]
     return tuple(sorted({float(target) for target in targets if isinstance(target, int | float)}))

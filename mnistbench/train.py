@@ -26,7 +26,7 @@ from mnistbench.training.warmup import choose, warm_up
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mnistbench.worker import Job
+    from mnistbench.job import Job
 
 DIVERGENCE_CHECK = {"cpu": 50}
 """Steps between looks at the loss; on other devices a look waits for the device, so it is rarer."""

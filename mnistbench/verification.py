@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mnistbench.errors import UserError
 from mnistbench.records import CellRecord
-from mnistbench.reproducibility import recognized
+from mnistbench.this_machine import recognized
 
 COMPARED = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "validation_loss", "validation_accuracy")
 
@@ -74,9 +74,9 @@ def rerun_and_compare(record: CellRecord, *, data_dir: Path | None = None, plugi
     """
     from mnistbench import datasets
     from mnistbench.executors import ProcessExecutor
+    from mnistbench.job import Job
     from mnistbench.plugins import load_plugins
     from mnistbench.records import RESULTS, Data
-    from mnistbench.worker import Job
 
     if record.status not in RESULTS or not record.epochs:
         raise UserError(f"cell {record.cell_id} is {record.status}: there is nothing to compare; run it first")

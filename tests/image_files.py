@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mnistbench.data.cache import cache_folder
+from mnistbench.cache_folder import cache_folder
 from mnistbench.data.digits import make_digits
 from mnistbench.data.images import MNIST, ImageFiles
 from mnistbench.data.sources import Search

@@ -18,10 +18,9 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from mnistbench import datasets, reproducibility  # noqa: F401
+from mnistbench import datasets, reproducibility, run_grid  # noqa: F401
 from mnistbench.executors import InlineExecutor
 from mnistbench.grid import Grid
-from mnistbench.runner import run_grid
 from mnistbench.tracking.journal import Journal
 
 GRID = """

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from mnistbench.job import Job
 from mnistbench.records import CellRecord, EpochMeasurement, Model
-from mnistbench.worker import Job, utc_now
+from mnistbench.worker import utc_now
 
 OnEpoch = Callable[[EpochMeasurement], None]
 

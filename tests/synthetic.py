@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mnistbench.analysis import KINDS, results_frame
-from mnistbench.analysis.frames import Record
+from mnistbench.analysis.frames import KINDS, Record, results_frame
 from mnistbench.cell import Cell, Component, Training
 from mnistbench.records import (
     RESULTS,

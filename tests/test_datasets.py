@@ -14,7 +14,7 @@ import torchvision.datasets
 from image_files import folder_with
 from mirror_server import mirror, sends, sends_files
 
-from mnistbench import datasets
+from mnistbench import datasets, run_grid
 from mnistbench.cell import Component
 from mnistbench.data import download, images
 from mnistbench.data.arrays import checksum
@@ -23,7 +23,6 @@ from mnistbench.datasets import DATASETS, DataNotFound, load, prepare, sizes, sp
 from mnistbench.errors import UserError
 from mnistbench.executors import InlineExecutor
 from mnistbench.grid import Grid
-from mnistbench.runner import run_grid
 from mnistbench.running.progress import Silent
 
 MNIST = Component(name="mnist")

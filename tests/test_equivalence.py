@@ -15,20 +15,21 @@ import torch
 from torch import Tensor, nn
 
 from mnistbench.cell import Cell, Component, Training
-from mnistbench.data.arrays import Arrays, DataSpec
+from mnistbench.data.arrays import Arrays
 from mnistbench.data.cache import write_entry
+from mnistbench.data_spec import DataSpec
 from mnistbench.datasets import load, prepare
 from mnistbench.equivalence import check, check_trainee, compare, is_reference, make_reference, verdict
 from mnistbench.execution import levers_of, plain
 from mnistbench.gate import gates, masks
 from mnistbench.gate.gates import Finding
 from mnistbench.gate.reference import Batch, Reference, TrainingPath
+from mnistbench.job import Job
 from mnistbench.optimizers import OPTIMIZERS
 from mnistbench.records import Data
 from mnistbench.training.steps.written import WrittenStep
 from mnistbench.training.trainee import make_trainee
 from mnistbench.training.warmup import choose
-from mnistbench.worker import Job
 
 pytestmark = pytest.mark.slow
 

@@ -15,10 +15,10 @@ import pytest
 from mnistbench import datasets
 from mnistbench.cell import Cell, Component, Training
 from mnistbench.executors import Executor, InlineExecutor, ProcessExecutor
+from mnistbench.job import Job
 from mnistbench.records import CellRecord, Data, EpochMeasurement
 from mnistbench.running import child as running
 from mnistbench.running.forkserver import ForkServer
-from mnistbench.worker import Job
 
 pytestmark = pytest.mark.slow
 

@@ -9,26 +9,20 @@ import pytest
 from synthetic import all_runs, make_cell, make_environment, make_grid_records, make_record
 from test_verdicts import runs
 
-from mnistbench.analysis import (
-    Exhibit,
+from mnistbench.analysis.accuracy import (
     accuracy_by_batch,
-    banners,
-    completeness,
     confusion,
-    crossovers,
-    device_speedups,
-    environments,
-    epochs_frame,
-    failures,
-    leaderboard,
     learning_curves,
-    lever_effects,
     optimizer_ranking,
     per_class,
-    throughput_by_batch,
-    time_curves,
     worst_drops,
 )
+from mnistbench.analysis.exhibit import Exhibit
+from mnistbench.analysis.frames import epochs_frame
+from mnistbench.analysis.inventory import banners, completeness, environments, failures
+from mnistbench.analysis.levers import lever_effects
+from mnistbench.analysis.ranking import leaderboard, time_curves
+from mnistbench.analysis.speed import crossovers, device_speedups, throughput_by_batch
 from mnistbench.cell import Component, Training
 from mnistbench.records import CellRecord, Data
 

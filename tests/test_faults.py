@@ -24,15 +24,15 @@ import psutil
 import pytest
 from killed_at import GRID
 
-from mnistbench import datasets
+from mnistbench import datasets, run_grid
 from mnistbench.errors import UserError
 from mnistbench.executors import InlineExecutor, ProcessExecutor
 from mnistbench.grid import Grid
+from mnistbench.job import Job
 from mnistbench.records import CellRecord
 from mnistbench.results import ResultsFolder, read_record
-from mnistbench.runner import RunSummary, run_grid
+from mnistbench.runner import RunSummary
 from mnistbench.running.progress import Silent
-from mnistbench.worker import Job
 
 pytestmark = pytest.mark.slow
 
@@ -160,7 +160,7 @@ import json, sys
 from mnistbench.executors import ProcessExecutor
 from mnistbench.grid import Grid
 from mnistbench.running.progress import Silent
-from mnistbench.runner import run_grid
+from mnistbench import run_grid
 
 folder, train, text = sys.argv[1:]
 

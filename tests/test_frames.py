@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from synthetic import HOSTILE_NAMES, all_runs, make_cell, make_environment, make_grid_records, make_record
 
-from mnistbench.analysis import CSV_COLUMNS, epochs_frame, merge, write_csv
+from mnistbench.analysis.frames import CSV_COLUMNS, epochs_frame, merge, write_csv
 from mnistbench.cell import Component, Training
 from mnistbench.errors import UserError
 from mnistbench.records import CellRecord

@@ -11,9 +11,9 @@ import torch
 
 from mnistbench import datasets
 from mnistbench.cell import Cell, Component, Training
+from mnistbench.job import Job
 from mnistbench.records import CellRecord, Data
 from mnistbench.train import train_cell
-from mnistbench.worker import Job
 
 pytestmark = pytest.mark.gpu
 

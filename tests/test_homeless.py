@@ -13,7 +13,7 @@ import pytest
 from report_pages import write_folder
 from synthetic import make_grid_records
 
-from mnistbench.data.cache import cache_folder
+from mnistbench.cache_folder import cache_folder
 from mnistbench.errors import UserError
 from mnistbench.homeless import home_for_nobody
 from mnistbench.tracking.address import redact

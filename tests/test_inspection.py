@@ -11,7 +11,7 @@ from torch import nn
 
 from mnistbench import architectures, inspection
 from mnistbench.cell import Component
-from mnistbench.data.arrays import DataSpec
+from mnistbench.data_spec import DataSpec
 from mnistbench.errors import UserError
 
 MNIST = DataSpec(

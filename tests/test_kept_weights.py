@@ -11,17 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from mnistbench import datasets
+from mnistbench import datasets, load_model
 from mnistbench.cell import Cell, Component, Training
 from mnistbench.data.arrays import Arrays
 from mnistbench.errors import UserError
+from mnistbench.job import Job
 from mnistbench.locate import find_weights
-from mnistbench.models import load_model
 from mnistbench.plugins import load_plugins
 from mnistbench.records import CellRecord, Data
 from mnistbench.results import ResultsFolder
 from mnistbench.train import train_cell
-from mnistbench.worker import Job
 
 NETWORKS = '''
 import torch
@@ -169,7 +168,7 @@ def test_predict_says_why_a_model_was_not_kept(train: Train, tmp_path: Path) -> 
     results.create()
     results.write(record)
     with pytest.raises(UserError, match="its model was not kept: loaded back"):
-        find_weights(record.cell_id[:8], folder=results.path, tracking_uri=None, downloads=tmp_path)
+        find_weights(record.cell_id[:8], folder=results.path, download=None)
 
 
 def test_a_network_that_ends_in_a_softmax_gives_its_own_probabilities(train: Train, weights: Path, plugin: str) -> None:

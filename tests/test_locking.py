@@ -141,7 +141,7 @@ WEAK_RUN = """
 import errno, fcntl, os, stat, sys
 from mnistbench.executors import InlineExecutor
 from mnistbench.grid import Grid
-from mnistbench.runner import run_grid
+from mnistbench import run_grid
 
 def fsync(descriptor, sync=os.fsync):
     if stat.S_ISDIR(os.fstat(descriptor).st_mode):

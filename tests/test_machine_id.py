@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from synthetic import make_cell, make_environment, make_record
 
-from mnistbench import analysis, checkup, reproducibility
+from mnistbench import checkup, reproducibility, this_machine
+from mnistbench.analysis import frames
 from mnistbench.devices import cpu_model
 from mnistbench.results import ResultsFolder
 from mnistbench.storage.merging import merge_folders
@@ -22,9 +23,9 @@ from mnistbench.storage.merging import merge_folders
 SAYS = """
 import sys
 from pathlib import Path
-from mnistbench import reproducibility
-reproducibility.SYSTEM_ID_FILE = Path(sys.argv[1])
-print(*reproducibility.identify_machine())
+from mnistbench import this_machine
+this_machine.SYSTEM_ID_FILE = Path(sys.argv[1])
+print(*this_machine.identify_machine())
 """
 OWN = "0123456789abcdef0123456789abcdef"
 
@@ -34,7 +35,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The file in which this process finds the system's id; nothing is remembered from before."""
     path = tmp_path / "machine-id"
     path.write_text(OWN)
-    monkeypatch.setattr(reproducibility, "SYSTEM_ID_FILE", path)
+    monkeypatch.setattr(this_machine, "SYSTEM_ID_FILE", path)
     monkeypatch.setenv("MNISTBENCH_CACHE", str(tmp_path / "cache"))
     forget()
     yield path
@@ -43,8 +44,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def forget() -> None:
     """What this process remembers of its machine."""
-    reproducibility.identify_machine.cache_clear()
-    reproducibility._former_machine_id.cache_clear()
+    this_machine.identify_machine.cache_clear()
+    this_machine._former_machine_id.cache_clear()
 
 
 def said(system_id: Path, cache: Path) -> list[str]:
@@ -84,10 +85,10 @@ def test_where_nothing_can_be_kept_the_id_is_that_of_all_processes_until_the_nex
 
 def test_the_size_of_the_memory_is_no_part_of_it(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A changed page of memory made it another machine."""
-    before = reproducibility.machine_id()
+    before = this_machine.machine_id()
     forget()
-    monkeypatch.setattr(reproducibility, "memory_bytes", lambda: 1)
-    assert reproducibility.machine_id() == before
+    monkeypatch.setattr(this_machine, "memory_bytes", lambda: 1)
+    assert this_machine.machine_id() == before
     assert not (machine.parent / "cache").exists(), "an id of the system's own is kept nowhere else"
 
 
@@ -97,18 +98,18 @@ def test_a_record_and_doctor_say_what_the_id_stays_with(machine: Path) -> None:
     forget()
     (found,) = (check.found for check in checkup.checks() if check.name == "machine id")
     assert "none of its own" in found
-    assert not reproducibility.kept_id_file().exists(), "doctor writes nothing"
+    assert not this_machine.kept_id_file().exists(), "doctor writes nothing"
     assert reproducibility.describe_environment().machine_id_source == "cache"
 
 
 def former_id() -> str:
     """As releases before 0.2.0 computed it."""
-    return hashlib.sha256(f"{OWN}/{cpu_model()}/{reproducibility.memory_bytes()}".encode()).hexdigest()[:12]
+    return hashlib.sha256(f"{OWN}/{cpu_model()}/{this_machine.memory_bytes()}".encode()).hexdigest()[:12]
 
 
 def test_this_machines_records_of_an_earlier_release_are_this_machines(machine: Path, tmp_path: Path) -> None:
     """In tables and in merging; those of other machines stay apart."""
-    ids = [former_id(), reproducibility.machine_id(), "another mach"]
+    ids = [former_id(), this_machine.machine_id(), "another mach"]
     folders = []
     for number, machine_id in enumerate(ids):
         folder = ResultsFolder(tmp_path / f"folder{number}")
@@ -117,8 +118,8 @@ def test_this_machines_records_of_an_earlier_release_are_this_machines(machine: 
         folder.write(make_record(make_cell(), environment=environment))
         folders.append(folder)
     records = [record for folder in folders for record in folder.records()]
-    for frame in (analysis.results_frame(records), analysis.epochs_frame(records)):
-        assert set(frame["machine_id"]) == {reproducibility.machine_id(), "another mach"}
+    for frame in (frames.results_frame(records), frames.epochs_frame(records)):
+        assert set(frame["machine_id"]) == {this_machine.machine_id(), "another mach"}
     merged = ResultsFolder(tmp_path / "merged")
     assert merge_folders(folders, merged) == 2
     assert [path.stem.partition("@")[2] for path in sorted(merged.cells.iterdir())] == ["", "another"]
@@ -130,8 +131,8 @@ def test_what_an_earlier_release_wrote_where_the_system_has_no_id_is_not_taken_f
     """All such systems with one kind of processor and as much memory had one id."""
     machine.write_text("")
     forget()
-    shared = hashlib.sha256(f"/{cpu_model()}/{reproducibility.memory_bytes()}".encode()).hexdigest()[:12]
-    assert reproducibility.recognized(shared) == shared
+    shared = hashlib.sha256(f"/{cpu_model()}/{this_machine.memory_bytes()}".encode()).hexdigest()[:12]
+    assert this_machine.recognized(shared) == shared
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")

@@ -11,11 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from mnistbench import architectures, datasets
+from mnistbench import architectures, datasets, load_model
 from mnistbench.cell import Cell, Component, Training
-from mnistbench.data.arrays import Arrays, DataSpec
+from mnistbench.data.arrays import Arrays
+from mnistbench.data_spec import DataSpec
 from mnistbench.errors import UserError
-from mnistbench.models import KeptModel, NotSavable, load_model, read_model, save_model
+from mnistbench.models import KeptModel, NotSavable, read_model, save_model
 from mnistbench.pictures import framing_by_name
 from mnistbench.records import CellRecord, Model
 from mnistbench.results import ResultsFolder

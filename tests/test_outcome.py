@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from mnistbench import cli
+from mnistbench import cli, run_grid
 from mnistbench.commands.outcome import typed_again
 from mnistbench.executors import InlineExecutor
 from mnistbench.grid import Grid
 from mnistbench.results import ResultsFolder
-from mnistbench.runner import run_grid
 from mnistbench.running.progress import Silent
 
 GRID = """

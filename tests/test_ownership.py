@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from mnistbench import cli
+from mnistbench import cli, run_grid
 from mnistbench.cell import Cell
 from mnistbench.errors import UserError
 from mnistbench.executors import InlineExecutor
 from mnistbench.grid import Grid
 from mnistbench.records import CellRecord, Environment
 from mnistbench.results import ResultsFolder
-from mnistbench.runner import RunSummary, run_grid
+from mnistbench.runner import RunSummary
 from mnistbench.storage.merging import merge_folders
 from mnistbench.storage.ownership import MARK, is_grid_of_ours, is_marked
 

@@ -282,7 +282,7 @@ def test_a_plug_in_given_twice_is_imported_once() -> None:
 
 def test_the_examples_of_the_documentation_train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each block of docs/extending.md that begins with a file's name, as that file; then the grid is run."""
-    from mnistbench.runner import run_grid
+    from mnistbench import run_grid
 
     monkeypatch.setenv("MNISTBENCH_CACHE", str(tmp_path / "cache"))
     text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from mnistbench import datasets, devices
+from mnistbench import datasets, devices, run_grid
 from mnistbench.cell import Cell, Component
 from mnistbench.data.cache import is_intact, read_entry
 from mnistbench.errors import UserError
@@ -24,11 +24,11 @@ from mnistbench.executors import LOST
 from mnistbench.executors_ray import RayExecutor, luggage
 from mnistbench.executors_ray.cluster import Needs, Node, choose, devices_of
 from mnistbench.grid import Grid
+from mnistbench.job import Job
 from mnistbench.records import CellRecord, EpochMeasurement
 from mnistbench.results import ResultsFolder
-from mnistbench.runner import RunSummary, run_grid
+from mnistbench.runner import RunSummary
 from mnistbench.running.progress import Silent
-from mnistbench.worker import Job
 
 pytestmark = pytest.mark.slow
 
@@ -258,7 +258,7 @@ from pathlib import Path
 from mnistbench.executors_ray import RayExecutor
 from mnistbench.grid import Grid
 from mnistbench.running.progress import PlainLines
-from mnistbench.runner import run_grid
+from mnistbench import run_grid
 executor = RayExecutor(
     sys.argv[1], plugins={STAND_INS!r}, train="ray_stand_ins:meet", preload=("without_torch",), patience_seconds=5
 )

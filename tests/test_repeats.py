@@ -16,22 +16,14 @@ from report_pages import Page, write_folder
 from rich.console import Console
 from synthetic import START, make_cell, make_environment, make_grid_records, make_record
 
-from mnistbench.analysis import (
-    KINDS,
-    accuracy_by_batch,
-    banners,
-    best_after_trials,
-    confusion,
-    counted,
-    leaderboard,
-    optimizer_ranking,
-    pairwise,
-    results_frame,
-    summary_markdown,
-    time_curves,
-    verdict_sentences,
-)
-from mnistbench.analysis.frames import epochs_frame
+from mnistbench.analysis.accuracy import accuracy_by_batch, confusion, optimizer_ranking
+from mnistbench.analysis.frames import KINDS, epochs_frame, results_frame
+from mnistbench.analysis.inventory import banners
+from mnistbench.analysis.ranking import leaderboard, time_curves
+from mnistbench.analysis.repeats import counted
+from mnistbench.analysis.summary import summary_markdown, verdict_sentences
+from mnistbench.analysis.trials import best_after_trials
+from mnistbench.analysis.verdicts import pairwise
 from mnistbench.cell import Cell, Component, Training
 from mnistbench.commands.outcome import print_best
 from mnistbench.config.tuning import pick

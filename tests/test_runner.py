@@ -13,19 +13,19 @@ from typing import Any
 import pytest
 from stand_ins import OnEpoch, quick
 
-from mnistbench import reproducibility
+from mnistbench import run_grid, this_machine
 from mnistbench.cell import Cell, Component
 from mnistbench.errors import UserError
 from mnistbench.executors import InlineExecutor
 from mnistbench.grid import Grid
+from mnistbench.job import Job
 from mnistbench.records import CellRecord, Environment, EpochMeasurement, Noise, Timing
 from mnistbench.results import ResultsFolder
-from mnistbench.runner import RunSummary, run_grid
+from mnistbench.runner import RunSummary
 from mnistbench.running import session
 from mnistbench.running.budget import estimate, rounds_that_fit
 from mnistbench.running.progress import Silent
 from mnistbench.running.session import in_rounds
-from mnistbench.worker import Job
 
 ROOT = Path(__file__).parents[1]
 GRID = """
@@ -292,11 +292,11 @@ def test_a_folder_with_records_of_another_machine_and_torch_says_so_and_keeps_th
 
 def test_a_folder_that_an_earlier_release_wrote_here_is_not_another_machines(run: Run, folder: ResultsFolder) -> None:
     """Its records carry the id that this machine had then."""
-    former = reproducibility._former_machine_id()
+    former = this_machine._former_machine_id()
     run(executor=here("elsewhere"))
     for record in folder.records():
         assert record.environment is not None
-        ours = replace(record.environment, machine_id=former or reproducibility.machine_id())
+        ours = replace(record.environment, machine_id=former or this_machine.machine_id())
         folder.write(record.with_changes(environment=ours))
     folder.path.joinpath(".index.json").unlink()
     assert not any("another machine" in warning for warning in run().warnings)
@@ -406,7 +406,7 @@ def test_the_parent_holds_no_records(run: Run) -> None:
 NOTHING_LEFT = """
 import sys
 from mnistbench.grid import Grid
-from mnistbench.runner import run_grid
+from mnistbench import run_grid
 grid = Grid.load(sys.argv[1])
 summary = run_grid(grid, out=sys.argv[2], tracking_uri="sqlite:///" + sys.argv[3])
 assert (summary.ran, summary.not_mirrored) == (0, 0), summary

@@ -12,7 +12,6 @@ import pytest
 from scipy import stats
 from synthetic import all_runs, make_cell, make_record
 
-from mnistbench.analysis import pairwise
 from mnistbench.analysis.statistics import (
     Difference,
     Spread,
@@ -27,6 +26,7 @@ from mnistbench.analysis.statistics import (
     twin_spread,
     unpaired_difference,
 )
+from mnistbench.analysis.verdicts import pairwise
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from synthetic import HOSTILE_NAMES, all_runs, make_cell, make_grid_records, make_record
 from test_exhibits import gpu_and_cpu, reaching, runs
 
-from mnistbench.analysis import summary_markdown, verdict_sentences
+from mnistbench.analysis.summary import summary_markdown, verdict_sentences
 from mnistbench.analysis.wording import accuracy_text, seconds_text, times
 from mnistbench.cell import Component, Training
 from mnistbench.records import CellRecord, Data

@@ -10,7 +10,11 @@ import pytest
 from report_pages import Page, write_folder
 from synthetic import make_cell, make_environment, make_record
 
-from mnistbench.analysis import at_target, compare, leaderboard, results_frame, targets_in, verdict_sentences, write_csv
+from mnistbench import run_grid
+from mnistbench.analysis.comparison import compare
+from mnistbench.analysis.frames import at_target, results_frame, targets_in, write_csv
+from mnistbench.analysis.ranking import leaderboard
+from mnistbench.analysis.summary import verdict_sentences
 from mnistbench.cell import Component, Training
 from mnistbench.commands.outcome import write_outcome
 from mnistbench.data.digits import TRAIN_EXAMPLES
@@ -21,7 +25,6 @@ from mnistbench.records import CellRecord, dump
 from mnistbench.report import render
 from mnistbench.report.page import read_study
 from mnistbench.results import ResultsFolder
-from mnistbench.runner import run_grid
 from mnistbench.running.planning import plan
 from mnistbench.storage.merging import merge_folders
 from mnistbench.targets import targets_asked

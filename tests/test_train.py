@@ -20,11 +20,11 @@ from mnistbench.cell import Cell, Component, Training
 from mnistbench.data import arrays
 from mnistbench.errors import UserError
 from mnistbench.execution import levers_of
+from mnistbench.job import Job
 from mnistbench.records import CellRecord, Data, EpochMeasurement
 from mnistbench.train import train_cell
 from mnistbench.training import warmup
 from mnistbench.training.trainee import make_trainee
-from mnistbench.worker import Job
 
 MakeJob = Callable[..., Job]
 

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from mnistbench import measurement, reproducibility
 from mnistbench.cell import Cell, Component, Training
-from mnistbench.data.arrays import Arrays, DataSpec
+from mnistbench.data.arrays import Arrays
 from mnistbench.data.cache import write_entry
+from mnistbench.data_spec import DataSpec
 from mnistbench.errors import UserError
+from mnistbench.job import Job
 from mnistbench.plugins import load_plugins
 from mnistbench.records import CellRecord, Data
 from mnistbench.train import train_cell
@@ -27,7 +29,6 @@ from mnistbench.training import evaluation
 from mnistbench.training.steps.written import why_not
 from mnistbench.training.trainee import make_trainee
 from mnistbench.training.warmup import choose, warm_up
-from mnistbench.worker import Job
 
 EXAMPLES = 210
 PLUGIN = '''

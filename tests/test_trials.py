@@ -8,13 +8,11 @@ import pytest
 from report_pages import Page, rendered
 from synthetic import all_runs, make_cell, make_record
 
-from mnistbench.analysis import (
-    accuracy_by_batch,
-    best_after_trials,
-    leaderboard,
-    optimizer_ranking,
-    verdict_sentences,
-)
+from mnistbench import run_grid
+from mnistbench.analysis.accuracy import accuracy_by_batch, optimizer_ranking
+from mnistbench.analysis.ranking import leaderboard
+from mnistbench.analysis.summary import verdict_sentences
+from mnistbench.analysis.trials import best_after_trials
 from mnistbench.cell import Component
 from mnistbench.config.tuning import lr_of
 from mnistbench.executors import InlineExecutor
@@ -22,7 +20,6 @@ from mnistbench.grid import Grid
 from mnistbench.records import CellRecord
 from mnistbench.report import render
 from mnistbench.results import ResultsFolder
-from mnistbench.runner import run_grid
 from mnistbench.running.progress import Silent
 
 pytestmark = pytest.mark.slow

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from synthetic import HOSTILE_NAMES, all_runs, make_cell, make_environment, make_grid_records, make_record
 
-from mnistbench.analysis import noise, pairwise
 from mnistbench.analysis.labels import labels
+from mnistbench.analysis.verdicts import noise, pairwise
 from mnistbench.cell import Component, Training
 from mnistbench.records import CellRecord
 

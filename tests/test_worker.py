@@ -11,11 +11,12 @@ import pytest
 from stand_ins import OnEpoch, measurement, quick
 
 from mnistbench.cell import Cell
+from mnistbench.job import Job
 from mnistbench.records import CellRecord, Data, EpochMeasurement, dump
 from mnistbench.redaction import redact
 from mnistbench.results import ResultsFolder
 from mnistbench.running import channel
-from mnistbench.worker import Job, find_function, is_out_of_memory, train_safely
+from mnistbench.worker import find_function, is_out_of_memory, train_safely
 
 
 @pytest.fixture

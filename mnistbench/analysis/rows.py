@@ -12,8 +12,8 @@ from typing import Any
 from mnistbench.cell import Cell, Component, canonical_json
 from mnistbench.config.tuning import AS_GIVEN, TRIAL, TUNED
 from mnistbench.records import FAILURES, TRAINING_REVISION, CellRecord
-from mnistbench.reproducibility import recognized
 from mnistbench.targets import evaluations, time_to_target
+from mnistbench.this_machine import recognized
 
 NOT_NOISE = {"short", "shared"}
 """Flags that say how a cell was run, not that something disturbed it."""

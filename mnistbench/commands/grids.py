@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from mnistbench.executors import Executor
     from mnistbench.grid import Grid
     from mnistbench.plugins import Plugins
+    from mnistbench.results import ResultsFolder
+    from mnistbench.tracking import Mirror
 
 HOW = "How cells run"
 
@@ -112,9 +115,7 @@ def run(
         loaded,
         out=out,
         data_dir=data_dir,
-        tracking_uri=tracking_uri,
-        tracking=not no_tracking,
-        experiment=experiment,
+        make_mirror=None if no_tracking else partial(_mirror, tracking_uri, experiment),
         executor=_executor(executor, ray_address, plugins),
         timeout_seconds=timeout_seconds,
         fail_fast=fail_fast,
@@ -130,6 +131,12 @@ def run(
     )
     print_outcome(summary, typed_again(context.obj), tracking_uri)
     return summary.exit_code
+
+
+def _mirror(uri: str | None, experiment: str | None, results: ResultsFolder, name: str) -> Mirror:
+    from mnistbench.tracking import Mirror
+
+    return Mirror(uri, results, name, experiment=experiment)
 
 
 def _executor(name: ExecutorName, ray_address: str | None, plugins: Plugins) -> str | Executor:

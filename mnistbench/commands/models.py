@@ -24,7 +24,7 @@ def predict(
     from rich.console import Console
     from rich.table import Table
 
-    from mnistbench.models import load_model
+    from mnistbench import load_model
 
     model = load_model(source, results=folder, tracking_uri=tracking_uri, plugins=plugin or ())
     table = Table("image" if model.spec.is_image else "row", "it is", "probability", "or else")
@@ -49,7 +49,7 @@ def evaluate(
     from rich.console import Console
     from rich.table import Table
 
-    from mnistbench.models import load_model
+    from mnistbench import load_model
 
     model = load_model(source, results=folder, tracking_uri=tracking_uri, plugins=plugin or ())
     found = model.evaluate(dataset, data_dir=data_dir)

@@ -119,12 +119,12 @@ def print_best(results: ResultsFolder, console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from mnistbench import analysis
+    from mnistbench.analysis import frames, inventory, ranking
     from mnistbench.analysis.wording import accuracy_text
     from mnistbench.targets import targets_asked
 
-    frame = analysis.results_frame(results.records(), targets=targets_asked(results), kinds=analysis.KINDS)
-    board = analysis.leaderboard(frame).frame
+    frame = frames.results_frame(results.records(), targets=targets_asked(results), kinds=frames.KINDS)
+    board = ranking.leaderboard(frame).frame
     if board.empty:
         return
     several = board["target_accuracy"].nunique() > 1
@@ -138,7 +138,7 @@ def print_best(results: ResultsFolder, console: Console) -> None:
         for _, row in rows.sort_values("order").head(SHOWN).iterrows():
             table.add_row(*(Text(text) for text in _best_row(row)))
         console.print(table)
-    for sentence in analysis.equal_seed_sentences(frame):
+    for sentence in inventory.equal_seed_sentences(frame):
         console.print(f"note: {sentence}", markup=False, soft_wrap=True)
 
 

@@ -47,19 +47,19 @@ def compare(
     out: Annotated[Path | None, typer.Option(parser=path, metavar="FILE", help="Also write it, as Markdown.")] = None,
 ) -> int:
     """Compare two sets of results, cell by cell, with intervals and verdicts."""
-    from mnistbench import analysis
+    from mnistbench.analysis.comparison import compare as compare_frames
+    from mnistbench.analysis.comparison import parse_threshold
+    from mnistbench.analysis.frames import KINDS, results_frame
     from mnistbench.results import ResultsFolder
     from mnistbench.storage.atomic import write_whole
     from mnistbench.targets import targets_asked
 
-    threshold = analysis.parse_threshold(fail_on) if fail_on else None
+    threshold = parse_threshold(fail_on) if fail_on else None
     frames = [
-        analysis.results_frame(
-            folder.records(), source=str(folder.path), targets=targets_asked(folder), kinds=analysis.KINDS
-        )
+        results_frame(folder.records(), source=str(folder.path), targets=targets_asked(folder), kinds=KINDS)
         for folder in (ResultsFolder(results_folder(path)) for path in (before, after))
     ]
-    comparison = analysis.compare(*frames, fail_on=threshold)
+    comparison = compare_frames(*frames, fail_on=threshold)
     print(comparison.to_text())
     if out is not None:
         write_whole(out, comparison.to_markdown())

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mnistbench.cache_folder import cache_folder
 from mnistbench.cell import canonical_json
-from mnistbench.data.arrays import ARRAY_NAMES, DESCRIPTION, Arrays, DataSpec, check, checksum, load
+from mnistbench.data.arrays import ARRAY_NAMES, DESCRIPTION, Arrays, check, checksum, load
+from mnistbench.data_spec import DataSpec
 from mnistbench.errors import UserError
-from mnistbench.homeless import home_for_nobody
 
 ENTRY_VERSION = 1
 """Stands in each entry; an entry of another version is made anew."""
@@ -40,22 +41,6 @@ class Entry:
     spec: DataSpec
     sha256: str
     notes: tuple[str, ...] = ()
-
-
-def cache_folder() -> Path:
-    """`$MNISTBENCH_CACHE`, else the place which the system gives to user caches; without a home, one that is temporary.
-
-    Raises:
-        UserError: if there is no home, and the temporary place is another user's.
-    """
-    if named := os.environ.get("MNISTBENCH_CACHE"):
-        return Path(named).expanduser().absolute()
-    import platformdirs
-
-    try:
-        return platformdirs.user_cache_path("mnistbench", appauthor=False)
-    except RuntimeError:  # a user id without an entry in passwd, and no HOME
-        return home_for_nobody() / "cache"
 
 
 def entry_directory(name: str) -> Path:

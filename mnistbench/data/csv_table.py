@@ -15,8 +15,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from mnistbench.data.arrays import Arrays, DataSpec
+from mnistbench.data.arrays import Arrays
 from mnistbench.data.tables import held_out_rows, stratified, table_arrays
+from mnistbench.data_spec import DataSpec
 from mnistbench.errors import UserError
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mnistbench.data.arrays import Arrays, DataSpec, check, checksum, image_arrays
+from mnistbench.data.arrays import Arrays, check, checksum, image_arrays
 from mnistbench.data.csv_table import MAX_CLASSES
 from mnistbench.data.sources import Opened, Search
+from mnistbench.data_spec import DataSpec
 from mnistbench.errors import UserError
 
 EXPECTED = (

@@ -20,11 +20,12 @@ from mnistbench.executors import LOST, OnEpoch
 from mnistbench.executors_ray import luggage, node
 from mnistbench.executors_ray.cluster import Needs, Node, choose, devices_of
 from mnistbench.executors_ray.connection import connect
+from mnistbench.job import Job
 from mnistbench.records import CellRecord, EpochMeasurement, Error, utc_now
 from mnistbench.redaction import redact
 from mnistbench.reproducibility import git_state
 from mnistbench.running.forkserver import PRELOAD
-from mnistbench.worker import TRAIN_CELL, Job
+from mnistbench.worker import TRAIN_CELL
 
 LOOK_AHEAD = 16
 """Jobs taken before there is room for them, so that a GPU does not wait behind cells for the CPU."""

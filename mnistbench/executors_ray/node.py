@@ -15,8 +15,8 @@ from mnistbench.data.arrays import Arrays, checksum
 from mnistbench.data.cache import entry_directory, find_or_make, read_entry
 from mnistbench.errors import UserError
 from mnistbench.executors import ProcessExecutor
+from mnistbench.job import Job
 from mnistbench.records import CellRecord, EpochMeasurement
-from mnistbench.worker import Job
 
 
 class Delivery(NamedTuple):

@@ -17,7 +17,9 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from mnistbench import __version__, analysis
+from mnistbench.analysis import frames, inventory, repeats
+from mnistbench.analysis.summary import summary_markdown, verdict_sentences
+from mnistbench.cell import __version__
 from mnistbench.errors import UserError
 from mnistbench.records import CellRecord
 from mnistbench.report import palette, svg
@@ -71,10 +73,10 @@ def render(folders: Iterable[ResultsFolder | Path], out: Path, figures: Path | N
     sections = [question(study) for question in QUESTIONS]
     out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, page(study, sections))
-    text = analysis.summary_markdown(study.runs, name=study.name, asked=study.asked)
+    text = summary_markdown(study.runs, name=study.name, asked=study.asked)
     write_whole(summary, f"{text}\n{SUMMARY_END}")
-    analysis.write_csv(study.runs, results)
-    analysis.write_csv(study.epochs, epochs)
+    frames.write_csv(study.runs, results)
+    frames.write_csv(study.epochs, epochs)
     if figures is not None:
         write_figures(sections, figures)
     return out
@@ -140,9 +142,9 @@ def read_study(folders: Sequence[ResultsFolder]) -> Study:
             grids[name] = folder.grid_file.read_text(encoding="utf-8", errors="replace")
     records, _ = one_per_build(_merged(found))
     cell_ids, targets = asked(zip(folders, found.values(), strict=True))
-    runs = analysis.results_frame(records, targets=targets, kinds=analysis.KINDS)
-    epochs = analysis.epochs_frame(records)
-    return Study(listed(names, 6), records, runs, analysis.counted(runs), epochs, grids, unread, len(cell_ids))
+    runs = frames.results_frame(records, targets=targets, kinds=frames.KINDS)
+    epochs = frames.epochs_frame(records)
+    return Study(listed(names, 6), records, runs, repeats.counted(runs), epochs, grids, unread, len(cell_ids))
 
 
 def _merged(found: dict[str, list[CellRecord]]) -> list[CellRecord]:
@@ -150,7 +152,7 @@ def _merged(found: dict[str, list[CellRecord]]) -> list[CellRecord]:
     records = [record for records in found.values() for record in records]
     if len({record.record_id for record in records}) == len(records):
         return records
-    return [record for record in analysis.merge(found) if isinstance(record, CellRecord)]
+    return [record for record in frames.merge(found) if isinstance(record, CellRecord)]
 
 
 def page(study: Study, sections: Sequence[Section]) -> str:
@@ -226,7 +228,7 @@ def _verdict(study: Study) -> list[tuple[str, list[str]]]:
     """Each machine and build, named where there are several, and what is said of it."""
     if study.runs.empty:
         return [("", ["There is nothing to report yet: no cell has a record."])]
-    return [(heading, analysis.verdict_sentences(rows)) for heading, _, rows in groups(study.runs)]
+    return [(heading, verdict_sentences(rows)) for heading, _, rows in groups(study.runs)]
 
 
 def _banners(study: Study) -> list[tuple[str, bool]]:
@@ -234,7 +236,7 @@ def _banners(study: Study) -> list[tuple[str, bool]]:
     if study.runs.empty:
         return []
     loud = bool(study.runs["fallback"].fillna(False).any())
-    said = [(text, loud and place == 0) for place, text in enumerate(analysis.banners(study.runs))]
+    said = [(text, loud and place == 0) for place, text in enumerate(inventory.banners(study.runs))]
     if study.unread:
         said.append((f"{plural(len(study.unread), 'file')} could not be read as a record and were set aside.", False))
     return said
@@ -245,14 +247,14 @@ def _facts(study: Study) -> list[tuple[str, str, str]]:
     frame = study.runs
     if frame.empty:
         return []
-    done = analysis.completeness(frame, study.asked)
+    done = inventory.completeness(frame, study.asked)
     statuses = ", ".join(f"{number:,} {status.replace('_', ' ')}" for status, number in done.by_status.items())
     machines = [str(name) for name in dict.fromkeys(frame["machine"].dropna())]
     devices = dict.fromkeys(
         f"{row.device}: {row.device_name}" if isinstance(row.device_name, str) else f"{row.device}: {row.cpu}"
         for row in rows_of(frame[["device", "device_name", "cpu"]].drop_duplicates())
     )
-    targets = analysis.targets_in(frame)
+    targets = frames.targets_in(frame)
     days = sorted(str(day)[:10] for day in frame["started_at"].dropna())
     when = days[0] if days and days[0] == days[-1] else f"{days[0]} to {days[-1]}" if days else ""
     builds = [f"torch {build}" for build in dict.fromkeys(frame["torch"].dropna())]
@@ -274,7 +276,7 @@ def _facts(study: Study) -> list[tuple[str, str, str]]:
 def _downloads(study: Study) -> list[Download]:
     if study.runs.empty:
         return []
-    files = {"results.csv": analysis.csv_frame(study.runs), "epochs.csv": study.epochs}
+    files = {"results.csv": frames.csv_frame(study.runs), "epochs.csv": study.epochs}
     found = []
     for file, frame in files.items():
         coded = _packed(frame) if frame.size <= MOST_VALUES else ""

@@ -11,11 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from mnistbench.job import Job
 from mnistbench.records import RESULTS, CellRecord, EpochMeasurement, Error, Status, utc_now
 from mnistbench.redaction import redact
 from mnistbench.running import channel as messages
 from mnistbench.running.forkserver import ForkServer, kill_group
-from mnistbench.worker import STACK_SIGNAL, Began, Job
+from mnistbench.worker import STACK_SIGNAL, Began
 
 TAIL_BYTES = 16_384
 """What is kept of the output of a worker that prints a lot."""

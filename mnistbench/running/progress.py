@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Protocol
 from mnistbench.records import RESULTS, CellRecord, EpochMeasurement
 
 if TYPE_CHECKING:
-    from mnistbench.worker import Job
+    from mnistbench.job import Job
 
 
 class Progress(Protocol):

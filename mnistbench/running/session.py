@@ -10,6 +10,7 @@ from typing import Any
 
 from mnistbench.cell import Cell
 from mnistbench.executors import LOST, Executor, is_shared
+from mnistbench.job import Job
 from mnistbench.measurement import ProbeHistory
 from mnistbench.records import FAILURES, CellRecord, Data, Error, utc_now
 from mnistbench.results import ResultsFolder
@@ -17,7 +18,6 @@ from mnistbench.running.budget import rounds_that_fit, seconds_by_setting
 from mnistbench.running.interruption import Interruption
 from mnistbench.running.progress import Progress, duration
 from mnistbench.storage.index import Known, known
-from mnistbench.worker import Job
 
 LOSSES = 3
 """Attempts at one cell that may be lost with their machines in one session: perhaps it is the cell that fells them."""

@@ -15,8 +15,8 @@ from mnistbench.running.progress import Count, Progress, duration, figures, outc
 from mnistbench.storage.index import read_index
 
 if TYPE_CHECKING:
+    from mnistbench.job import Job
     from mnistbench.results import ResultsFolder
-    from mnistbench.worker import Job
 
 NOTE = ".now.json"
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from mnistbench.errors import UserError
 from mnistbench.records import RESULTS, CellRecord, dump
-from mnistbench.reproducibility import recognized
 from mnistbench.results import ResultsFolder
 from mnistbench.storage.atomic import move_whole, write_whole, writing
 from mnistbench.targets import targets_asked
+from mnistbench.this_machine import recognized
 
 
 def merge_folders(sources: Sequence[ResultsFolder], target: ResultsFolder) -> int:
@@ -86,7 +86,7 @@ def one_per_build(records: Iterable[CellRecord]) -> tuple[list[CellRecord], list
     by_cell: dict[str, dict[tuple[object, ...] | None, list[CellRecord]]] = {}
     for record in records:
         where = record.environment
-        build = (where.machine_id, where.torch, record.protocol) if where else None
+        build = (recognized(where.machine_id), where.torch, record.protocol) if where else None
         by_cell.setdefault(record.cell_id, {}).setdefault(build, []).append(record)
     chosen, rest = [], []
     for builds in by_cell.values():

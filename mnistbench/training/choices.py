@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
+from mnistbench.cache_folder import cache_folder
 from mnistbench.cell import canonical_json
-from mnistbench.data.cache import cache_folder
 from mnistbench.storage.atomic import read_answer, write_answer
 
 CHOICES_VERSION = 2

@@ -15,8 +15,8 @@ from mnistbench.records import EpochMeasurement
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from mnistbench.job import Job
     from mnistbench.training.trainee import Trainee
-    from mnistbench.worker import Job
 
 COMPARED = 64
 """Test examples on which a model that was loaded back is compared with the one in memory."""

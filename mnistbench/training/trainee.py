@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mnistbench import measurement, reproducibility
 from mnistbench.cell import Cell
 from mnistbench.data import arrays
+from mnistbench.data_spec import DataSpec
 from mnistbench.errors import UserError
 from mnistbench.execution import Levers, fit, levers_of
 from mnistbench.plugins import Plugins, load_plugins
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from mnistbench.job import Job
     from mnistbench.training.steps import Step
     from mnistbench.training.steps.update import Asks, Update
-    from mnistbench.worker import Job
 
 Prepare = Callable[["nn.Module"], None]
 
@@ -46,7 +47,7 @@ class Builder:
     """
 
     cell: Cell
-    spec: arrays.DataSpec
+    spec: DataSpec
     plugins: Plugins
     device: torch.device
     threads: int

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from mnistbench import reproducibility
+from mnistbench import reproducibility, this_machine
 from mnistbench.training.batches import ResidentBatches
 from mnistbench.training.snapshot import Snapshot
 from mnistbench.training.trainee import Trainee
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mnistbench.execution import Levers
+    from mnistbench.job import Job
     from mnistbench.training.steps.update import Asks
-    from mnistbench.worker import Job
 
 WARMUP_STEPS = 5
 LARGE_BATCH = 4096
@@ -88,7 +88,7 @@ def _with_kernels(job: Job, trainee: Trainee) -> Trainee:
         settled = dataclasses.replace(levers, memory_format=memory_format, chunk=chunk)
         return dataclasses.replace(trainee, levers=settled)
     question = {
-        "machine": reproducibility.machine_id(),
+        "machine": this_machine.machine_id(),
         "torch": torch.__version__,
         **network_key(trainee),
         "choices": [{key: list(values) for key, values in block.choices().items()} for block in step.blocks],

@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from mnistbench import analysis
+from mnistbench.analysis import accuracy, trials
 from mnistbench.report import accuracy_charts
 from mnistbench.report.charts import Chart, looks
 from mnistbench.report.formatting import plural
@@ -23,10 +23,10 @@ def large_batches(study: Study) -> Section:
     question = Question(
         "large-batches", "What does a large batch cost? Which optimizer is robust to it?", "Cost of a large batch"
     )
-    exhibit = analysis.accuracy_by_batch(study.frame)
+    exhibit = accuracy.accuracy_by_batch(study.frame)
     if not exhibit:
         return unanswered(question, exhibit)
-    drops, ranking = analysis.worst_drops(study.frame), analysis.optimizer_ranking(study.frame)
+    drops, ranking = accuracy.worst_drops(study.frame), accuracy.optimizer_ranking(study.frame)
     seen = looks(exhibit.frame["optimizer_label"])
     lowest = _lowest(exhibit.frame)
     parts, panels = [], 0
@@ -56,7 +56,7 @@ def large_batches(study: Study) -> Section:
         parts.append(Part("Worst drops", table=_drops(drops.frame), disclosed=False))
     if ranking:
         parts.append(Part("Optimizers side by side", sentences=ranking.notes, table=_ranking(ranking.frame)))
-    tried = analysis.best_after_trials(study.runs)
+    tried = trials.best_after_trials(study.runs)
     if tried:
         parts.append(Part("Best after few trials", sentences=tried.notes, table=_trials(tried.frame)))
     lead = "Test accuracy after the last epoch, in points below the best batch size of the same network and optimizer."
@@ -69,7 +69,7 @@ def large_batches(study: Study) -> Section:
 def learning(study: Study) -> Section:
     """How did it learn?"""
     question = Question("learning", "How did it learn?", "Learning curves")
-    exhibit = analysis.learning_curves(study.frame, study.epochs)
+    exhibit = accuracy.learning_curves(study.frame, study.epochs)
     if not exhibit:
         return unanswered(question, exhibit)
     rows = exhibit.frame
@@ -127,10 +127,10 @@ def classes(study: Study) -> Section:
         "Which digits go wrong?" if digits else "Which classes go wrong?",
         "Errors by digit" if digits else "Errors by class",
     )
-    exhibit = analysis.confusion(study.records, study.frame)
+    exhibit = accuracy.confusion(study.records, study.frame)
     if not exhibit:
         return unanswered(question, exhibit)
-    by_class = analysis.per_class(exhibit.frame)
+    by_class = accuracy.per_class(exhibit.frame)
     names = {int(label): str(int(label)) for label in exhibit.frame["true"].unique()}
     charts = [
         accuracy_charts.confusion_map(exhibit.frame, "confusion", names),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from mnistbench.analysis import Exhibit
+from mnistbench.analysis.exhibit import Exhibit
 from mnistbench.records import CellRecord
 from mnistbench.report.charts import Chart
 from mnistbench.report.tables import Table

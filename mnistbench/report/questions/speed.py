@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from mnistbench import analysis
+from mnistbench.analysis import levers as lever_tables
+from mnistbench.analysis import ranking, speed
 from mnistbench.report import speed_charts, time_charts
 from mnistbench.report.formatting import missing, percent, plural, seconds_range
 from mnistbench.report.questions.section import MOST_PANELS, Part, Question, Section, Study, groups, slug, unanswered
@@ -49,7 +50,7 @@ BOARD = [
 def first(study: Study) -> Section:
     """Which is first at the target?"""
     question = Question("first", "Which is first at the target?", "First at the target")
-    exhibit = analysis.leaderboard(study.frame)
+    exhibit = ranking.leaderboard(study.frame)
     if not exhibit:
         return unanswered(question, exhibit)
     parts = []
@@ -78,7 +79,7 @@ def first(study: Study) -> Section:
 def time(study: Study) -> Section:
     """What does time buy?"""
     question = Question("time", "What does time buy?", "Error over time")
-    exhibit = analysis.time_curves(study.frame, study.epochs)
+    exhibit = ranking.time_curves(study.frame, study.epochs)
     if not exhibit:
         return unanswered(question, exhibit)
     parts = []
@@ -111,10 +112,10 @@ def time(study: Study) -> Section:
 def devices(study: Study) -> Section:
     """GPU or CPU?"""
     question = Question("devices", "GPU or CPU?", "GPU or CPU")
-    exhibit = analysis.device_speedups(study.frame)
+    exhibit = speed.device_speedups(study.frame)
     if not exhibit:
         return unanswered(question, exhibit)
-    crossings = analysis.crossovers(study.frame)
+    crossings = speed.crossovers(study.frame)
     parts = []
     for heading, suffix, rows in groups(exhibit.frame):
         charts = [
@@ -162,7 +163,7 @@ def devices(study: Study) -> Section:
 def throughput(study: Study) -> Section:
     """How does throughput scale?"""
     question = Question("throughput", "How does throughput scale with the batch?", "Throughput")
-    exhibit = analysis.throughput_by_batch(study.frame)
+    exhibit = speed.throughput_by_batch(study.frame)
     if not exhibit:
         return unanswered(question, exhibit)
     parts = []
@@ -205,7 +206,7 @@ def throughput(study: Study) -> Section:
 def levers(study: Study) -> Section:
     """What does each lever buy?"""
     question = Question("levers", "What does each lever buy?", "Speed levers")
-    exhibit = analysis.lever_effects(study.frame)
+    exhibit = lever_tables.lever_effects(study.frame)
     if not exhibit:
         return unanswered(question, exhibit)
     titles = {

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mnistbench import analysis
+from mnistbench.analysis import frames, inventory, verdicts
 from mnistbench.report import noise_charts
 from mnistbench.report.formatting import byte_count, clipped, listed, missing, percent, plural
 from mnistbench.report.questions.section import Log, Part, Question, Section, Study, groups, unanswered
@@ -50,13 +50,13 @@ RUNS = [
 def noise(study: Study) -> Section:
     """Is it noise?"""
     question = Question("noise", "Is it noise?", "Is it noise")
-    floors, deviations = analysis.noise(study.frame), _deviations(study.frame)
-    targets = analysis.targets_in(study.frame)
+    floors, deviations = verdicts.noise(study.frame), _deviations(study.frame)
+    targets = frames.targets_in(study.frame)
     pairs = {
-        _to_target(target, targets): analysis.pairwise(analysis.at_target(study.frame, target), "seconds_to_target")
+        _to_target(target, targets): verdicts.pairwise(frames.at_target(study.frame, target), "seconds_to_target")
         for target in targets
     }
-    pairs[THROUGHPUT] = analysis.pairwise(study.frame, "examples_per_second")
+    pairs[THROUGHPUT] = verdicts.pairwise(study.frame, "examples_per_second")
     if not floors and not any(pairs.values()):
         return unanswered(question, floors)
     parts: list[Part] = []
@@ -87,7 +87,7 @@ def noise(study: Study) -> Section:
 def failures(study: Study) -> Section:
     """What failed?"""
     question = Question("failures", "What failed?", "Failures")
-    exhibit = analysis.failures(study.runs)
+    exhibit = inventory.failures(study.runs)
     unread = [
         Part(
             "Files that are no record",
@@ -131,7 +131,7 @@ def failures(study: Study) -> Section:
 def repeat(study: Study) -> Section:
     """Can I repeat it?"""
     question = Question("repeat", "Can I repeat it?", "Repeat it")
-    exhibit = analysis.environments(study.runs)
+    exhibit = inventory.environments(study.runs)
     parts = [Part(facts=_environment(row)) for row in exhibit.frame.head(12).to_dict("records")]
     headings = [
         f"{row['machine']}: {row['device'] if missing(row['device_name']) else row['device_name']}"
@@ -144,8 +144,8 @@ def repeat(study: Study) -> Section:
     if grids:
         parts.append(Part("Grid", logs=grids))
     if len(study.runs):
-        times = {target: f"to_{place}" for place, target in enumerate(analysis.targets_in(study.runs))}
-        found = {key: analysis.at_target(study.runs, target)["seconds_to_target"] for target, key in times.items()}
+        times = {target: f"to_{place}" for place, target in enumerate(frames.targets_in(study.runs))}
+        found = {key: frames.at_target(study.runs, target)["seconds_to_target"] for target, key in times.items()}
         columns = [Column(key, _to_target(target, times), "seconds") for target, key in times.items()]
         place = [column.key for column in RUNS].index("test_accuracy")
         columns = [*RUNS[:place], *columns, *RUNS[place:]]
