@@ -19,9 +19,9 @@ import psutil
 from scipy import stats
 
 from mnistbench import run_grid
-from mnistbench.grid import Grid
-from mnistbench.records import CellRecord
-from mnistbench.running.progress import Silent
+from mnistbench.grid.grid import Grid
+from mnistbench.results.records import CellRecord
+from mnistbench.run.progress import Silent
 
 GRID = """
 name: cells

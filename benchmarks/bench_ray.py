@@ -17,10 +17,10 @@ os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_memory_monitor_refresh_ms": 
 from ray.cluster_utils import Cluster
 
 from mnistbench import run_grid
-from mnistbench.executors_ray import RayExecutor
-from mnistbench.grid import Grid
-from mnistbench.records import CellRecord
-from mnistbench.running.progress import Silent
+from mnistbench.grid.grid import Grid
+from mnistbench.results.records import CellRecord
+from mnistbench.run.progress import Silent
+from mnistbench.run.ray import RayExecutor
 
 TESTS = Path(__file__).parents[1] / "tests"
 STAND_INS = tuple(str(TESTS / name) for name in ("ray_stand_ins.py", "stand_ins.py", "without_torch.py"))

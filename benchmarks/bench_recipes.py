@@ -13,10 +13,10 @@ import torch
 from one_cell import first_job
 from plain_loops import RECIPES
 
-from mnistbench.measurement import InterferenceMeter, Stopwatch
-from mnistbench.train import _one_epoch
-from mnistbench.training.trainee import Trainee, make_trainee
-from mnistbench.training.warmup import choose, warm_up
+from mnistbench.train.clocks import InterferenceMeter, Stopwatch
+from mnistbench.train.setup import Trainee, make_trainee
+from mnistbench.train.train import _one_epoch
+from mnistbench.train.warmup import choose, warm_up
 
 STEPS = 5
 

@@ -38,7 +38,8 @@ def write_records(folder: Path, count: int) -> None:
     sys.path.insert(0, str(HERE.parent / "tests"))
     from synthetic import make_record
 
-    from mnistbench import Grid, ResultsFolder, datasets
+    from mnistbench import Grid, ResultsFolder
+    from mnistbench.data import datasets
 
     grid = Grid.from_text(GRID.format(seeds=", ".join(map(str, range(count // CELLS_A_SEED)))))
     data = datasets.prepare(grid.dataset)
@@ -86,7 +87,7 @@ def report(folder: Path) -> dict[str, float]:
 def plan(folder: Path) -> dict[str, float]:
     """Seconds to count a grid of 1,000,000 cells."""
     from mnistbench import Grid
-    from mnistbench.running import planning
+    from mnistbench.run import plan as planning
 
     text = GRID.replace("[64, 256, 1024, 4096, 8192]", str(list(range(1, 101))))
     text = text.format(seeds=", ".join(map(str, range(2_500))))

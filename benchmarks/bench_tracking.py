@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mnistbench.results import ResultsFolder
+from mnistbench.results.folder import ResultsFolder
 from mnistbench.tracking import Mirror
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

@@ -16,7 +16,7 @@ import time
 
 STARTED = time.perf_counter()
 
-from mnistbench.execution import KEPT_ALLOCATOR  # noqa: E402
+from mnistbench.axes.execution import KEPT_ALLOCATOR  # noqa: E402
 
 if not set(KEPT_ALLOCATOR) <= set(os.environ):  # glibc reads them only when a process starts
     os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEPT_ALLOCATOR})
@@ -26,16 +26,16 @@ from pathlib import Path  # noqa: E402
 
 import torch  # noqa: E402
 
-from mnistbench import datasets  # noqa: E402
 from mnistbench.cell import Cell  # noqa: E402
-from mnistbench.grid import Grid  # noqa: E402
-from mnistbench.measurement import InterferenceMeter, Stopwatch  # noqa: E402
-from mnistbench.records import Data  # noqa: E402
-from mnistbench.train import _one_epoch, train_cell  # noqa: E402
-from mnistbench.training.evaluation import evaluate  # noqa: E402
-from mnistbench.training.trainee import Trainee, make_trainee  # noqa: E402
-from mnistbench.training.warmup import choose, warm_up  # noqa: E402
-from mnistbench.worker import Job  # noqa: E402
+from mnistbench.data import datasets  # noqa: E402
+from mnistbench.grid.grid import Grid  # noqa: E402
+from mnistbench.results.records import Data  # noqa: E402
+from mnistbench.run.worker import Job  # noqa: E402
+from mnistbench.train.clocks import InterferenceMeter, Stopwatch  # noqa: E402
+from mnistbench.train.evaluate import evaluate  # noqa: E402
+from mnistbench.train.setup import Trainee, make_trainee  # noqa: E402
+from mnistbench.train.train import _one_epoch, train_cell  # noqa: E402
+from mnistbench.train.warmup import choose, warm_up  # noqa: E402
 
 GRIDS = Path(__file__).parent / "grids"
 

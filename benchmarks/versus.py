@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from mnistbench.reproducibility import describe_environment
+from mnistbench.train.machine import describe_environment
 
 HERE = Path(__file__).parent
 LONG = 8.0

@@ -2,7 +2,8 @@
 
 The same pieces as the command line, for notebooks and scripts; each is imported when it is first used:
 
-    from mnistbench import Grid, ResultsFolder, load_model, report, results_frame, run_grid
+    from mnistbench import Grid, ResultsFolder, load_model, results_frame, run_grid
+    from mnistbench import report
 
 `report` is the room that makes pages: `report.render(["results/quick"], Path("report.html"))`. What stands here puts
 together what the rooms may not know of each other: a run and its mirror in MLflow, a kept model and its download.
@@ -19,19 +20,19 @@ from mnistbench.cell import __version__
 
 if TYPE_CHECKING:
     from mnistbench import report
-    from mnistbench.analysis.frames import results_frame
-    from mnistbench.config.resolved import ResolvedGrid
-    from mnistbench.grid import Grid
-    from mnistbench.models import KeptModel
-    from mnistbench.results import ResultsFolder
-    from mnistbench.runner import RunSummary
+    from mnistbench.grid.grid import Grid
+    from mnistbench.grid.resolved import ResolvedGrid
+    from mnistbench.report.frame import results_frame
+    from mnistbench.results.folder import ResultsFolder
+    from mnistbench.run.run import RunSummary
+    from mnistbench.train.weights import KeptModel
 
 __all__ = ["Grid", "ResultsFolder", "__version__", "load_model", "report", "results_frame", "run_grid"]
 
 _ROOMS = {
-    "Grid": "mnistbench.grid",
-    "ResultsFolder": "mnistbench.results",
-    "results_frame": "mnistbench.analysis.frames",
+    "Grid": "mnistbench.grid.grid",
+    "ResultsFolder": "mnistbench.results.folder",
+    "results_frame": "mnistbench.report.frame",
 }
 
 
@@ -50,13 +51,13 @@ def run_grid(
         tracking: False for records only.
         tracking_uri: of an MLflow server; MLflow's environment variable, else sqlite in the working folder.
         experiment: of MLflow, to be shared with other folders; MLflow's environment variable, else the folder's own.
-        options: `out`, `executor`, `force`, `only` and the others that `mnistbench.runner.run_grid` describes.
+        options: `out`, `executor`, `force`, `only` and the others that `mnistbench.run.run.run_grid` describes.
 
     Raises:
         KeyboardInterrupt: at Ctrl-C, when workers have ended and records are kept.
         UserError: for everything the user can mend: data, devices, conditions, a folder that cannot be written.
     """
-    from mnistbench.runner import run_grid as run
+    from mnistbench.run.run import run_grid as run
 
     def make_mirror(results: ResultsFolder, name: str) -> Any:
         from mnistbench.tracking import Mirror
@@ -84,8 +85,8 @@ def load_model(
     Raises:
         UserError: if there is no such model, or its files are broken.
     """
-    from mnistbench.locate import find_weights
-    from mnistbench.models import read_model
+    from mnistbench.kept.find import find_weights
+    from mnistbench.train.weights import read_model
 
     with tempfile.TemporaryDirectory(prefix="mnistbench-") as downloads:
 

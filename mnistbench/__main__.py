@@ -12,10 +12,10 @@ def main() -> int:
     """Hand the command line to `cli`, or, where only torch is installed, to `bare`, which runs resolved cells."""
     _mend_streams()
     if sys.argv[1:2] == ["run"] and not _complete():
-        from mnistbench import bare
+        from mnistbench.cli import bare
 
         return bare.main(sys.argv[2:])
-    from mnistbench import cli
+    from mnistbench.cli import app as cli
 
     return cli.main(sys.argv[1:])
 

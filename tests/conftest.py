@@ -16,8 +16,8 @@ from image_files import folder_with, write_digits
 
 from mnistbench.cell import Cell, Component, Training
 from mnistbench.data import images
+from mnistbench.data.datasets import prepare
 from mnistbench.data.images import ImageFiles
-from mnistbench.datasets import prepare
 
 # The same inputs each time: a suite that fails must fail again. HYPOTHESIS_MAX_EXAMPLES widens the fuzzing by hand.
 settings.register_profile("repeatable", derandomize=True, deadline=None)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mnistbench.cache_folder import cache_folder
 from mnistbench.data.digits import make_digits
 from mnistbench.data.images import MNIST, ImageFiles
 from mnistbench.data.sources import Search
 from mnistbench.errors import UserError
+from mnistbench.files.cache_folder import cache_folder
 
 BESIDE = Path(__file__).parents[2] / "shared" / "data"
 if BESIDE.is_dir():

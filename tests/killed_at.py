@@ -18,9 +18,10 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from mnistbench import datasets, reproducibility, run_grid  # noqa: F401
-from mnistbench.executors import InlineExecutor
-from mnistbench.grid import Grid
+from mnistbench import run_grid
+from mnistbench.data import datasets
+from mnistbench.grid.grid import Grid
+from mnistbench.run.executors import InlineExecutor
 from mnistbench.tracking.journal import Journal
 
 GRID = """

@@ -10,8 +10,8 @@ from pathlib import Path
 import stand_ins
 
 import mnistbench
-from mnistbench.job import Job
-from mnistbench.records import CellRecord
+from mnistbench.results.records import CellRecord
+from mnistbench.train.job import Job
 
 MEETING = "MNISTBENCH_TEST_MEETING"
 

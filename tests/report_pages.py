@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from mnistbench.records import CellRecord, dump
 from mnistbench.report import render
+from mnistbench.results.records import CellRecord, dump
 
 VOID = {"meta", "link", "br", "input", "img", "hr"}
 SHAPES = {"path", "use", "rect", "circle", "line", "polyline", "polygon"}

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from mnistbench.job import Job
-from mnistbench.records import CellRecord, EpochMeasurement, Model
-from mnistbench.worker import utc_now
+from mnistbench.results.records import CellRecord, EpochMeasurement, Model
+from mnistbench.run.worker import utc_now
+from mnistbench.train.job import Job
 
 OnEpoch = Callable[[EpochMeasurement], None]
 
@@ -172,7 +172,7 @@ def environment(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellR
 
 def imports(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
     """Trains for real, and tells what had to be imported for that after the fork."""
-    from mnistbench.train import train_cell
+    from mnistbench.train.train import train_cell
 
     before = set(sys.modules)
     record = train_cell(job, on_epoch=on_epoch, process_started=process_started)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mnistbench.analysis.frames import KINDS, Record, results_frame
 from mnistbench.cell import Cell, Component, Training
-from mnistbench.records import (
+from mnistbench.report.frame import KINDS, Record, results_frame
+from mnistbench.results.records import (
     RESULTS,
     TRAINING_REVISION,
     CellRecord,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from mnistbench.architectures import ARCHITECTURES, build
+from mnistbench.axes.architectures import ARCHITECTURES, build
 from mnistbench.cell import Component
 from mnistbench.errors import UserError
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mnistbench.config.yaml_places import MAX_BYTES, MAX_DEPTH, MAX_VALUES
 from mnistbench.errors import UserError
-from mnistbench.grid import Grid
+from mnistbench.grid.grid import Grid
+from mnistbench.grid.yaml import MAX_BYTES, MAX_DEPTH, MAX_VALUES
 
 GOOD = {
     "name": "small",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mnistbench.training.choices import remembered
+from mnistbench.files.remembered import remembered
 
 QUESTION = {"layers": "mlp", "batch_size": 64}
 ANSWER = {"chunk": 256, "kernels": [{"layout": "plain"}], "timings": {"0": 0.1}}

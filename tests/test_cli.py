@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from mnistbench import __version__, cli
+from mnistbench import __version__
 from mnistbench.cell import Component
-from mnistbench.results import ResultsFolder
+from mnistbench.cli import app as cli
+from mnistbench.results.folder import ResultsFolder
 
 ROOT = Path(__file__).parents[1]
 GRID = """
@@ -169,7 +170,7 @@ def test_an_error_of_ours_is_status_3_with_a_traceback(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("unforeseen")
 
-    monkeypatch.setattr("mnistbench.config.catalogue.entries", broken)
+    monkeypatch.setattr("mnistbench.grid.catalogue.entries", broken)
     assert cli.main(["list", "optimizers"]) == 3
     said = capsys.readouterr().err
     assert "Traceback" in said
@@ -182,7 +183,7 @@ def test_ctrl_c_is_status_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mnistbench.config.catalogue.entries", interrupted)
+    monkeypatch.setattr("mnistbench.grid.catalogue.entries", interrupted)
     assert cli.main(["list", "optimizers"]) == 130
 
 
@@ -353,10 +354,10 @@ def test_compare_with_itself_finds_no_regression(copied: Path, capsys: pytest.Ca
 
 def test_predict_takes_a_csv_file_for_a_model_of_a_table(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each row is answered under its line; columns are found by name."""
-    from mnistbench import architectures
+    from mnistbench.axes import architectures
     from mnistbench.cell import Cell, Component, Training
-    from mnistbench.data.csv_table import Table, read_table
-    from mnistbench.models import save_model
+    from mnistbench.data.csv import Table, read_table
+    from mnistbench.train.weights import save_model
 
     content = b"a,b,kind\n" + b"".join(b"%d,%d,%s\n" % (n, n * n, b"xy"[n % 2 : n % 2 + 1]) for n in range(20))
     spec = read_table(content, Table(task="classes"), "t.csv").spec
@@ -386,7 +387,8 @@ def test_predict_names_what_it_sees(copied: Path, digit_images: Component, capsy
     import numpy as np
     from PIL import Image
 
-    from mnistbench import datasets, load_model
+    from mnistbench import load_model
+    from mnistbench.data import datasets
 
     arrays = datasets.load(datasets.prepare(digit_images).directory)
     sure = load_model(first_cell(copied)).probabilities(np.array(arrays.test_inputs))

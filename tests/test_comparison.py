@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from synthetic import HOSTILE_NAMES, START, all_runs, make_cell, make_environment, make_record
 
-from mnistbench.analysis.comparison import Threshold, compare, parse_threshold
 from mnistbench.errors import UserError
+from mnistbench.report.compare import Threshold, compare, parse_threshold
 
 WOBBLE = (1.0, 1.004, 0.997, 1.002, 0.999)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnistbench.data.arrays import check, notes_on_labels
-from mnistbench.data.csv_table import Table, read_rows, read_table
+from mnistbench.data.csv import Table, read_rows, read_table
 from mnistbench.errors import UserError
 
 ROWS = [(i, i * 0.5, (i * 7) % 5 - 2, i % 2) for i in range(10)]

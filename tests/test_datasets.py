@@ -14,16 +14,16 @@ import torchvision.datasets
 from image_files import folder_with
 from mirror_server import mirror, sends, sends_files
 
-from mnistbench import datasets, run_grid
+from mnistbench import run_grid
 from mnistbench.cell import Component
-from mnistbench.data import download, images
+from mnistbench.data import datasets, download, images
 from mnistbench.data.arrays import checksum
+from mnistbench.data.datasets import DATASETS, DataNotFound, load, prepare, sizes, spec_of, survey
 from mnistbench.data.images import ImageFiles
-from mnistbench.datasets import DATASETS, DataNotFound, load, prepare, sizes, spec_of, survey
 from mnistbench.errors import UserError
-from mnistbench.executors import InlineExecutor
-from mnistbench.grid import Grid
-from mnistbench.running.progress import Silent
+from mnistbench.grid.grid import Grid
+from mnistbench.run.executors import InlineExecutor
+from mnistbench.run.progress import Silent
 
 MNIST = Component(name="mnist")
 DIGITS = Component(name="digits")
@@ -133,7 +133,7 @@ def test_a_prepared_dataset_is_found_without_heavy_imports(digit_images: Compone
     """What every later run pays: no torch, no torchvision, no scikit-learn."""
     prepare(digit_images, data_dir=folder_with(images.MNIST))
     code = (
-        "import sys; from mnistbench.cell import Component; from mnistbench.datasets import prepare; "
+        "import sys; from mnistbench.cell import Component; from mnistbench.data.datasets import prepare; "
         f"prepare(Component(name={digit_images.name!r}), download=False); "
         "print(sorted({'torch', 'torchvision', 'sklearn', 'pandas', 'scipy'} & set(sys.modules)))"
     )
@@ -444,7 +444,7 @@ def test_the_documented_script_makes_the_shipped_table(tmp_path: Path) -> None:
 
 
 def test_the_documented_function_is_a_dataset(tmp_path: Path) -> None:
-    from mnistbench.plugins import load_plugins
+    from mnistbench.axes.plugins import load_plugins
 
     code = (ROOT / "docs" / "data.md").read_text().split("```python\n# my_data.py\n")[1].split("```")[0]
     (tmp_path / "my_rings.py").write_text(code)

@@ -14,22 +14,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mnistbench.axes.execution import levers_of, plain
+from mnistbench.axes.optimizers import OPTIMIZERS
 from mnistbench.cell import Cell, Component, Training
+from mnistbench.cell.data_spec import DataSpec
 from mnistbench.data.arrays import Arrays
 from mnistbench.data.cache import write_entry
-from mnistbench.data_spec import DataSpec
-from mnistbench.datasets import load, prepare
-from mnistbench.equivalence import check, check_trainee, compare, is_reference, make_reference, verdict
-from mnistbench.execution import levers_of, plain
-from mnistbench.gate import gates, masks
-from mnistbench.gate.gates import Finding
-from mnistbench.gate.reference import Batch, Reference, TrainingPath
-from mnistbench.job import Job
-from mnistbench.optimizers import OPTIMIZERS
-from mnistbench.records import Data
-from mnistbench.training.steps.written import WrittenStep
-from mnistbench.training.trainee import make_trainee
-from mnistbench.training.warmup import choose
+from mnistbench.data.datasets import load, prepare
+from mnistbench.results.records import Data
+from mnistbench.train.equivalence import gates, masks
+from mnistbench.train.equivalence.check import check, check_trainee, compare, is_reference, make_reference, verdict
+from mnistbench.train.equivalence.gates import Finding
+from mnistbench.train.equivalence.reference import Batch, Reference, TrainingPath
+from mnistbench.train.job import Job
+from mnistbench.train.setup import make_trainee
+from mnistbench.train.steps.written import WrittenStep
+from mnistbench.train.warmup import choose
 
 pytestmark = pytest.mark.slow
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mnistbench import datasets
 from mnistbench.cell import Cell, Component, Training
-from mnistbench.executors import Executor, InlineExecutor, ProcessExecutor
-from mnistbench.job import Job
-from mnistbench.records import CellRecord, Data, EpochMeasurement
-from mnistbench.running import child as running
-from mnistbench.running.forkserver import ForkServer
+from mnistbench.data import datasets
+from mnistbench.results.records import CellRecord, Data, EpochMeasurement
+from mnistbench.run import child as running
+from mnistbench.run.executors import Executor, InlineExecutor, ProcessExecutor
+from mnistbench.run.forkserver import ForkServer
+from mnistbench.train.job import Job
 
 pytestmark = pytest.mark.slow
 

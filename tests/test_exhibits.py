@@ -9,7 +9,8 @@ import pytest
 from synthetic import all_runs, make_cell, make_environment, make_grid_records, make_record
 from test_verdicts import runs
 
-from mnistbench.analysis.accuracy import (
+from mnistbench.cell import Component, Training
+from mnistbench.report.accuracy import (
     accuracy_by_batch,
     confusion,
     learning_curves,
@@ -17,14 +18,13 @@ from mnistbench.analysis.accuracy import (
     per_class,
     worst_drops,
 )
-from mnistbench.analysis.exhibit import Exhibit
-from mnistbench.analysis.frames import epochs_frame
-from mnistbench.analysis.inventory import banners, completeness, environments, failures
-from mnistbench.analysis.levers import lever_effects
-from mnistbench.analysis.ranking import leaderboard, time_curves
-from mnistbench.analysis.speed import crossovers, device_speedups, throughput_by_batch
-from mnistbench.cell import Component, Training
-from mnistbench.records import CellRecord, Data
+from mnistbench.report.exhibit import Exhibit
+from mnistbench.report.frame import epochs_frame
+from mnistbench.report.inventory import banners, completeness, environments, failures
+from mnistbench.report.levers import lever_effects
+from mnistbench.report.ranking import leaderboard, time_curves
+from mnistbench.report.speed import crossovers, device_speedups, throughput_by_batch
+from mnistbench.results.records import CellRecord, Data
 
 
 def rows(exhibit: Exhibit) -> list[dict[Any, Any]]:

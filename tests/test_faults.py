@@ -24,15 +24,16 @@ import psutil
 import pytest
 from killed_at import GRID
 
-from mnistbench import datasets, run_grid
+from mnistbench import run_grid
+from mnistbench.data import datasets
 from mnistbench.errors import UserError
-from mnistbench.executors import InlineExecutor, ProcessExecutor
-from mnistbench.grid import Grid
-from mnistbench.job import Job
-from mnistbench.records import CellRecord
-from mnistbench.results import ResultsFolder, read_record
-from mnistbench.runner import RunSummary
-from mnistbench.running.progress import Silent
+from mnistbench.grid.grid import Grid
+from mnistbench.results.folder import ResultsFolder, read_record
+from mnistbench.results.records import CellRecord
+from mnistbench.run.executors import InlineExecutor, ProcessExecutor
+from mnistbench.run.progress import Silent
+from mnistbench.run.run import RunSummary
+from mnistbench.train.job import Job
 
 pytestmark = pytest.mark.slow
 
@@ -157,9 +158,9 @@ def mirrored(database: Path) -> dict[str, list[str]]:
 
 SCRIPT = """
 import json, sys
-from mnistbench.executors import ProcessExecutor
-from mnistbench.grid import Grid
-from mnistbench.running.progress import Silent
+from mnistbench.run.executors import ProcessExecutor
+from mnistbench.grid.grid import Grid
+from mnistbench.run.progress import Silent
 from mnistbench import run_grid
 
 folder, train, text = sys.argv[1:]

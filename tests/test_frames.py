@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from synthetic import HOSTILE_NAMES, all_runs, make_cell, make_environment, make_grid_records, make_record
 
-from mnistbench.analysis.frames import CSV_COLUMNS, epochs_frame, merge, write_csv
 from mnistbench.cell import Component, Training
 from mnistbench.errors import UserError
-from mnistbench.records import CellRecord
+from mnistbench.report.frame import CSV_COLUMNS, epochs_frame, merge, write_csv
+from mnistbench.results.records import CellRecord
 
 
 def test_one_row_a_record_whatever_became_of_it() -> None:

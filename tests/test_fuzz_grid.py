@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mnistbench.cell import Component
-from mnistbench.config.problems import Place
-from mnistbench.config.yaml_places import read_document
 from mnistbench.errors import UserError
-from mnistbench.grid import Grid, select
+from mnistbench.errors.problems import Place
+from mnistbench.grid.grid import Grid, select
+from mnistbench.grid.yaml import read_document
 
 ROOT = Path(__file__).parents[1]
 TIMES = int(os.environ.get("HYPOTHESIS_MAX_EXAMPLES", "1"))

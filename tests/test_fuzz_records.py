@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic import make_record
 
-from mnistbench.records import CellRecord, Error, dump
-from mnistbench.results import ResultsFolder, read_record
+from mnistbench.results.folder import ResultsFolder, read_record
+from mnistbench.results.records import CellRecord, Error, dump
 
 INPUTS = 400
 many = settings(

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from mnistbench import datasets
 from mnistbench.cell import Cell, Component, Training
-from mnistbench.job import Job
-from mnistbench.records import CellRecord, Data
-from mnistbench.train import train_cell
+from mnistbench.data import datasets
+from mnistbench.results.records import CellRecord, Data
+from mnistbench.train.job import Job
+from mnistbench.train.train import train_cell
 
 pytestmark = pytest.mark.gpu
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from mnistbench.cell import Cell, Component, Training
-from mnistbench.config.axes_reader import TRAINING
-from mnistbench.config.declared import REQUIRED
-from mnistbench.datasets import sizes
+from mnistbench.data.datasets import sizes
 from mnistbench.errors import UserError
-from mnistbench.grid import Grid, component_from_text, rounds
+from mnistbench.grid.axes_reader import TRAINING
+from mnistbench.grid.declared import REQUIRED
+from mnistbench.grid.grid import Grid, component_from_text, rounds
 
 ROOT = Path(__file__).parents[1]
 MNIST = Component(name="mnist")
@@ -324,8 +324,8 @@ def test_every_option_that_we_declare_can_be_said_in_a_grid() -> None:
     """Its default, written as YAML and read again, is accepted: so the annotations are ones that pydantic knows."""
     import json
 
-    from mnistbench.config.declared import declaration, names
-    from mnistbench.config.yaml_places import read_document
+    from mnistbench.grid.declared import declaration, names
+    from mnistbench.grid.yaml import read_document
 
     checked = 0
     for axis in ("dataset", "architecture", "optimizer", "schedule", "execution"):
@@ -339,7 +339,7 @@ def test_every_option_that_we_declare_can_be_said_in_a_grid() -> None:
 
 
 def test_reading_a_grid_needs_neither_torch_nor_mlflow() -> None:
-    code = """import sys; from mnistbench.grid import Grid
+    code = """import sys; from mnistbench.grid.grid import Grid
 Grid.load('grid.yaml'); print({'torch', 'mlflow'} & set(sys.modules))"""
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -13,9 +13,9 @@ import pytest
 from report_pages import write_folder
 from synthetic import make_grid_records
 
-from mnistbench.cache_folder import cache_folder
 from mnistbench.errors import UserError
-from mnistbench.homeless import home_for_nobody
+from mnistbench.files.cache_folder import cache_folder
+from mnistbench.files.homeless import home_for_nobody
 from mnistbench.tracking.address import redact
 
 ROOT = Path(__file__).parents[1]

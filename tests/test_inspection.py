@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from mnistbench import architectures, inspection
+from mnistbench.axes import architectures
 from mnistbench.cell import Component
-from mnistbench.data_spec import DataSpec
+from mnistbench.cell.data_spec import DataSpec
 from mnistbench.errors import UserError
+from mnistbench.kept import inspect as inspection
 
 MNIST = DataSpec(
     name="mnist",

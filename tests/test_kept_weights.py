@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from mnistbench import datasets, load_model
+from mnistbench import load_model
+from mnistbench.axes.plugins import load_plugins
 from mnistbench.cell import Cell, Component, Training
+from mnistbench.data import datasets
 from mnistbench.data.arrays import Arrays
 from mnistbench.errors import UserError
-from mnistbench.job import Job
-from mnistbench.locate import find_weights
-from mnistbench.plugins import load_plugins
-from mnistbench.records import CellRecord, Data
-from mnistbench.results import ResultsFolder
-from mnistbench.train import train_cell
+from mnistbench.kept.find import find_weights
+from mnistbench.results.folder import ResultsFolder
+from mnistbench.results.records import CellRecord, Data
+from mnistbench.train.job import Job
+from mnistbench.train.train import train_cell
 
 NETWORKS = '''
 import torch

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from mnistbench.errors import UserError
-from mnistbench.results import ResultsFolder
-from mnistbench.storage import atomic
+from mnistbench.files import whole as atomic
+from mnistbench.results.folder import ResultsFolder
 
 GONE = 2**22 - 1
 """A process id that no process here has."""
@@ -139,8 +139,8 @@ training: {epochs: 1, save_model: last}
 """
 WEAK_RUN = """
 import errno, fcntl, os, stat, sys
-from mnistbench.executors import InlineExecutor
-from mnistbench.grid import Grid
+from mnistbench.run.executors import InlineExecutor
+from mnistbench.grid.grid import Grid
 from mnistbench import run_grid
 
 def fsync(descriptor, sync=os.fsync):

@@ -14,16 +14,18 @@ from pathlib import Path
 import pytest
 from synthetic import make_cell, make_environment, make_record
 
-from mnistbench import checkup, reproducibility, this_machine
-from mnistbench.analysis import frames
-from mnistbench.devices import cpu_model
-from mnistbench.results import ResultsFolder
-from mnistbench.storage.merging import merge_folders
+from mnistbench.axes.devices import cpu_model
+from mnistbench.cli import checkup
+from mnistbench.report import frame as frames
+from mnistbench.results import this_machine
+from mnistbench.results.folder import ResultsFolder
+from mnistbench.results.merging import merge_folders
+from mnistbench.train import machine as reproducibility
 
 SAYS = """
 import sys
 from pathlib import Path
-from mnistbench import this_machine
+from mnistbench.results import this_machine
 this_machine.SYSTEM_ID_FILE = Path(sys.argv[1])
 print(*this_machine.identify_machine())
 """

@@ -10,8 +10,8 @@ import time
 import pytest
 import torch
 
-from mnistbench import measurement
-from mnistbench.measurement import (
+from mnistbench.train import clocks as measurement
+from mnistbench.train.clocks import (
     Counters,
     InterferenceMeter,
     ProbeHistory,
@@ -20,7 +20,7 @@ from mnistbench.measurement import (
     is_short,
     probe_is_off,
 )
-from mnistbench.training.probe import SIZE, take_probe
+from mnistbench.train.probe import SIZE, take_probe
 
 
 class LazyDevice:

@@ -11,15 +11,17 @@ import pytest
 import torch
 from PIL import Image
 
-from mnistbench import architectures, datasets, load_model
+from mnistbench import load_model
+from mnistbench.axes import architectures
 from mnistbench.cell import Cell, Component, Training
+from mnistbench.cell.data_spec import DataSpec
+from mnistbench.data import datasets
 from mnistbench.data.arrays import Arrays
-from mnistbench.data_spec import DataSpec
 from mnistbench.errors import UserError
-from mnistbench.models import KeptModel, NotSavable, read_model, save_model
-from mnistbench.pictures import framing_by_name
-from mnistbench.records import CellRecord, Model
-from mnistbench.results import ResultsFolder
+from mnistbench.results.folder import ResultsFolder
+from mnistbench.results.records import CellRecord, Model
+from mnistbench.train.pictures import framing_by_name
+from mnistbench.train.weights import KeptModel, NotSavable, read_model, save_model
 
 TABLE = DataSpec(
     name="sum3", input_shape=(3,), classes=3, train_examples=7, test_examples=3, class_names=["a", "b", "c"]

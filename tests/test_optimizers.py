@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mnistbench.axes.optimizers import OPTIMIZERS, build, build_for, scaled_lr
+from mnistbench.axes.plugins import Plugins
 from mnistbench.cell import Component
 from mnistbench.errors import UserError
-from mnistbench.optimizers import OPTIMIZERS, build, build_for, scaled_lr
-from mnistbench.plugins import Plugins
 
 NAMES = sorted(OPTIMIZERS)
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from mnistbench import cli, run_grid
-from mnistbench.commands.outcome import typed_again
-from mnistbench.executors import InlineExecutor
-from mnistbench.grid import Grid
-from mnistbench.results import ResultsFolder
-from mnistbench.running.progress import Silent
+from mnistbench import run_grid
+from mnistbench.cli import app as cli
+from mnistbench.cli.outcome import typed_again
+from mnistbench.grid.grid import Grid
+from mnistbench.results.folder import ResultsFolder
+from mnistbench.run.executors import InlineExecutor
+from mnistbench.run.progress import Silent
 
 GRID = """
 name: ended

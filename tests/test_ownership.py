@@ -12,16 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from mnistbench import cli, run_grid
+from mnistbench import run_grid
 from mnistbench.cell import Cell
+from mnistbench.cli import app as cli
 from mnistbench.errors import UserError
-from mnistbench.executors import InlineExecutor
-from mnistbench.grid import Grid
-from mnistbench.records import CellRecord, Environment
-from mnistbench.results import ResultsFolder
-from mnistbench.runner import RunSummary
-from mnistbench.storage.merging import merge_folders
-from mnistbench.storage.ownership import MARK, is_grid_of_ours, is_marked
+from mnistbench.grid.grid import Grid
+from mnistbench.results.folder import ResultsFolder
+from mnistbench.results.merging import merge_folders
+from mnistbench.results.ownership import MARK, is_grid_of_ours, is_marked
+from mnistbench.results.records import CellRecord, Environment
+from mnistbench.run.executors import InlineExecutor
+from mnistbench.run.run import RunSummary
 
 GRID = """
 name: owned
@@ -283,7 +284,7 @@ def test_a_record_that_was_damaged_while_the_run_went_on_is_set_aside_and_not_wr
 
 
 def test_the_index_of_a_merged_folder_remembers_each_record_under_its_file(work: Path, cell: Cell) -> None:
-    from mnistbench.storage.index import read_index, save_index
+    from mnistbench.results.index import read_index, save_index
 
     results = ResultsFolder(work / "results")
     results.create()

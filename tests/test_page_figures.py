@@ -15,8 +15,8 @@ import pytest
 from report_pages import Page, write_folder
 from synthetic import make_grid_records
 
-from mnistbench.records import RESULTS, CellRecord, EpochMeasurement
 from mnistbench.report import render
+from mnistbench.results.records import RESULTS, CellRecord, EpochMeasurement
 
 TARGET = 0.97
 UNREACHED = 1.7e308

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mnistbench.errors import UserError
-from mnistbench.pictures import Framing, framing_by_name, measured_framing, read_image
+from mnistbench.train.pictures import Framing, framing_by_name, measured_framing, read_image
 
 
 def figures(count: int = 50, shape: tuple[int, int] = (28, 28), box: tuple[int, int] = (20, 14)) -> np.ndarray:
@@ -24,8 +24,8 @@ def figures(count: int = 50, shape: tuple[int, int] = (28, 28), box: tuple[int, 
 
 def test_the_framing_of_the_digits_is_what_their_makers_say(data_dir: Path) -> None:
     """MNIST's figures have 20 of 28 pixels and are centred by mass; clothes fill the picture."""
-    from mnistbench import datasets
     from mnistbench.cell import Component
+    from mnistbench.data import datasets
 
     for name in ("mnist", "fashion_mnist"):
         arrays = datasets.load(datasets.prepare(Component(name=name), data_dir=data_dir).directory)

@@ -10,9 +10,9 @@ import pytest
 from report_pages import write_folder
 from synthetic import make_cell, make_grid_records, make_record
 
-from mnistbench.records import dump
 from mnistbench.report import render
-from mnistbench.results import ResultsFolder, read_record
+from mnistbench.results.folder import ResultsFolder, read_record
+from mnistbench.results.records import dump
 
 RECORD = make_record()
 HUGE = "1" + 400 * "0"

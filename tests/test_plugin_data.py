@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mnistbench import datasets
+from mnistbench.axes.plugins import Plugins, load_plugins
 from mnistbench.cell import Component
+from mnistbench.data import datasets
 from mnistbench.errors import UserError
-from mnistbench.plugins import Plugins, load_plugins
 
 MODULE = '''
 import numpy as np

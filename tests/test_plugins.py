@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from mnistbench.axes.plugins import Plugins, load_plugins
 from mnistbench.errors import UserError
-from mnistbench.grid import Grid
-from mnistbench.plugins import Plugins, load_plugins
+from mnistbench.grid.grid import Grid
 
 ROOT = Path(__file__).parents[1]
 GOOD = '''
@@ -226,7 +226,7 @@ def test_what_is_no_module_is_refused() -> None:
         "my-models": "is neither a module's name nor a .py file",
         "a b": "is neither a module's name",
         "": "name a module or a .py file",
-        "mnistbench.cli": "is a part of mnistbench itself",
+        "mnistbench.cli.app": "is a part of mnistbench itself",
     }.items():
         assert message in failure(name), name
 
@@ -246,7 +246,7 @@ def test_the_copy_that_a_forking_plug_in_makes_runs_nothing() -> None:
     code = """
 import os, sys
 from mnistbench.errors import UserError
-from mnistbench.plugins import load_plugins
+from mnistbench.axes.plugins import load_plugins
 try:
     load_plugins(["forking_plugin.py"])
 except UserError as error:

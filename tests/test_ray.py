@@ -16,19 +16,21 @@ from typing import Any
 import psutil
 import pytest
 
-from mnistbench import datasets, devices, run_grid
+from mnistbench import run_grid
+from mnistbench.axes import devices
 from mnistbench.cell import Cell, Component
+from mnistbench.data import datasets
 from mnistbench.data.cache import is_intact, read_entry
 from mnistbench.errors import UserError
-from mnistbench.executors import LOST
-from mnistbench.executors_ray import RayExecutor, luggage
-from mnistbench.executors_ray.cluster import Needs, Node, choose, devices_of
-from mnistbench.grid import Grid
-from mnistbench.job import Job
-from mnistbench.records import CellRecord, EpochMeasurement
-from mnistbench.results import ResultsFolder
-from mnistbench.runner import RunSummary
-from mnistbench.running.progress import Silent
+from mnistbench.grid.grid import Grid
+from mnistbench.results.folder import ResultsFolder
+from mnistbench.results.records import CellRecord, EpochMeasurement
+from mnistbench.run.executors import LOST
+from mnistbench.run.progress import Silent
+from mnistbench.run.ray import RayExecutor, luggage
+from mnistbench.run.ray.cluster import Needs, Node, choose, devices_of
+from mnistbench.run.run import RunSummary
+from mnistbench.train.job import Job
 
 pytestmark = pytest.mark.slow
 
@@ -255,9 +257,9 @@ def test_a_loss_costs_only_the_present_cells_which_run_again_elsewhere(
 DRIVER = f"""
 import sys
 from pathlib import Path
-from mnistbench.executors_ray import RayExecutor
-from mnistbench.grid import Grid
-from mnistbench.running.progress import PlainLines
+from mnistbench.run.ray import RayExecutor
+from mnistbench.grid.grid import Grid
+from mnistbench.run.progress import PlainLines
 from mnistbench import run_grid
 executor = RayExecutor(
     sys.argv[1], plugins={STAND_INS!r}, train="ray_stand_ins:meet", preload=("without_torch",), patience_seconds=5
@@ -378,7 +380,7 @@ def test_two_plugins_of_one_name_do_not_replace_each_other(tmp_path: Path) -> No
 @pytest.mark.usefixtures("_ray")
 def test_data_that_came_damaged_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One label changed on the way."""
-    from mnistbench.executors_ray import node
+    from mnistbench.run.ray import node
 
     monkeypatch.setenv("MNISTBENCH_CACHE", str(tmp_path / "driver"))
     prepared = datasets.prepare(Component(name="sum3", options={"rows": 100}))

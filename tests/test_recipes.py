@@ -8,7 +8,7 @@ import pytest
 
 from mnistbench import Grid, run_grid
 from mnistbench.cell import Component
-from mnistbench.records import CellRecord
+from mnistbench.results.records import CellRecord
 
 pytestmark = pytest.mark.slow
 

@@ -16,24 +16,24 @@ from report_pages import Page, write_folder
 from rich.console import Console
 from synthetic import START, make_cell, make_environment, make_grid_records, make_record
 
-from mnistbench.analysis.accuracy import accuracy_by_batch, confusion, optimizer_ranking
-from mnistbench.analysis.frames import KINDS, epochs_frame, results_frame
-from mnistbench.analysis.inventory import banners
-from mnistbench.analysis.ranking import leaderboard, time_curves
-from mnistbench.analysis.repeats import counted
-from mnistbench.analysis.summary import summary_markdown, verdict_sentences
-from mnistbench.analysis.trials import best_after_trials
-from mnistbench.analysis.verdicts import pairwise
 from mnistbench.cell import Cell, Component, Training
-from mnistbench.commands.outcome import print_best
-from mnistbench.config.tuning import pick
-from mnistbench.grid import Grid
-from mnistbench.records import CellRecord, Model
+from mnistbench.cli.outcome import print_best
+from mnistbench.grid.grid import Grid
+from mnistbench.grid.tune import pick
 from mnistbench.report import render
+from mnistbench.report.accuracy import accuracy_by_batch, confusion, optimizer_ranking
+from mnistbench.report.frame import KINDS, epochs_frame, results_frame
+from mnistbench.report.inventory import banners
 from mnistbench.report.page import read_study
-from mnistbench.results import ResultsFolder
-from mnistbench.running.standing import standing
-from mnistbench.storage.merging import merge_folders
+from mnistbench.report.ranking import leaderboard, time_curves
+from mnistbench.report.repeats import counted
+from mnistbench.report.summary import summary_markdown, verdict_sentences
+from mnistbench.report.trials import best_after_trials
+from mnistbench.report.verdicts import pairwise
+from mnistbench.results.folder import ResultsFolder
+from mnistbench.results.merging import merge_folders
+from mnistbench.results.records import CellRecord, Model
+from mnistbench.run.status import standing
 
 FREE = Training(epochs=2)
 """Without a target, so that accuracy is what is ranked."""

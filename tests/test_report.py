@@ -16,10 +16,10 @@ from report_pages import Page, rendered, write_folder
 from synthetic import HOSTILE_NAMES, make_cell, make_grid_records, make_record
 
 from mnistbench.errors import UserError
-from mnistbench.records import Data
 from mnistbench.report import render
 from mnistbench.report.page import _beside
-from mnistbench.results import ResultsFolder
+from mnistbench.results.folder import ResultsFolder
+from mnistbench.results.records import Data
 
 SECTIONS = [
     "first", "time", "devices", "throughput", "large-batches", "levers", "noise", "learning", "classes", "failures",

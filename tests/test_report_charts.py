@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mnistbench.report import accuracy_charts, charts, formatting, noise_charts, palette, speed_charts, svg, time_charts
-from mnistbench.report.questions.trust import against_first
+from mnistbench.report import accuracy_charts, charts, noise_charts, palette, speed_charts, svg, time_charts
+from mnistbench.report.sections.trust import against_first
 from mnistbench.report.tables import UNREACHED, Column, table
+from mnistbench.words import formatting
 
 HOSTILE = ["_hidden", "$x^2$ \\frac{", "<script>alert(1)</script>", "漢字", "\u202egnihton", "a\x00b"]
 BLIND = {  # Machado, Oliveira and Fernandes 2009, severity 1.0, on linear RGB

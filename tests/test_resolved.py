@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from mnistbench.config.resolved import read_resolved, write_resolved
 from mnistbench.errors import UserError
-from mnistbench.grid import Grid
+from mnistbench.grid.grid import Grid
+from mnistbench.grid.resolved import read_resolved, write_resolved
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,9 +38,9 @@ import sys
 for name in ("pydantic", "pydantic_core", "annotated_types", "ruamel", "ruamel.yaml", "mlflow", "torch", "pandas"):
     sys.modules[name] = None
 from pathlib import Path
-from mnistbench.grid import rounds
-from mnistbench.config.resolved import read_resolved
-from mnistbench.config.selection import select, shard
+from mnistbench.grid.grid import rounds
+from mnistbench.grid.resolved import read_resolved
+from mnistbench.grid.select import select, shard
 cells = read_resolved(Path({str(written)!r})).cells
 chosen = select(cells, ["batch_size=64..512", "optimizer.nesterov=false"])
 print(len(chosen), len(shard(cells, 1, 1)), len(rounds(cells, 0)))

@@ -17,10 +17,10 @@ from synthetic import make_cell, make_record
 
 from mnistbench.cell import Cell, Component
 from mnistbench.errors import UserError
-from mnistbench.records import CellRecord, Error, Model, Status
-from mnistbench.results import ResultsFolder, read_record
-from mnistbench.storage import atomic
-from mnistbench.storage.index import attempts_made, read_index, save_index
+from mnistbench.files import whole as atomic
+from mnistbench.results.folder import ResultsFolder, read_record
+from mnistbench.results.index import attempts_made, read_index, save_index
+from mnistbench.results.records import CellRecord, Error, Model, Status
 
 
 @pytest.fixture
@@ -252,7 +252,7 @@ def test_a_limit_of_the_real_file_system_is_a_clear_error(results: ResultsFolder
     code = f"""
 import resource, signal
 from pathlib import Path
-from mnistbench.storage.atomic import write_whole
+from mnistbench.files.whole import write_whole
 from mnistbench.errors import UserError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
@@ -278,7 +278,7 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> Non
     folder.chmod(0o555)
     code = f"""
 import os, sys
-from mnistbench.results import ResultsFolder
+from mnistbench.results.folder import ResultsFolder
 from mnistbench.errors import UserError
 if os.getuid() == 0:
     os.setuid(65534)
@@ -298,7 +298,7 @@ def test_a_folder_that_is_gone_is_a_clear_error(results: ResultsFolder, cell: Ce
 
 HOLD = """
 import sys, time
-from mnistbench.results import ResultsFolder
+from mnistbench.results.folder import ResultsFolder
 with ResultsFolder(sys.argv[1]).lock():
     print("held", flush=True)
     time.sleep(60)

@@ -13,19 +13,20 @@ from typing import Any
 import pytest
 from stand_ins import OnEpoch, quick
 
-from mnistbench import run_grid, this_machine
+from mnistbench import run_grid
 from mnistbench.cell import Cell, Component
 from mnistbench.errors import UserError
-from mnistbench.executors import InlineExecutor
-from mnistbench.grid import Grid
-from mnistbench.job import Job
-from mnistbench.records import CellRecord, Environment, EpochMeasurement, Noise, Timing
-from mnistbench.results import ResultsFolder
-from mnistbench.runner import RunSummary
-from mnistbench.running import session
-from mnistbench.running.budget import estimate, rounds_that_fit
-from mnistbench.running.progress import Silent
-from mnistbench.running.session import in_rounds
+from mnistbench.grid.grid import Grid
+from mnistbench.results import this_machine
+from mnistbench.results.folder import ResultsFolder
+from mnistbench.results.records import CellRecord, Environment, EpochMeasurement, Noise, Timing
+from mnistbench.run import session
+from mnistbench.run.budget import estimate, rounds_that_fit
+from mnistbench.run.executors import InlineExecutor
+from mnistbench.run.progress import Silent
+from mnistbench.run.run import RunSummary
+from mnistbench.run.session import in_rounds
+from mnistbench.train.job import Job
 
 ROOT = Path(__file__).parents[1]
 GRID = """
@@ -176,10 +177,10 @@ def test_a_device_that_is_absent_is_skipped_and_looked_at_again(
     run: Run, folder: ResultsFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     absent = ("devices=[cpu, mps]", "on_missing_device=skip", "seeds=[0]")
-    monkeypatch.setattr("mnistbench.devices.available", lambda: [Device("cpu")])
+    monkeypatch.setattr("mnistbench.axes.devices.available", lambda: [Device("cpu")])
     summary = run(overrides=absent)
     assert (summary.counts, summary.left, summary.exit_code) == ({"finished": 2, "skipped": 2}, 0, 0)
-    monkeypatch.setattr("mnistbench.devices.available", lambda: [Device("cpu"), Device("mps")])
+    monkeypatch.setattr("mnistbench.axes.devices.available", lambda: [Device("cpu"), Device("mps")])
     assert run(overrides=absent).counts == {"finished": 4}
     assert {record.attempt for record in folder.records()} == {1}
     assert folder.attempts() == []
@@ -193,7 +194,7 @@ class Device:
 def test_an_absent_device_is_an_error_unless_the_grid_lets_it_be_skipped(
     run: Run, folder: ResultsFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mnistbench.devices.available", lambda: [Device("cpu")])
+    monkeypatch.setattr("mnistbench.axes.devices.available", lambda: [Device("cpu")])
     with pytest.raises(UserError, match="mps"):
         run(overrides=("devices=[mps]",))
     assert not folder.path.exists()
@@ -405,7 +406,7 @@ def test_the_parent_holds_no_records(run: Run) -> None:
 
 NOTHING_LEFT = """
 import sys
-from mnistbench.grid import Grid
+from mnistbench.grid.grid import Grid
 from mnistbench import run_grid
 grid = Grid.load(sys.argv[1])
 summary = run_grid(grid, out=sys.argv[2], tracking_uri="sqlite:///" + sys.argv[3])

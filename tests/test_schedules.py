@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
+from mnistbench.axes.schedules import SCHEDULES, lr_factors
 from mnistbench.cell import Component
 from mnistbench.errors import UserError
-from mnistbench.schedules import SCHEDULES, lr_factors
 
 TOTAL = 40
 LR = 0.2

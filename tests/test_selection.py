@@ -7,9 +7,9 @@ import random
 import pytest
 
 from mnistbench.cell import Cell, Component
-from mnistbench.config.selection import select, shard
 from mnistbench.errors import UserError
-from mnistbench.grid import Grid
+from mnistbench.grid.grid import Grid
+from mnistbench.grid.select import select, shard
 
 TEXT = """
 name: all

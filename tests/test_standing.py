@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from mnistbench.cell import Cell
-from mnistbench.job import Job
-from mnistbench.records import CellRecord, Data, EpochMeasurement, Timing
-from mnistbench.results import ResultsFolder
-from mnistbench.running.progress import Silent
-from mnistbench.running.standing import NOTE, Noted, standing
+from mnistbench.results.folder import ResultsFolder
+from mnistbench.results.records import CellRecord, Data, EpochMeasurement, Timing
+from mnistbench.run.progress import Silent
+from mnistbench.run.status import NOTE, Noted, standing
+from mnistbench.train.job import Job
 
 EPOCH = EpochMeasurement(
     epoch=1, examples=60_000, steps=118, train_seconds=3.0, eval_seconds=0.2, train_loss=0.5, train_accuracy=0.9,

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 from synthetic import all_runs, make_cell, make_record
 
-from mnistbench.analysis.statistics import (
+from mnistbench.report.statistics import (
     Difference,
     Spread,
     noise_floor,
@@ -26,7 +26,7 @@ from mnistbench.analysis.statistics import (
     twin_spread,
     unpaired_difference,
 )
-from mnistbench.analysis.verdicts import pairwise
+from mnistbench.report.verdicts import pairwise
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import nn
 
+from mnistbench.axes.losses import LOSSES
 from mnistbench.cell import Component
-from mnistbench.training.batches import Inputs
-from mnistbench.training.losses import LOSSES
-from mnistbench.training.steps import blocks
-from mnistbench.training.steps.autograd import AutogradStep
-from mnistbench.training.steps.cuda_graph import GraphStep
-from mnistbench.training.steps.tuning import apply, tune
-from mnistbench.training.steps.update import Update
-from mnistbench.training.steps.written import WrittenStep
+from mnistbench.train.batches import Inputs
+from mnistbench.train.steps import blocks
+from mnistbench.train.steps.autograd import AutogradStep
+from mnistbench.train.steps.cuda_graph import GraphStep
+from mnistbench.train.steps.tuning import apply, tune
+from mnistbench.train.steps.update import Update
+from mnistbench.train.steps.written import WrittenStep
 
 SGD = Component(name="sgd", options={"lr": 0.1})
 AS_FLOATS = Inputs(None, torch.contiguous_format)

@@ -1,4 +1,4 @@
-"""The plan of the house: who may import whom, what stays unloaded, and that the README tells the truth about files."""
+"""The plan of the house: six storeys of rooms, what stays unloaded, and that the README tells the truth about them."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imports(path: Path, *, lazy: bool) -> set[str]:
-    """Dotted names that a file imports; those inside functions too if `lazy`; never those for type checking only."""
+def imports(path: Path, *, lazy: bool, typing: bool = False) -> set[str]:
+    """Dotted names that a file imports; those inside functions too if `lazy`, those for type checking if `typing`."""
     found: set[str] = set()
 
     def visit(node: ast.AST) -> None:
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        if not typing and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             return
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not lazy:
             return
@@ -51,16 +51,6 @@ def room(name: str) -> str:
     return name.split(".")[1] if "." in name else ""
 
 
-def rooms_imported(name: str, *, lazy: bool = True) -> set[str]:
-    """Rooms that any module of a room imports."""
-    known = {room(module) for module in modules()}
-    found = set()
-    for module, path in modules().items():
-        if room(module) == name:
-            found |= {room(target) for target in imports(path, lazy=lazy) if target.startswith("mnistbench.")}
-    return (found & known) - {name, ""}
-
-
 def loaded_by(code: str) -> set[str]:
     """Top-level names in sys.modules after running the code in a fresh interpreter."""
     report = "import sys, json; print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
@@ -75,7 +65,7 @@ def loaded_by(code: str) -> set[str]:
 )
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     """`--help` is instant: none of torch, mlflow, pandas."""
-    loaded = loaded_by(f"from mnistbench.cli import main; main({arguments!r})")
+    loaded = loaded_by(f"from mnistbench.cli.app import main; main({arguments!r})")
     assert "typer" in loaded
     assert not loaded & set(HEAVY)
 
@@ -104,19 +94,19 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
 
 def test_a_worker_loads_torch_and_no_mirror_table_or_yaml() -> None:
     """What a cell's process carries: a leaner fork, and nothing that could write a record."""
-    loaded = loaded_by("import mnistbench.worker, mnistbench.train")
+    loaded = loaded_by("import mnistbench.run.worker, mnistbench.train.train")
     assert not loaded & {"mlflow", "pandas", "ruamel", "seaborn", "matplotlib", "typer", "rich"}
 
 
 def test_the_report_loads_neither_torch_nor_mlflow() -> None:
     """A report can be made where nothing can be trained."""
-    loaded = loaded_by("import mnistbench.report, mnistbench.analysis, mnistbench.report.page")
+    loaded = loaded_by("import mnistbench.report, mnistbench.report.page")
     assert not loaded & {"torch", "mlflow"}
 
 
 def test_records_and_cells_need_the_standard_library_only() -> None:
     """A machine with torch alone reads and writes them."""
-    loaded = loaded_by("import mnistbench.records")
+    loaded = loaded_by("import mnistbench.results.records")
     assert not loaded & {"torch", "numpy", "pandas", "pydantic", "ruamel", "rich", "typer", "filelock"}
 
 
@@ -124,10 +114,10 @@ def test_records_and_cells_need_the_standard_library_only() -> None:
     ("library", "allowed"),
     [
         ("mlflow", {"tracking"}),
-        ("ray", {"executors_ray"}),
-        ("typer", {"cli", "commands"}),
+        ("ray", {"run"}),
+        ("typer", {"cli"}),
         ("seaborn", {"report"}),
-        ("ruamel", {"config"}),
+        ("ruamel", {"grid", "results"}),
     ],
 )
 def test_a_library_is_met_in_one_place(library: str, allowed: set[str]) -> None:
@@ -140,36 +130,54 @@ def test_a_library_is_met_in_one_place(library: str, allowed: set[str]) -> None:
     assert found <= allowed
 
 
-@pytest.mark.parametrize(
-    ("lower", "forbidden"),
-    [
-        ("cell", {"*"}),
-        ("records", {"runner", "grid", "train", "tracking", "analysis", "report", "results"}),
-        ("results", {"runner", "grid", "train", "tracking", "analysis", "report"}),
-        ("analysis", {"report", "runner", "train", "tracking", "worker", "executors", "grid"}),
-        ("report", {"runner", "train", "tracking", "worker", "executors", "grid"}),
-        ("train", {"worker", "executors", "runner", "tracking", "analysis", "report", "grid", "results"}),
-        ("worker", {"executors", "runner", "tracking", "analysis", "report", "grid"}),
-        ("executors", {"runner", "tracking", "analysis", "report", "grid"}),
-        ("tracking", {"runner", "train", "worker", "executors", "analysis", "report", "grid"}),
-        ("grid", {"runner", "worker", "executors", "tracking", "analysis", "report"}),
-        ("runner", {"report"}),
-    ],
+STOREYS = (
+    {"cell", "errors", "words"},
+    {"axes", "files"},
+    {"data", "results"},
+    {"grid", "train"},
+    {"kept", "report", "run", "tracking"},
+    {"cli"},
 )
-def test_imports_go_one_way(lower: str, forbidden: set[str]) -> None:
-    """A room knows those that its data come from, never those that use it; nobody below knows the command line."""
-    assert (PACKAGE / f"{lower}.py").is_file() or (PACKAGE / lower).is_dir()
-    wanted = forbidden | {"cli", "commands", "bare"}
-    found = rooms_imported(lower)
-    assert not (found - {"typed"} if "*" in forbidden else found & wanted)
+"""From the lowest up. Above them stand `__init__`, which puts together what neighbours may not, and `__main__`."""
 
 
-def test_only_the_command_line_knows_the_command_line() -> None:
-    """Everything that the commands do can be done from Python."""
-    users = {
-        name for name in {room(module) for module in modules()} - {""} if rooms_imported(name) & {"cli", "commands"}
+def test_a_room_imports_lower_storeys_only_and_no_neighbour() -> None:
+    """Imports for type checking and those inside functions count."""
+    storey = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}
+    entries = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert entries == {*storey, "__init__", "__main__"}
+    wrong = []
+    for name, path in modules().items():
+        own = room(name)
+        for target in imports(path, lazy=True, typing=True):
+            other = room(target)
+            if own in storey and other in storey and own != other and storey[other] >= storey[own]:
+                wrong.append(f"{name} imports {target}")
+    assert wrong == []
+
+
+def test_no_module_imports_in_a_circle() -> None:
+    """Imports at the top of files."""
+    known = modules()
+    graph = {
+        name: {
+            target
+            for target in imports(path, lazy=False)
+            if target in known and not f"{name}.".startswith(f"{target}.")  # `from package import module`
+        }
+        for name, path in known.items()
     }
-    assert users <= {"__main__", "cli", "bare"}
+    done: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " -> ".join([*way[way.index(name) :], name])
+        if name not in done:
+            for target in graph[name]:
+                visit(target, (*way, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
 
 
 def test_no_room_is_called_after_nothing() -> None:
@@ -178,45 +186,12 @@ def test_no_room_is_called_after_nothing() -> None:
     assert not names & {"utils", "common", "base", "helpers", "constants", "registry", "misc"}
 
 
-def listed_in_readme() -> set[str]:
-    """Paths in the README's list of files: the code block under its heading, with folders joined to what is in them."""
+def test_the_readme_maps_every_room() -> None:
+    """In its block of storeys, and no room that is not there."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    block = re.search(r"## The files\n.*?```\n(.*?)```", text, re.DOTALL)
-    assert block, "README.md has no list of files"
-    found, folders = set(), []
-    for line in block[1].splitlines():
-        if not line.strip() or line.strip().startswith("#"):
-            continue
-        indent = (len(line) - len(line.lstrip())) // 2
-        folders = folders[:indent]
-        names = re.split(r"\s{2,}", line.strip())[0].split()
-        found |= {"/".join([*folders, name.rstrip("/")]) for name in names}
-        if names[-1].endswith("/"):
-            folders = [*folders, names[-1].rstrip("/")]
-    return found
-
-
-def test_every_file_that_the_readme_lists_exists() -> None:
-    """A newcomer who follows the list finds each of them."""
-    listed = listed_in_readme()
-    assert len(listed) > 30
-    assert [path for path in sorted(listed) if not list(ROOT.glob(path))] == []
-
-
-def test_every_module_is_in_the_readme() -> None:
-    """A new file brings its line; a folder's line speaks for what is in it, if nothing is listed below it."""
-    listed = listed_in_readme()
-    missing = []
-    for path in modules().values():
-        name = path.relative_to(ROOT).as_posix()
-        parents = {parent.as_posix() for parent in path.relative_to(ROOT).parents}
-        spoken_for = any(
-            folder in listed and not any(other.startswith(f"{folder}/") for other in listed)
-            for folder in parents - {"."}
-        )
-        if name not in listed and not spoken_for and not (name.endswith("__init__.py")):
-            missing.append(name)
-    assert not missing, f"README.md does not list {', '.join(missing)}"
+    block = re.search(r"## The rooms\n.*?```\n(.*?)```", text, re.DOTALL)
+    assert block, "README.md has no map of the rooms"
+    assert set(re.findall(r"^  (\w+) ", block[1], re.MULTILINE)) == set().union(*STOREYS)
 
 
 def test_every_link_in_the_readme_leads_somewhere() -> None:

@@ -6,10 +6,10 @@ import pytest
 from synthetic import HOSTILE_NAMES, all_runs, make_cell, make_grid_records, make_record
 from test_exhibits import gpu_and_cpu, reaching, runs
 
-from mnistbench.analysis.summary import summary_markdown, verdict_sentences
-from mnistbench.analysis.wording import accuracy_text, seconds_text, times
 from mnistbench.cell import Component, Training
-from mnistbench.records import CellRecord, Data
+from mnistbench.report.summary import summary_markdown, verdict_sentences
+from mnistbench.results.records import CellRecord, Data
+from mnistbench.words.wording import accuracy_text, seconds_text, times
 
 
 def test_a_proven_winner_is_first() -> None:

@@ -11,23 +11,23 @@ from report_pages import Page, write_folder
 from synthetic import make_cell, make_environment, make_record
 
 from mnistbench import run_grid
-from mnistbench.analysis.comparison import compare
-from mnistbench.analysis.frames import at_target, results_frame, targets_in, write_csv
-from mnistbench.analysis.ranking import leaderboard
-from mnistbench.analysis.summary import verdict_sentences
 from mnistbench.cell import Component, Training
-from mnistbench.commands.outcome import write_outcome
+from mnistbench.cli.outcome import write_outcome
 from mnistbench.data.digits import TRAIN_EXAMPLES
 from mnistbench.errors import UserError
-from mnistbench.executors import InlineExecutor
-from mnistbench.grid import Grid
-from mnistbench.records import CellRecord, dump
+from mnistbench.grid.grid import Grid
 from mnistbench.report import render
+from mnistbench.report.compare import compare
+from mnistbench.report.frame import at_target, results_frame, targets_in, write_csv
 from mnistbench.report.page import read_study
-from mnistbench.results import ResultsFolder
-from mnistbench.running.planning import plan
-from mnistbench.storage.merging import merge_folders
-from mnistbench.targets import targets_asked
+from mnistbench.report.ranking import leaderboard
+from mnistbench.report.summary import verdict_sentences
+from mnistbench.results.folder import ResultsFolder
+from mnistbench.results.merging import merge_folders
+from mnistbench.results.records import CellRecord, dump
+from mnistbench.results.targets import targets_asked
+from mnistbench.run.executors import InlineExecutor
+from mnistbench.run.plan import plan
 from mnistbench.tracking.content import run_content
 
 GRID = """

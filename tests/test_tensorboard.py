@@ -9,8 +9,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mnistbench.cell import Cell, Component
-from mnistbench.records import CellRecord, EpochMeasurement
-from mnistbench.tensorboard import write_events
+from mnistbench.results.records import CellRecord, EpochMeasurement
+from mnistbench.tracking.tensorboard import write_events
 
 
 def epoch(number: int, **changes: object) -> EpochMeasurement:

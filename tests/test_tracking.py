@@ -23,9 +23,9 @@ from synthetic import START, make_cell, make_environment, make_record
 
 from mnistbench.cell import Component, Training
 from mnistbench.errors import UserError
-from mnistbench.records import CellRecord
-from mnistbench.results import ResultsFolder
-from mnistbench.storage.merging import merge_folders
+from mnistbench.results.folder import ResultsFolder
+from mnistbench.results.merging import merge_folders
+from mnistbench.results.records import CellRecord
 from mnistbench.tracking import Mirror, address, download_weights, rebuild, sync
 from mnistbench.tracking.content import RECORD_ID, milliseconds, run_content
 from mnistbench.tracking.journal import Journal, done_at
@@ -494,7 +494,7 @@ def untagged(uri: str, *names: str) -> None:
     with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
         for name in names:
             database.execute(
-                "delete from experiment_tags where key like 'mnistbench.grid%' and experiment_id ="
+                "delete from experiment_tags where key like 'mnistbench.grid.grid%' and experiment_id ="
                 " (select experiment_id from experiments where name = ?)",
                 [name],
             )

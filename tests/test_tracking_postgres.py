@@ -18,7 +18,7 @@ import pytest
 from mlflow_server import MlflowServer, free_port
 from synthetic import START, make_cell, make_environment, make_record
 
-from mnistbench.results import ResultsFolder
+from mnistbench.results.folder import ResultsFolder
 from mnistbench.tracking import SyncResult, rebuild, sync
 
 pytestmark = pytest.mark.slow

@@ -18,8 +18,8 @@ from mlflow_server import MlflowServer, free_port, misbehaving
 from synthetic import START, make_cell, make_record
 
 from mnistbench.errors import UserError
-from mnistbench.records import CellRecord
-from mnistbench.results import ResultsFolder
+from mnistbench.results.folder import ResultsFolder
+from mnistbench.results.records import CellRecord
 from mnistbench.tracking import Mirror, SyncResult, download_weights, rebuild, sync
 
 pytestmark = pytest.mark.slow

@@ -14,17 +14,16 @@ import numpy as np
 import pytest
 import torch
 
-from mnistbench import datasets
-from mnistbench.architectures import ARCHITECTURES
+from mnistbench.axes.architectures import ARCHITECTURES
+from mnistbench.axes.execution import levers_of
 from mnistbench.cell import Cell, Component, Training
-from mnistbench.data import arrays
+from mnistbench.data import arrays, datasets
 from mnistbench.errors import UserError
-from mnistbench.execution import levers_of
-from mnistbench.job import Job
-from mnistbench.records import CellRecord, Data, EpochMeasurement
-from mnistbench.train import train_cell
-from mnistbench.training import warmup
-from mnistbench.training.trainee import make_trainee
+from mnistbench.results.records import CellRecord, Data, EpochMeasurement
+from mnistbench.train import warmup
+from mnistbench.train.job import Job
+from mnistbench.train.setup import make_trainee
+from mnistbench.train.train import train_cell
 
 MakeJob = Callable[..., Job]
 
@@ -85,7 +84,7 @@ def test_the_training_clock_is_the_sum_of_its_epochs(make_job: MakeJob) -> None:
 @pytest.mark.slow
 def test_evaluation_is_off_the_training_clock(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
     """An evaluation that sleeps adds nothing to the seconds of training (rule 4)."""
-    from mnistbench import train as module
+    from mnistbench.train import train as module
 
     real = module.evaluate
 

@@ -15,20 +15,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mnistbench import measurement, reproducibility
+from mnistbench.axes.plugins import load_plugins
 from mnistbench.cell import Cell, Component, Training
+from mnistbench.cell.data_spec import DataSpec
 from mnistbench.data.arrays import Arrays
 from mnistbench.data.cache import write_entry
-from mnistbench.data_spec import DataSpec
 from mnistbench.errors import UserError
-from mnistbench.job import Job
-from mnistbench.plugins import load_plugins
-from mnistbench.records import CellRecord, Data
-from mnistbench.train import train_cell
-from mnistbench.training import evaluation
-from mnistbench.training.steps.written import why_not
-from mnistbench.training.trainee import make_trainee
-from mnistbench.training.warmup import choose, warm_up
+from mnistbench.results.records import CellRecord, Data
+from mnistbench.train import clocks as measurement
+from mnistbench.train import evaluate as evaluation
+from mnistbench.train import machine as reproducibility
+from mnistbench.train.job import Job
+from mnistbench.train.setup import make_trainee
+from mnistbench.train.steps.written import why_not
+from mnistbench.train.train import train_cell
+from mnistbench.train.warmup import choose, warm_up
 
 EXAMPLES = 210
 PLUGIN = '''
@@ -217,7 +218,7 @@ def by_hand(job: Job, step: Callable[[Any, Callable[[], Tensor]], float]) -> lis
     Args:
         step: of an optimizer, given a closure that computes the gradients; returns the loss.
     """
-    from mnistbench import architectures, optimizers
+    from mnistbench.axes import architectures, optimizers
     from mnistbench.data import arrays
 
     loaded, plugins = arrays.load(Path(job.data_directory)), load_plugins(job.plugins)
@@ -289,7 +290,7 @@ def test_it_trains_as_the_loop_by_hand(
 
 
 def test_a_schedule_multiplies_each_groups_own_rate_and_constant_touches_none(make_job: MakeJob) -> None:
-    from mnistbench.training.steps.update import Update
+    from mnistbench.train.steps.update import Update
 
     model = nn.Sequential(nn.Linear(4, 3))
     update = Update(model, Component(name="sgd", options={"lr": 0.1}), fused=False)
@@ -315,7 +316,7 @@ def test_optimizers_with_two_faces_are_evaluated_with_the_right_one(make_job: Ma
 def test_warm_up_leaves_nothing_in_an_optimizer_whatever_it_starts_from(
     make_job: MakeJob, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mnistbench.training import warmup
+    from mnistbench.train import warmup
 
     job = dataclasses.replace(make_job(optimizer=f"torch.optim:{name}"), plugins=("torch.optim",))
     warmed = train(job)

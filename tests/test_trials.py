@@ -9,18 +9,18 @@ from report_pages import Page, rendered
 from synthetic import all_runs, make_cell, make_record
 
 from mnistbench import run_grid
-from mnistbench.analysis.accuracy import accuracy_by_batch, optimizer_ranking
-from mnistbench.analysis.ranking import leaderboard
-from mnistbench.analysis.summary import verdict_sentences
-from mnistbench.analysis.trials import best_after_trials
 from mnistbench.cell import Component
-from mnistbench.config.tuning import lr_of
-from mnistbench.executors import InlineExecutor
-from mnistbench.grid import Grid
-from mnistbench.records import CellRecord
+from mnistbench.grid.grid import Grid
+from mnistbench.grid.tune import lr_of
 from mnistbench.report import render
-from mnistbench.results import ResultsFolder
-from mnistbench.running.progress import Silent
+from mnistbench.report.accuracy import accuracy_by_batch, optimizer_ranking
+from mnistbench.report.ranking import leaderboard
+from mnistbench.report.summary import verdict_sentences
+from mnistbench.report.trials import best_after_trials
+from mnistbench.results.folder import ResultsFolder
+from mnistbench.results.records import CellRecord
+from mnistbench.run.executors import InlineExecutor
+from mnistbench.run.progress import Silent
 
 pytestmark = pytest.mark.slow
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from mnistbench.cell import Cell, Component
-from mnistbench.config.tuning import final_cells, lr_of, pick, settings_key, trial_cells
 from mnistbench.errors import UserError
-from mnistbench.grid import Grid
-from mnistbench.records import CellRecord, EpochMeasurement, Status
+from mnistbench.grid.grid import Grid
+from mnistbench.grid.tune import final_cells, lr_of, pick, settings_key, trial_cells
+from mnistbench.results.records import CellRecord, EpochMeasurement, Status
 
 MNIST = Component(name="mnist")
 TEXT = """

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from synthetic import HOSTILE_NAMES, all_runs, make_cell, make_environment, make_grid_records, make_record
 
-from mnistbench.analysis.labels import labels
-from mnistbench.analysis.verdicts import noise, pairwise
 from mnistbench.cell import Component, Training
-from mnistbench.records import CellRecord
+from mnistbench.report.labels import labels
+from mnistbench.report.verdicts import noise, pairwise
+from mnistbench.results.records import CellRecord
 
 WOBBLE = (1.0, 1.004, 0.997, 1.002, 0.999, 1.003, 0.998, 1.001, 1.0, 0.996, 1.002, 1.0)
 

@@ -11,12 +11,12 @@ import pytest
 from stand_ins import OnEpoch, measurement, quick
 
 from mnistbench.cell import Cell
-from mnistbench.job import Job
-from mnistbench.records import CellRecord, Data, EpochMeasurement, dump
-from mnistbench.redaction import redact
-from mnistbench.results import ResultsFolder
-from mnistbench.running import channel
-from mnistbench.worker import find_function, is_out_of_memory, train_safely
+from mnistbench.errors.redaction import redact
+from mnistbench.results.folder import ResultsFolder
+from mnistbench.results.records import CellRecord, Data, EpochMeasurement, dump
+from mnistbench.run import channel
+from mnistbench.run.worker import find_function, is_out_of_memory, train_safely
+from mnistbench.train.job import Job
 
 
 @pytest.fixture

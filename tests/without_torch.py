@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mnistbench import reproducibility
+from mnistbench.train import machine as reproducibility
 
 
 def _nowhere(device: str = "cpu") -> None:

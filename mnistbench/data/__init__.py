@@ -1,1 +1,1 @@
-"""How a dataset gets from files, mirrors or a generator into four arrays in the user's cache."""
+"""Datasets: found, verified, downloaded, made, and kept as arrays."""

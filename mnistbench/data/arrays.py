@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mnistbench.data_spec import DataSpec
+from mnistbench.cell.data_spec import DataSpec
 from mnistbench.errors import UserError
 
 ARRAY_NAMES = ("train_inputs", "train_labels", "test_inputs", "test_labels")

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mnistbench.cache_folder import cache_folder
 from mnistbench.cell import canonical_json
+from mnistbench.cell.data_spec import DataSpec
 from mnistbench.data.arrays import ARRAY_NAMES, DESCRIPTION, Arrays, check, checksum, load
-from mnistbench.data_spec import DataSpec
 from mnistbench.errors import UserError
+from mnistbench.files.cache_folder import cache_folder
 
 ENTRY_VERSION = 1
 """Stands in each entry; an entry of another version is made anew."""

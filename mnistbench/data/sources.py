@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from mnistbench.cache_folder import cache_folder
 from mnistbench.cell import canonical_json
+from mnistbench.cell.data_spec import DataSpec
 from mnistbench.data.arrays import Arrays
 from mnistbench.data.cache import Entry, entry_directory, find_or_make, read_entry, writing_to
-from mnistbench.data.csv_table import Table, read_table
+from mnistbench.data.csv import Table, read_table
 from mnistbench.data.download import NotFetched, Progress
 from mnistbench.data.images import (
     CLASSES,
@@ -28,8 +28,8 @@ from mnistbench.data.images import (
     is_file,
     is_folder,
 )
-from mnistbench.data_spec import DataSpec
 from mnistbench.errors import UserError
+from mnistbench.files.cache_folder import cache_folder
 
 MAX_CSV_BYTES = 1 << 30
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from mnistbench.cell.data_spec import DataSpec
 from mnistbench.data.arrays import Arrays
-from mnistbench.data_spec import DataSpec
 from mnistbench.errors import UserError
 
 SUM3_CLASSES = ["sum below 1", "sum from 1 to 2", "sum above 2"]

@@ -21,10 +21,10 @@ from mnistbench.report.charts import (
     spread,
     style,
 )  # fmt: skip
-from mnistbench.report.formatting import clipped, count, listed, percent, points, significant
+from mnistbench.report.page_rows import highest, lowest, rows_of
 from mnistbench.report.palette import BAD, MUTED, PAPER, series_colour
-from mnistbench.report.rows import highest, lowest, rows_of
 from mnistbench.report.svg import legible
+from mnistbench.words.formatting import clipped, count, listed, percent, points, significant
 
 
 def batch_cost(rows: pd.DataFrame, name: str, title: str, seen: dict[str, Look], bottom: float) -> Chart:

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mnistbench.report import svg
-from mnistbench.report.formatting import clipped
 from mnistbench.report.palette import DASHES, FAINT, INK, MARKERS, MUTED, PAPER, RULE, series_colour
+from mnistbench.words.formatting import clipped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -19,10 +19,10 @@ from mnistbench.report.charts import (
     style,
     two_lines,
 )  # fmt: skip
-from mnistbench.report.formatting import listed, percent, plural, points
+from mnistbench.report.page_rows import highest, rows_of
 from mnistbench.report.palette import BAD, FAINT, MUTED, PAPER, series_colour
-from mnistbench.report.rows import highest, rows_of
 from mnistbench.report.svg import legible
+from mnistbench.words.formatting import listed, percent, plural, points
 
 MOST_PAIRS = 14
 

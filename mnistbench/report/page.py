@@ -17,20 +17,20 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from mnistbench.analysis import frames, inventory, repeats
-from mnistbench.analysis.summary import summary_markdown, verdict_sentences
 from mnistbench.cell import __version__
 from mnistbench.errors import UserError
-from mnistbench.records import CellRecord
-from mnistbench.report import palette, svg
-from mnistbench.report.formatting import count, listed, percent, plural
-from mnistbench.report.questions import QUESTIONS, Section, Study
-from mnistbench.report.questions.section import groups
-from mnistbench.report.rows import rows_of
-from mnistbench.results import ResultsFolder
-from mnistbench.storage.atomic import write_whole
-from mnistbench.storage.merging import asked, one_per_build
-from mnistbench.storage.ownership import PAGE, SUMMARY, SUMMARY_END, TABLE, is_free
+from mnistbench.files.whole import write_whole
+from mnistbench.report import frame as frames
+from mnistbench.report import inventory, palette, repeats, svg
+from mnistbench.report.page_rows import rows_of
+from mnistbench.report.sections import QUESTIONS, Section, Study
+from mnistbench.report.sections.section import groups
+from mnistbench.report.summary import summary_markdown, verdict_sentences
+from mnistbench.results.folder import ResultsFolder
+from mnistbench.results.merging import asked, one_per_build
+from mnistbench.results.ownership import PAGE, SUMMARY, SUMMARY_END, TABLE, is_free
+from mnistbench.results.records import CellRecord
+from mnistbench.words.formatting import count, listed, percent, plural
 
 HERE = Path(__file__).parent
 LARGEST_DOWNLOAD_BYTES = 1_500_000

@@ -1,23 +1,294 @@
-"""Rows of frames as objects with one field a column, for code that draws or words them one by one."""
+"""One record as a row: what its settings were, what happened, where it ran."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import hashlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-import pandas as pd
+from mnistbench.cell import Cell, Component, canonical_json
+from mnistbench.grid.tune import AS_GIVEN, TRIAL, TUNED
+from mnistbench.results.records import FAILURES, TRAINING_REVISION, CellRecord
+from mnistbench.results.targets import evaluations, time_to_target
+from mnistbench.results.this_machine import recognized
+
+NOT_NOISE = {"short", "shared"}
+"""Flags that say how a cell was run, not that something disturbed it."""
 
 
-def rows_of(frame: pd.DataFrame) -> Iterator[Any]:
-    """Each row, in order."""
-    return iter(frame.itertuples(index=False))
+def digest(plain: Mapping[str, Any]) -> str:
+    """SHA-256 of plain data, the same for the same data."""
+    return hashlib.sha256(canonical_json(plain).encode()).hexdigest()
 
 
-def highest(frame: pd.DataFrame, column: str) -> Any:
-    """The row with the largest number in this column; at least one must be known."""
-    return next(rows_of(frame.dropna(subset=[column]).sort_values(column, ascending=False, kind="stable")))
+def parts(value: Any) -> Mapping[str, Any]:
+    """A dataclass' or a JSON object's fields, without copying what lies deeper; None has none."""
+    if value is None:
+        return {}
+    return value if isinstance(value, Mapping) else vars(value)
 
 
-def lowest(frame: pd.DataFrame, column: str) -> Any:
-    """The row with the smallest number in this column; at least one must be known."""
-    return next(rows_of(frame.dropna(subset=[column]).sort_values(column, kind="stable")))
+def ratio_of(over: float | None, under: float | None) -> float | None:
+    """A quotient, None where either side is missing or the lower one is 0."""
+    return over / under if over is not None and under else None
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What follows from a cell's settings alone, worked out once for all its seeds."""
+
+    settings: str
+    targets: tuple[float, ...]
+    columns: dict[str, Any]
+    if_tuned: dict[str, Any]
+    """Columns that differ if the learning rate was picked: one series, whatever was picked for each batch size."""
+
+
+_SETTINGS: dict[str, _Settings] = {}
+
+
+def settings_of(cell: Any) -> _Settings:
+    """What follows from the settings of a cell, or of its plain JSON."""
+    plain = cell.to_json() if isinstance(cell, Cell) else cell
+    key = canonical_json({**plain, "seed": 0, "repeat": 0})
+    if key not in _SETTINGS:
+        if len(_SETTINGS) > 50_000:
+            _SETTINGS.clear()
+        _SETTINGS[key] = _describe(Cell.from_json({**plain, "seed": 0, "repeat": 0}))
+    return _SETTINGS[key]
+
+
+def _describe(cell: Cell) -> _Settings:
+    hashed = cell.hashed_settings()
+    for part in ("seed", "repeat"):
+        del hashed[part]
+
+    def without(*parts: str) -> str:
+        return digest({key: value for key, value in hashed.items() if key not in parts})[:16]
+
+    def tuned_without(*parts: str) -> str:
+        optimizer = {key: value for key, value in hashed["optimizer"].items() if key != "lr"}
+        kept = {key: value for key, value in hashed.items() if key not in parts}
+        return digest({**kept, "optimizer": optimizer, "lr": "tuned"})[:16]
+
+    settings = cell.without_seed()
+    tuned = replace(cell.optimizer, options={**cell.optimizer.options, "lr": "tuned"})
+    training = cell.training.hashed_settings()
+    lr = cell.optimizer.options.get("lr", _default_lr(cell.optimizer.name))
+    return _Settings(
+        settings,
+        cell.training.targets,
+        {
+            "settings": settings,
+            "any_batch": without("batch_size"),
+            "any_device": without("device"),
+            "any_batch_device": without("batch_size", "device"),
+            "any_execution": without("execution"),
+            "any_optimizer": without("optimizer", "schedule"),
+            "any_lr": tuned_without("device"),
+            "tuned_label": tuned.label,
+            "fp32_settings": replace(cell, execution=_in_fp32(cell.execution)).without_seed(),
+            **{
+                column: text
+                for axis in ("dataset", "architecture", "optimizer", "schedule", "execution")
+                for column, text in (
+                    (axis, getattr(cell, axis).name),
+                    (f"{axis}_label", getattr(cell, axis).label),
+                )
+            },
+            "training_label": ", ".join(f"{key}={value}" for key, value in training.items()),
+            "lr": float(lr) if isinstance(lr, int | float) else None,
+            "lr_scaling": str(cell.optimizer.options.get("lr_scaling", "none")),
+            "batch_size": cell.batch_size,
+            "device": cell.device,
+            "device_kind": cell.device.partition(":")[0],
+            "epochs": cell.training.epochs,
+            "stops_at": cell.training.stops_at,
+        },
+        {
+            "any_batch": tuned_without("batch_size"),
+            "any_batch_device": tuned_without("batch_size", "device"),
+            "optimizer_label": tuned.label,
+        },
+    )
+
+
+def _in_fp32(execution: Component) -> Component:
+    return replace(execution, options={key: value for key, value in execution.options.items() if key != "precision"})
+
+
+@functools.cache
+def _default_lr(optimizer: str) -> float | None:
+    """The learning rate that our own table declares: cells store only what differs from it."""
+    from mnistbench.axes.optimizers import OPTIMIZERS
+
+    if optimizer not in OPTIMIZERS:
+        return None
+    declared = inspect.signature(OPTIMIZERS[optimizer]).parameters.get("lr")
+    return None if declared is None or declared.default is inspect.Parameter.empty else declared.default
+
+
+def row_of(record: CellRecord | Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The columns of `results_frame` for one record, but for those that answer a target (`answers`)."""
+    plain = parts(record)
+    cell = parts(plain["cell"])
+    tuning = parts(plain.get("checks")).get("tuning", AS_GIVEN)
+    about = settings_of(plain["cell"])
+    settings = {**about.columns, **about.if_tuned} if tuning.startswith(TUNED) else about.columns
+    resolved = plain.get("execution_resolved") or {}
+    environment = environment_of(plain)
+    return {
+        "cell_id": plain["cell_id"],
+        "record_id": plain["record_id"],
+        "attempt": plain.get("attempt", 1),
+        "status": plain["status"],
+        "outdated": _outdated(record),
+        "kind": _kind(tuning, cell["repeat"]),
+        **settings,
+        "seed": cell["seed"],
+        "repeat": cell["repeat"],
+        "isolation": resolved.get("isolation", "alone"),
+        "stepped_aside": "; ".join(f"{lever}: {why}" for lever, why in (resolved.get("stepped_aside") or {}).items()),
+        "tuning": tuning,
+        **_training(plain),
+        **_resources(plain, settings["device"], resolved.get("precision", "fp32")),
+        **_noise(plain),
+        "group": _group(plain, environment),
+        **{name: environment.get(name) for name in _ENVIRONMENT},
+        "protocol": plain.get("protocol", 1),
+        "round": plain.get("round", 0),
+        "position": plain.get("position", 0),
+        "started_at": plain["started_at"],
+        "source": source,
+        **_error(plain),
+    }
+
+
+def environment_of(plain: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Where a record was made; empty if it does not say. This machine has one id, whichever release wrote it."""
+    environment = parts(plain.get("environment"))
+    return {**environment, "machine_id": recognized(environment["machine_id"])} if environment else environment
+
+
+_ENVIRONMENT = (
+    "machine_id", "machine", "device_name", "os", "cpu", "memory_bytes", "python", "torch", "cuda", "mnistbench",
+    "git_commit", "git_dirty",
+)  # fmt: skip
+
+
+def _group(plain: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
+    if not environment:
+        return ""
+    return (
+        f"{environment['machine']} ({environment['machine_id'][:8]}) · torch {environment['torch']}"
+        f" · protocol {plain.get('protocol', 1)}"
+    )
+
+
+def answers(row: Mapping[str, Any], target: float | None) -> dict[str, Any]:
+    """The columns that say when a row's run reached a target accuracy; empty ones where it is not asked of that run."""
+    asked = target is not None and target in row["targets"]
+    judged = asked and bool(row["evaluations"] or row["status"] not in (*FAILURES, "skipped"))
+    first = time_to_target(row["evaluations"], target) if judged and target is not None else None
+    return {
+        "target_accuracy": target if asked else None,
+        "reached": first is not None if judged else None,
+        "seconds_to_target": first.seconds if first else None,
+        "cold_seconds_to_target": first.cold_seconds if first else None,
+        "epochs_to_target": first.epoch if first else None,
+    }
+
+
+def _outdated(record: CellRecord | Mapping[str, Any]) -> str | None:
+    if isinstance(record, CellRecord):
+        return record.outdated
+    if record.get("training_revision", 1) >= TRAINING_REVISION:
+        return None
+    return CellRecord.from_json(record).outdated
+
+
+def _kind(tuning: str, repeat: int) -> str:
+    return "trial" if tuning.startswith(TRIAL) else "twin" if repeat else "measured"
+
+
+def _training(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Sums over epochs, the evaluations, and the last epoch's losses and accuracies."""
+    epochs = [parts(epoch) for epoch in plain.get("epochs") or ()]
+    timing, data = parts(plain.get("timing")), parts(plain.get("data"))
+    evaluated = evaluations(epochs)
+    train_seconds = evaluated[-1].seconds if epochs else 0.0
+    examples = sum(epoch["examples"] for epoch in epochs)
+    eval_seconds = sum(epoch["eval_seconds"] for epoch in epochs)
+    tested = (data.get("test_examples") or 0) * len(epochs) or None
+    last = epochs[-1] if epochs else {}
+    known = [item.test_accuracy for item in evaluated if item.test_accuracy is not None]
+    return {
+        "epochs_done": len(epochs),
+        "examples": examples,
+        "steps": sum(epoch["steps"] for epoch in epochs),
+        "examples_per_second": ratio_of(examples, train_seconds),
+        "eval_examples_per_second": ratio_of(tested, eval_seconds),
+        "setup_seconds": timing.get("setup_seconds"),
+        "warmup_seconds": timing.get("warmup_seconds"),
+        "train_seconds": train_seconds if epochs else None,
+        "eval_seconds": eval_seconds if epochs else None,
+        "wall_seconds": timing.get("wall_seconds"),
+        "cold_seconds": last.get("cold_seconds"),
+        "evaluations": evaluated,
+        **{name: last.get(name) for name in _LAST_EPOCH},
+        "best_test_accuracy": max(known, default=None),
+    }
+
+
+_LAST_EPOCH = (
+    "train_loss", "train_accuracy", "test_loss", "test_accuracy", "validation_loss", "validation_accuracy",
+)  # fmt: skip
+
+
+def _resources(plain: Mapping[str, Any], device: str, precision: str) -> dict[str, Any]:
+    model, memory = parts(plain.get("model")), parts(plain.get("memory"))
+    epochs = [parts(epoch) for epoch in plain.get("epochs") or ()]
+    rate = ratio_of(sum(epoch["examples"] for epoch in epochs), sum(epoch["train_seconds"] for epoch in epochs))
+    flops = model.get("train_flops_per_example")
+    flops_per_second = rate * flops if rate is not None and flops is not None else None
+    peaks = parts(plain.get("environment")).get("peak_flops") or {}
+    peak = peaks.get(f"{device}/{precision}", peaks.get(f"{device.partition(':')[0]}/{precision}"))
+    return {
+        "parameters": model.get("parameters"),
+        "weights_sha256": model.get("weights_sha256"),
+        "flops_per_example": flops,
+        "flops_per_second": flops_per_second,
+        "peak_share": ratio_of(flops_per_second, peak),
+        "process_peak_bytes": memory.get("process_peak_bytes"),
+        "device_peak_bytes": memory.get("device_peak_bytes"),
+    }
+
+
+def _noise(plain: Mapping[str, Any]) -> dict[str, Any]:
+    noise, data = parts(plain.get("noise")), parts(plain.get("data"))
+    flags = noise.get("flags") or []
+    causes = ("foreign_cpu", "steal", "throttled", "gpu_slowdown")
+    return {
+        "flags": "; ".join(flags),
+        "noisy": any(flag not in NOT_NOISE for flag in flags),
+        "short": "short" in flags,
+        "noise_known": any(noise.get(cause) is not None for cause in causes),
+        "equivalence": parts(plain.get("checks")).get("equivalence"),
+        "fallback": bool(data.get("fallback", False)),
+        "data_sha256": data.get("sha256"),
+    }
+
+
+def _error(plain: Mapping[str, Any]) -> dict[str, Any]:
+    error = parts(plain.get("error"))
+    return {
+        "error": f"{error['type']}: {error['message']}" if error else None,
+        "error_type": error.get("type"),
+        "error_message": error.get("message"),
+        "error_step": error.get("step"),
+        "error_log": error.get("log"),
+        "error_stack": error.get("stack"),
+    }

@@ -23,17 +23,9 @@ from mnistbench.report.charts import (
     style,
     two_lines,
 )
-from mnistbench.report.formatting import (
-    listed,
-    percent,
-    plural,
-    rate,
-    ratio,
-    ratio_range,
-    short_rate,
-)
+from mnistbench.report.page_rows import highest, lowest, rows_of
 from mnistbench.report.palette import BAD, FAINT, INK, MUTED, PAPER, series_colour
-from mnistbench.report.rows import highest, lowest, rows_of
+from mnistbench.words.formatting import listed, percent, plural, rate, ratio, ratio_range, short_rate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

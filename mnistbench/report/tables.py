@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from mnistbench.report import formatting as f
+from mnistbench.words import formatting as f
 
 UNREACHED = 1.7e308
 """Sorts behind every time that was reached; larger numbers are not finite to JavaScript."""

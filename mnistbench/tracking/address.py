@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from mnistbench.errors import UserError
-from mnistbench.redaction import without_credentials
+from mnistbench.errors.redaction import without_credentials
 
 DATABASE_NAME = "mlflow.db"
 HIDDEN = "***"

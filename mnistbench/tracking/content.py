@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from mnistbench.cell import Component
-from mnistbench.config.tuning import AS_GIVEN, TRIAL
 from mnistbench.errors import UserError
-from mnistbench.records import CellRecord
-from mnistbench.targets import evaluations, reachable, time_to_target
+from mnistbench.grid.tune import AS_GIVEN, TRIAL
+from mnistbench.results.records import CellRecord
+from mnistbench.results.targets import evaluations, reachable, time_to_target
 
 RECORD_ID = "mnistbench.record_id"
 KIND, WHAT = "mnistbench.kind", "kind"
@@ -221,7 +221,7 @@ def _without_lr(optimizer: Component) -> Component:
 
 
 def _lr(optimizer: Component) -> str:
-    from mnistbench.optimizers import scaled_lr
+    from mnistbench.axes.optimizers import scaled_lr
 
     lr_only = {key: value for key, value in optimizer.options.items() if key == "lr"}
     try:

@@ -10,14 +10,14 @@ import uuid
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from mnistbench.records import CellRecord
-from mnistbench.storage.atomic import write_whole
+from mnistbench.files.whole import write_whole
+from mnistbench.results.records import CellRecord
 from mnistbench.tracking.journal import named_in
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mnistbench.results import ResultsFolder
+    from mnistbench.results.folder import ResultsFolder
 
 FILE_NAME = ".grid_id"
 

@@ -14,14 +14,14 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from mnistbench.errors import UserError
-from mnistbench.records import CellRecord
-from mnistbench.targets import targets_asked
+from mnistbench.results.records import CellRecord
+from mnistbench.results.targets import targets_asked
 from mnistbench.tracking.address import checked, default_uri, named_experiment, place, reason, shown, waiting_helps
 from mnistbench.tracking.identity import Owner
 from mnistbench.tracking.journal import Journal, done_at
 
 if TYPE_CHECKING:
-    from mnistbench.results import ResultsFolder
+    from mnistbench.results.folder import ResultsFolder
     from mnistbench.tracking.server import Server
 
 WAIT_SECONDS = 25.0
@@ -292,7 +292,7 @@ def sync(
 
 def grid_name(results: ResultsFolder) -> str:
     """The grid's name as its resolved file says it, else the folder's."""
-    from mnistbench.config.yaml_places import plain, read_document
+    from mnistbench.grid.yaml import plain, read_document
 
     try:
         grid = plain(read_document(results.grid_file.read_text(encoding="utf-8"), "grid.yaml"))

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnistbench.errors import UserError
-from mnistbench.records import CellRecord
-from mnistbench.results import ResultsFolder, read_record
-from mnistbench.storage.atomic import write_whole
-from mnistbench.storage.merging import machine_of, merge_folders
+from mnistbench.files.whole import write_whole
+from mnistbench.results.folder import ResultsFolder, read_record
+from mnistbench.results.merging import machine_of, merge_folders
+from mnistbench.results.records import CellRecord
 from mnistbench.tracking.address import checked, default_uri, place, reason, shown, sqlite_path
 from mnistbench.tracking.identity import write_grid_id
 from mnistbench.tracking.journal import Journal

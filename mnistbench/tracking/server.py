@@ -21,7 +21,7 @@ from urllib.parse import quote, unquote, urlsplit
 from filelock import FileLock
 
 from mnistbench.errors import UserError
-from mnistbench.records import CellRecord, dump
+from mnistbench.results.records import CellRecord, dump
 from mnistbench.tracking.address import HTTP, database_uri, sqlite_path
 from mnistbench.tracking.content import KIND, RECORD_ID, STATUS, WHAT, milliseconds, run_content
 from mnistbench.tracking.identity import Owner, is_grid_id

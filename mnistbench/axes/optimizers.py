@@ -1,0 +1,400 @@
+"""Grid axis: the optimizers, with defaults of our own that no release of torch can change.
+
+Learning-rate schedules are in `schedules.py`; a grid nests them in the optimizer. A new optimizer is a function added
+to `OPTIMIZERS`, or a class of a plug-in. Everything that torch offers for speed alone (`fused`, `foreach`,
+`capturable`) is no option of a grid but of `build`, and is passed on where this torch's optimizer takes it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Literal
+
+from mnistbench.axes.options import Fraction, NonNegative, Positive, PositiveInt
+from mnistbench.axes.schedules import SCHEDULES, lr_factors
+from mnistbench.cell import Component
+from mnistbench.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from mnistbench.axes.plugins import Plugins
+
+__all__ = ["OPTIMIZERS", "SCHEDULES", "build", "build_for", "lr_factors", "lr_scale", "scaled_lr"]
+
+LrScaling = Literal["none", "linear", "sqrt"]
+BASE_BATCH_SIZE = 64
+
+
+def sgd(
+    parameters: Iterable[torch.nn.Parameter],
+    *,
+    lr: Positive = 0.01,
+    momentum: Fraction = 0.0,
+    nesterov: bool = False,
+    weight_decay: NonNegative = 0.0,
+    **implementation: Any,
+) -> torch.optim.Optimizer:
+    """Stochastic gradient descent, with momentum (Polyak 1964) or Nesterov's (Sutskever et al. 2013).
+
+    Raises:
+        UserError: for `nesterov` without momentum.
+    """
+    import torch
+
+    if nesterov and momentum == 0:
+        raise UserError("sgd: nesterov needs a momentum above 0")
+    options = _accepted(torch.optim.SGD, implementation)
+    return torch.optim.SGD(
+        parameters, lr=lr, momentum=momentum, dampening=0.0, nesterov=nesterov, weight_decay=weight_decay, **options
+    )
+
+
+def adagrad(
+    parameters: Iterable[torch.nn.Parameter],
+    *,
+    lr: Positive = 0.01,
+    lr_decay: NonNegative = 0.0,
+    initial_accumulator: NonNegative = 0.0,
+    eps: Positive = 1e-10,
+    weight_decay: NonNegative = 0.0,
+    **implementation: Any,
+) -> torch.optim.Optimizer:
+    """AdaGrad (Duchi et al. 2011)."""
+    import torch
+
+    options = _accepted(torch.optim.Adagrad, implementation)
+    return torch.optim.Adagrad(
+        parameters,
+        lr=lr,
+        lr_decay=lr_decay,
+        initial_accumulator_value=initial_accumulator,
+        eps=eps,
+        weight_decay=weight_decay,
+        **options,
+    )
+
+
+def rmsprop(
+    parameters: Iterable[torch.nn.Parameter],
+    *,
+    lr: Positive = 1e-3,
+    alpha: Fraction = 0.99,
+    eps: Positive = 1e-8,
+    momentum: Fraction = 0.0,
+    centered: bool = False,
+    weight_decay: NonNegative = 0.0,
+    **implementation: Any,
+) -> torch.optim.Optimizer:
+    """RMSprop (Hinton 2012, lecture 6e); `lr` defaults to the tutorial's 1e-3, not to torch's 1e-2."""
+    import torch
+
+    options = _accepted(torch.optim.RMSprop, implementation)
+    return torch.optim.RMSprop(
+        parameters,
+        lr=lr,
+        alpha=alpha,
+        eps=eps,
+        momentum=momentum,
+        centered=centered,
+        weight_decay=weight_decay,
+        **options,
+    )
+
+
+def adam(
+    parameters: Iterable[torch.nn.Parameter],
+    *,
+    lr: Positive = 1e-3,
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999),
+    eps: Positive = 1e-8,
+    amsgrad: bool = False,
+    weight_decay: NonNegative = 0.0,
+    **implementation: Any,
+) -> torch.optim.Optimizer:
+    """Adam (Kingma & Ba 2014, arXiv:1412.6980); weight decay is added to the gradient."""
+    import torch
+
+    options = _accepted(torch.optim.Adam, implementation)
+    return torch.optim.Adam(
+        parameters, lr=lr, betas=_pair(betas), eps=eps, amsgrad=amsgrad, weight_decay=weight_decay, **options
+    )
+
+
+def adamw(
+    parameters: Iterable[torch.nn.Parameter],
+    *,
+    lr: Positive = 1e-3,
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999),
+    eps: Positive = 1e-8,
+    amsgrad: bool = False,
+    weight_decay: NonNegative = 0.01,
+    **implementation: Any,
+) -> torch.optim.Optimizer:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2017, arXiv:1711.05101)."""
+    import torch
+
+    options = _accepted(torch.optim.AdamW, implementation)
+    return torch.optim.AdamW(
+        parameters, lr=lr, betas=_pair(betas), eps=eps, amsgrad=amsgrad, weight_decay=weight_decay, **options
+    )
+
+
+def adadelta(
+    parameters: Iterable[torch.nn.Parameter],
+    *,
+    lr: Positive = 1.0,
+    rho: Fraction = 0.9,
+    eps: Positive = 1e-6,
+    weight_decay: NonNegative = 0.0,
+    **implementation: Any,
+) -> torch.optim.Optimizer:
+    """Adadelta (Zeiler 2012, arXiv:1212.5701)."""
+    import torch
+
+    options = _accepted(torch.optim.Adadelta, implementation)
+    return torch.optim.Adadelta(parameters, lr=lr, rho=rho, eps=eps, weight_decay=weight_decay, **options)
+
+
+def adamax(
+    parameters: Iterable[torch.nn.Parameter],
+    *,
+    lr: Positive = 2e-3,
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999),
+    eps: Positive = 1e-8,
+    weight_decay: NonNegative = 0.0,
+    **implementation: Any,
+) -> torch.optim.Optimizer:
+    """Adamax, Adam by the infinity norm (Kingma & Ba 2014, section 7.1)."""
+    import torch
+
+    options = _accepted(torch.optim.Adamax, implementation)
+    return torch.optim.Adamax(parameters, lr=lr, betas=_pair(betas), eps=eps, weight_decay=weight_decay, **options)
+
+
+def nadam(
+    parameters: Iterable[torch.nn.Parameter],
+    *,
+    lr: Positive = 2e-3,
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999),
+    eps: Positive = 1e-8,
+    momentum_decay: NonNegative = 0.004,
+    weight_decay: NonNegative = 0.0,
+    **implementation: Any,
+) -> torch.optim.Optimizer:
+    """Adam with Nesterov's momentum (Dozat 2016)."""
+    import torch
+
+    options = _accepted(torch.optim.NAdam, implementation)
+    return torch.optim.NAdam(
+        parameters,
+        lr=lr,
+        betas=_pair(betas),
+        eps=eps,
+        momentum_decay=momentum_decay,
+        weight_decay=weight_decay,
+        **options,
+    )
+
+
+def radam(
+    parameters: Iterable[torch.nn.Parameter],
+    *,
+    lr: Positive = 1e-3,
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999),
+    eps: Positive = 1e-8,
+    weight_decay: NonNegative = 0.0,
+    **implementation: Any,
+) -> torch.optim.Optimizer:
+    """Rectified Adam (Liu et al. 2019, arXiv:1908.03265)."""
+    import torch
+
+    options = _accepted(torch.optim.RAdam, implementation)
+    return torch.optim.RAdam(parameters, lr=lr, betas=_pair(betas), eps=eps, weight_decay=weight_decay, **options)
+
+
+def muon(
+    parameters: Iterable[torch.nn.Parameter],
+    *,
+    lr: Positive = 1e-3,
+    momentum: Fraction = 0.95,
+    nesterov: bool = True,
+    ns_steps: PositiveInt = 5,
+    weight_decay: NonNegative = 0.1,
+    **implementation: Any,
+) -> torch.optim.Optimizer:
+    """Muon (Jordan et al. 2024) for weights that are matrices, AdamW beside it for all others.
+
+    Its updates are scaled to the size of AdamW's (Liu et al. 2025, arXiv:2502.16982), so that one `lr`, one
+    `weight_decay` and one schedule serve both. AdamW has the betas 0.9 and 0.999.
+
+    Raises:
+        UserError: if this torch has no Muon (it came with 2.9).
+    """
+    import torch
+
+    if not hasattr(torch.optim, "Muon"):
+        raise UserError(f"torch {torch.__version__} has no Muon; 2.9 and later do")
+    from mnistbench.axes.muon import MuonBesideAdamW
+
+    return MuonBesideAdamW(
+        parameters,
+        lr=lr,
+        momentum=momentum,
+        nesterov=nesterov,
+        ns_steps=ns_steps,
+        weight_decay=weight_decay,
+        **_accepted(torch.optim.AdamW, implementation),
+    )
+
+
+def _with_lr_scaling(make: Callable[..., torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+    """Declare the options that every optimizer shares; `lr_scale` is where they act."""
+
+    @wraps(make)
+    def made(
+        parameters: Iterable[torch.nn.Parameter],
+        *,
+        lr_scaling: LrScaling = "none",
+        base_batch_size: PositiveInt = BASE_BATCH_SIZE,
+        **options: Any,
+    ) -> torch.optim.Optimizer:
+        return make(parameters, **options)
+
+    own = inspect.signature(make)
+    *options, implementation = own.parameters.values()
+    shared = [
+        inspect.Parameter("lr_scaling", inspect.Parameter.KEYWORD_ONLY, default="none", annotation="LrScaling"),
+        inspect.Parameter(
+            "base_batch_size", inspect.Parameter.KEYWORD_ONLY, default=BASE_BATCH_SIZE, annotation="PositiveInt"
+        ),
+    ]
+    made.__signature__ = own.replace(parameters=[*options, *shared, implementation])  # type: ignore[attr-defined]
+    made.__annotations__ = {**make.__annotations__, "lr_scaling": "LrScaling", "base_batch_size": "PositiveInt"}
+    return made
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    make.__name__: _with_lr_scaling(make)
+    for make in (sgd, adagrad, rmsprop, adam, adamw, adadelta, adamax, nadam, radam, muon)
+}
+
+
+def build_for(
+    component: Component, model: torch.nn.Module, plugins: Plugins | None = None, **implementation: Any
+) -> torch.optim.Optimizer:
+    """Make the optimizer that a cell names, for the parameters of a network that require gradients.
+
+    A plug-in says by its first parameter what it gets: `named_parameters` is a list of names and parameters, `model` or
+    `network` (or what is annotated as an `nn.Module`) the network itself; anything else is a list of parameters.
+
+    Args:
+        component: as `build` takes it.
+        model: the network, on its device.
+        plugins: the modules that the command line named.
+        implementation: torch's choices of speed, as `build` takes them.
+
+    Raises:
+        UserError: as `build`.
+    """
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    wanted = _asked_of(plugins.find(component.name)) if plugins and ":" in component.name else "parameters"
+    given: dict[str, Any] = {"model": model, "named_parameters": named, "parameters": [each for _, each in named]}
+    return build(component, given[wanted], plugins, **implementation)
+
+
+def build(
+    component: Component,
+    parameters: Iterable[torch.nn.Parameter],
+    plugins: Plugins | None = None,
+    **implementation: Any,
+) -> torch.optim.Optimizer:
+    """Make the optimizer that a cell names.
+
+    Args:
+        component: a name from `OPTIMIZERS` or a plug-in's `module:Name`, with its options. `lr_scaling` is not
+            applied here: see `lr_scale`.
+        parameters: of the network, or what else a plug-in takes first: see `build_for`.
+        plugins: the modules that the command line named.
+        implementation: torch's choices of speed (`fused=True`, `foreach=True`, `capturable=True`); each is passed on
+            if this optimizer takes it.
+
+    Raises:
+        UserError: if the name is unknown, or its options contradict each other.
+    """
+    if ":" in component.name:
+        if plugins is None:
+            raise UserError(f"{component.name}: name its module with --plugin {component.name.split(':')[0]}")
+        found: Any = plugins.find(component.name)
+        options: dict[str, Any] = {key: value for key, value in component.options.items() if key not in _SHARED}
+        if not options.keys() & _IMPLEMENTATIONS:  # the grid's own choice of speed stands
+            options |= _accepted(found, implementation)
+        built: torch.optim.Optimizer = found(parameters, **options)
+        return built
+    if component.name not in OPTIMIZERS:
+        raise UserError(f"unknown optimizer {component.name!r}; there are {', '.join(OPTIMIZERS)}")
+    return OPTIMIZERS[component.name](parameters, **component.options, **implementation)
+
+
+def lr_scale(component: Component, batch_size: int) -> float:
+    """The factor of all learning rates that the component's `lr_scaling` says for this batch size.
+
+    `linear` is Goyal et al. 2017 (arXiv:1706.02677), `sqrt` Krizhevsky 2014 (arXiv:1404.5997); at `base_batch_size`
+    both are 1.
+    """
+    base = component.options.get("base_batch_size", BASE_BATCH_SIZE)
+    ratio = batch_size / base  # type: ignore[operator]
+    scaling = str(component.options.get("lr_scaling", "none"))
+    return {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[scaling]
+
+
+def scaled_lr(component: Component, batch_size: int) -> float:
+    """The learning rate before its schedule: `lr` times `lr_scale`.
+
+    Raises:
+        UserError: if neither the component nor its optimizer says an `lr`.
+    """
+    lr = component.options.get("lr", _default_lr(component.name))
+    if not isinstance(lr, int | float):
+        raise UserError(f"{component.name}: say its lr in the grid")
+    return float(lr) * lr_scale(component, batch_size)
+
+
+_SHARED = ("lr_scaling", "base_batch_size")
+_IMPLEMENTATIONS = {"fused", "foreach", "capturable", "differentiable"}
+
+
+def _asked_of(optimizer: Any) -> Literal["model", "named_parameters", "parameters"]:
+    """What a plug-in's first parameter asks for."""
+    from torch import nn
+
+    try:
+        signature = inspect.signature(optimizer, eval_str=True)
+    except Exception:  # an annotation that only a type checker can resolve: the name has to do
+        signature = inspect.signature(optimizer)
+    first = next(iter(signature.parameters.values()), None)
+    if first is None:
+        return "parameters"
+    is_network = inspect.isclass(first.annotation) and issubclass(first.annotation, nn.Module)
+    if is_network or first.name in ("model", "network"):
+        return "model"
+    return "named_parameters" if first.name == "named_parameters" else "parameters"
+
+
+def _default_lr(name: str) -> Any:
+    if name not in OPTIMIZERS:
+        return None
+    return inspect.signature(OPTIMIZERS[name]).parameters["lr"].default
+
+
+def _accepted(optimizer: Callable[..., Any], implementation: dict[str, Any]) -> dict[str, Any]:
+    taken = inspect.signature(optimizer).parameters
+    return {key: value for key, value in implementation.items() if key in taken}
+
+
+def _pair(betas: tuple[float, float]) -> tuple[float, float]:
+    first, second = betas  # JSON brings a list, torch wants a tuple
+    return first, second

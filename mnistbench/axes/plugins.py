@@ -1,0 +1,216 @@
+"""The user's own networks, optimizers and datasets: modules that the command line names, and no others.
+
+A grid file may refer to `my_models:WideMLP`, but never causes an import: only `--plugin my_models` (a module) or
+`--plugin path/to/my_models.py` (a file) does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from mnistbench.errors import UserError
+from mnistbench.errors.problems import nearest
+
+if TYPE_CHECKING:
+    import psutil
+
+
+@dataclass(frozen=True)
+class Plugins:
+    """Modules that were imported because the command line named them.
+
+    Attributes:
+        names: as given, so that a worker can load the same ones.
+        modules: by the name that a grid uses before the colon.
+    """
+
+    names: tuple[str, ...] = ()
+    modules: Mapping[str, ModuleType] = field(default_factory=dict)
+
+    def find(self, name: str) -> object:
+        """What `module:Name` stands for.
+
+        Raises:
+            UserError: if the module was not given with `--plugin`, or has nothing of that name.
+        """
+        module_name, _, attribute = name.partition(":")
+        module = self._module(name)
+        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        if attribute not in public:
+            raise UserError(f"`{module_name}` has no `{attribute}` to call{nearest(attribute, public)}")
+        found: object = getattr(module, attribute)
+        return found
+
+    def sha256(self, name: str) -> str:
+        """Checksum of the source that `module:Name` comes from: the file, or all `.py` files of a package.
+
+        Raises:
+            UserError: as `find`; also for a module without a source file.
+        """
+        module = self._module(name)
+        if not module.__file__:
+            raise UserError(f"`{module.__name__}` has no source file whose checksum could name this version of it")
+        file = Path(module.__file__)
+        files = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
+        digest = hashlib.sha256()
+        for part in files:
+            content = part.read_bytes()
+            digest.update(f"{part.relative_to(file.parent).as_posix()}\0{len(content)}\0".encode())
+            digest.update(content)
+        return digest.hexdigest()
+
+    def _module(self, name: str) -> ModuleType:
+        module_name, colon, _ = name.partition(":")
+        if not colon or not module_name:
+            raise UserError(f"`{name}` is no plug-in: write `module:Name`")
+        if module_name not in self.modules:
+            raise UserError(
+                f"`{name}` is a plug-in, and plug-ins are imported only when the command line names them: "
+                f"add `--plugin {module_name}` if you trust that module"
+            )
+        return self.modules[module_name]
+
+
+def load_plugins(names: Sequence[str]) -> Plugins:
+    """Import the modules that the command line names.
+
+    Args:
+        names: modules (`my_package.models`; looked for in the working folder too) or `.py` files.
+
+    Raises:
+        UserError: with one line per plug-in that is not there, fails, exits or starts processes while being imported.
+    """
+    modules: dict[str, ModuleType] = {}
+    errors: list[str] = []
+    for name in dict.fromkeys(names):
+        try:
+            module = _loaded(name)
+            modules[module.__name__] = module
+        except UserError as error:
+            errors.append(str(error))
+    if errors:
+        raise UserError("\n".join(errors))
+    return Plugins(tuple(dict.fromkeys(names)), modules)
+
+
+def _loaded(name: str) -> ModuleType:
+    if not name.strip():
+        raise UserError("--plugin: name a module or a .py file")
+    if name.endswith(".py") or "/" in name or os.sep in name:
+        return _from_file(name, Path(name))
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise UserError(f"--plugin {name}: is neither a module's name nor a .py file")
+    if name.startswith("mnistbench"):
+        raise UserError(f"--plugin {name}: is a part of mnistbench itself; its names need no plug-in")
+    with _working_folder_importable():
+        try:
+            found = importlib.util.find_spec(name)
+        except ModuleNotFoundError as error:
+            raise UserError(f"--plugin {name}: there is no module `{error.name}`") from None
+        except (ImportError, ValueError) as error:
+            raise UserError(f"--plugin {name}: cannot be imported: {error}") from None
+        except Exception as error:  # find_spec imports the parent package
+            raise UserError(f"--plugin {name}: {_what_failed(error)}") from error
+        if found is None:
+            raise UserError(f"--plugin {name}: there is no module `{name}`; a file is named with its .py")
+        with _guarded(name):
+            return importlib.import_module(name)
+
+
+def _from_file(name: str, file: Path) -> ModuleType:
+    if file.suffix != ".py":
+        raise UserError(f"--plugin {name}: is no .py file")
+    if not file.is_file():
+        raise UserError(f"--plugin {name}: there is no such file")
+    module_name = file.stem
+    if not module_name.isidentifier():
+        raise UserError(f"--plugin {name}: rename the file to a word that Python can import, such as my_models.py")
+    already = sys.modules.get(module_name)
+    if already is not None:
+        if already.__file__ and Path(already.__file__).resolve() == file.resolve():
+            return already
+        raise UserError(f"--plugin {name}: a module `{module_name}` is there already; rename the file")
+    spec = importlib.util.spec_from_file_location(module_name, file.resolve())
+    assert spec is not None and spec.loader is not None  # true for every .py file
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # as importing does: dataclasses and pickles of its classes look here
+    try:
+        with _guarded(name):
+            spec.loader.exec_module(module)
+    except UserError:
+        del sys.modules[module_name]
+        raise
+    return module
+
+
+@contextlib.contextmanager
+def _working_folder_importable() -> Iterator[None]:
+    """`python -m mnistbench` finds modules in the working folder, the installed command would not."""
+    folder = str(Path.cwd())
+    if folder in sys.path or "" in sys.path:
+        yield
+        return
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(folder)
+
+
+@contextlib.contextmanager
+def _guarded(name: str) -> Iterator[None]:
+    """Turn whatever an import does into one clear error; what it prints goes to standard error."""
+    process = os.getpid()
+    children = _children()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit too: the module called sys.exit
+        if os.getpid() != process:
+            os._exit(1)
+        raise UserError(f"--plugin {name}: {_what_failed(error)}") from error
+    if os.getpid() != process:
+        os._exit(0)  # the module forked: this copy must not go on to run the grid a second time
+    if started := [child for pid, child in _children().items() if pid not in children]:
+        for child in started:
+            with contextlib.suppress(Exception):
+                child.kill()
+                child.wait(5)
+        raise UserError(f"--plugin {name}: started {len(started)} process(es) while being imported; they were ended")
+
+
+def _children() -> dict[int, psutil.Process]:
+    import psutil
+
+    return {child.pid: child for child in psutil.Process().children(recursive=True)}
+
+
+def _what_failed(error: BaseException) -> str:
+    """One line: what the module's code raised, and in which line of which file."""
+    if isinstance(error, SystemExit):
+        what = f"called sys.exit({error.code!r}) while being imported"
+    elif isinstance(error, SyntaxError):
+        return f"is no Python: {error.msg} ({Path(error.filename or '?').name}:{error.lineno})"
+    else:
+        message = " ".join(str(error).split())[:300]
+        what = f"cannot be imported: {type(error).__name__}: {message}"
+    trace, place = error.__traceback__, ""
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if "importlib" not in code.co_filename and code.co_filename != __file__:
+            place = f" ({Path(code.co_filename).name}:{trace.tb_lineno})"
+        trace = trace.tb_next
+    return what + place

@@ -1,0 +1,216 @@
+"""What was asked: one cell of a grid, and the hash that names it.
+
+A cell holds settings only; what happened when it ran is a record (`results/records.py`). This module needs nothing
+beyond the standard library, so that a machine with torch alone can run cells that were resolved elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from mnistbench.cell.typed import read_typed
+
+__version__ = "0.1.0"
+SETTINGS_VERSION = 1
+"""Goes up when a default changes its meaning, so that an old `cell_id` never names a new experiment."""
+
+Option = bool | int | float | str | list[Any] | None
+Loss = Literal["cross_entropy", "nll", "mse", "bce"]
+SaveModel = Literal["best", "last", "all"]
+
+NOT_HASHED = {"path"}
+"""Options that say where something lies, not what it is; the content's checksum is hashed instead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """One entry of an axis: a name and the options that differ from their defaults.
+
+    Attributes:
+        name: a name from the axis' own table, or `module:Name` for a plug-in.
+        options: only what differs from the default, typed as declared (`lr: 1` is stored as `1.0`).
+        sha256: checksum of what the name cannot vouch for: a plug-in's source, a CSV's content.
+    """
+
+    name: str
+    options: Mapping[str, Option] = field(default_factory=dict)
+    sha256: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The component as the grid file writes it: the options stand beside the name."""
+        plain = {"name": self.name, **self.options}
+        return plain if self.sha256 is None else {**plain, "sha256": self.sha256}
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Component:
+        """Read back what `to_json` wrote."""
+        options = {key: value for key, value in plain.items() if key not in ("name", "sha256")}
+        return cls(name=plain["name"], options=options, sha256=plain.get("sha256"))
+
+    @property
+    def label(self) -> str:
+        """Short text for tables and legends, for example `mlp(hidden=128-256)`."""
+        shown = ", ".join(f"{key}={_short(value)}" for key, value in sorted(self.options.items()))
+        return f"{self.name}({shown})" if shown else self.name
+
+    def __hash__(self) -> int:
+        return hash(canonical_json(self.to_json()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How long and towards what a cell is trained.
+
+    Attributes:
+        epochs: passes over the training data.
+        loss: `mse` is taken on one-hot labels, `bce` on a 0/1 label.
+        shuffle: draw a new order of the examples each epoch.
+        validation_examples: held out from the end of a seeded permutation of the training data.
+        target_accuracy: in (0, 1]; several are several questions about the same training, in ascending order. Read by
+            the analysis only, unless `stop_at_target`.
+        stop_at_target: end after the first evaluation that reaches the target, the largest of several.
+        save_model: which weights to keep: of the best epoch, the last, or every one.
+    """
+
+    epochs: int
+    loss: Loss = "cross_entropy"
+    shuffle: bool = True
+    validation_examples: int = 0
+    target_accuracy: float | tuple[float, ...] | None = None
+    stop_at_target: bool = False
+    save_model: SaveModel | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.target_accuracy, list | tuple):
+            targets = tuple(sorted(set(self.target_accuracy)))
+            object.__setattr__(self, "target_accuracy", targets if len(targets) > 1 else next(iter(targets), None))
+
+    @property
+    def targets(self) -> tuple[float, ...]:
+        """The target accuracies that are asked for, in ascending order."""
+        asked = self.target_accuracy
+        return asked if isinstance(asked, tuple) else () if asked is None else (asked,)
+
+    @property
+    def stops_at(self) -> float | None:
+        """The test accuracy that ends the training, the largest of the targets; None where it runs to its end."""
+        return self.targets[-1] if self.stop_at_target and self.targets else None
+
+    def to_json(self) -> dict[str, Any]:
+        """`epochs`, and what differs from the defaults."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        kept = {item.name for item in fields(self) if item.name == "epochs" or values[item.name] != item.default}
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in values.items() if name in kept
+        }
+
+    def hashed_settings(self) -> dict[str, Any]:
+        """Settings that change what is trained: a target only where it ends the training."""
+        return replace(self, target_accuracy=self.stops_at).to_json()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One training run that was asked for: a point of the grid.
+
+    Attributes:
+        dataset: the dataset really used, not the fallback rule.
+        architecture, optimizer, schedule: components; the schedule nests in the optimizer in YAML.
+        batch_size: examples per step; `full` is resolved to the number of training examples.
+        device: `cpu`, `cuda` (the first one), `cuda:1`, `mps`.
+        seed: fixes weights, order of examples, dropout.
+        repeat: tells A/A twins of the same cell apart.
+        training: epochs, loss, targets.
+        execution: the profile (`plain`, `fast`) as its name, and the levers that override it as its options.
+    """
+
+    dataset: Component
+    architecture: Component
+    optimizer: Component
+    schedule: Component = Component(name="constant")
+    batch_size: int
+    device: str
+    seed: int
+    repeat: int = 0
+    training: Training
+    execution: Component = Component(name="fast")
+
+    def to_json(self) -> dict[str, Any]:
+        """The cell as it stands in a record and in a resolved `cells.json`."""
+        execution = self.execution.to_json()
+        return {
+            "dataset": self.dataset.to_json(),
+            "architecture": self.architecture.to_json(),
+            "optimizer": self.optimizer.to_json(),
+            "schedule": self.schedule.to_json(),
+            "batch_size": self.batch_size,
+            "device": self.device,
+            "seed": self.seed,
+            "repeat": self.repeat,
+            "training": self.training.to_json(),
+            "execution": {"profile": execution.pop("name"), **execution},
+        }
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Cell:
+        """Read back what `to_json` wrote.
+
+        Raises:
+            KeyError, TypeError, AttributeError, ValueError: if something is missing or of another shape.
+        """
+        execution = dict(plain["execution"])
+        return cls(
+            dataset=Component.from_json(plain["dataset"]),
+            architecture=Component.from_json(plain["architecture"]),
+            optimizer=Component.from_json(plain["optimizer"]),
+            schedule=Component.from_json(plain["schedule"]),
+            batch_size=plain["batch_size"],
+            device=plain["device"],
+            seed=plain["seed"],
+            repeat=plain["repeat"],
+            training=read_typed(Training, plain["training"], "training"),
+            execution=Component.from_json({"name": execution.pop("profile"), **execution}),
+        )
+
+    @cached_property
+    def cell_id(self) -> str:
+        """The first 16 hex digits of the SHA-256 of what is hashed of the cell (see `hashed_settings`)."""
+        return hashlib.sha256(canonical_json(self.hashed_settings()).encode()).hexdigest()[:16]
+
+    def hashed_settings(self) -> dict[str, Any]:
+        """Settings that make another experiment when they change; a target that only the analysis reads does not."""
+        plain = self.to_json()
+        for part in ("dataset", "architecture", "optimizer", "schedule"):
+            plain[part] = {key: value for key, value in plain[part].items() if key not in NOT_HASHED}
+        plain["training"] = self.training.hashed_settings()
+        return {**plain, "settings_version": SETTINGS_VERSION}
+
+    def without_seed(self) -> str:
+        """A key shared by all seeds and twins of the same settings: what repeats are pooled over."""
+        plain = self.hashed_settings()
+        del plain["seed"], plain["repeat"]
+        return hashlib.sha256(canonical_json(plain).encode()).hexdigest()[:16]
+
+    @property
+    def label(self) -> str:
+        """One line for progress and logs."""
+        return (
+            f"{self.architecture.label} · {self.optimizer.label} · batch {self.batch_size} · {self.device}"
+            f" · seed {self.seed}" + (f" · twin {self.repeat}" if self.repeat else "")
+        )
+
+
+def canonical_json(plain: Any) -> str:
+    """JSON that is the same text for the same settings: sorted keys, no spaces, no NaN."""
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+def _short(value: Option) -> str:
+    if isinstance(value, list | tuple):
+        return "-".join(_short(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,153 @@
+"""The command line: which commands there are, and how they end.
+
+The commands themselves stand in `commands/`, thin, with heavy imports inside each, so that `--help` is instant.
+
+Exit status: 0 complete, 1 some cells failed, 2 bad usage or grid, 3 internal error, 5 a regression found by
+`compare --fail-on`, 128 + the signal's number if interrupted (130 Ctrl-C, 143 SIGTERM).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from mnistbench.cell import __version__
+from mnistbench.cli import look as looking
+from mnistbench.cli import models, reports
+from mnistbench.cli import run as grids
+from mnistbench.errors import UserError
+from mnistbench.files.homeless import ensure_home
+
+COMPLETE, FAILED_CELLS, BAD_USAGE, INTERNAL_ERROR, INTERRUPTED = 0, 1, 2, 3, 130
+MODULE = "python -m mnistbench"
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="First steps: [bold]doctor[/], then [bold]run grid.yaml[/]. Each command has its own --help, with examples.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"mnistbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def mnistbench(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """What does training cost here, and what does it reach?
+
+    Trains a grid of architectures × optimizers × batch sizes × devices × seeds, and answers with numbers to trust.
+    """
+
+
+def _example(*lines: str) -> str:
+    return "\n\n".join([f"Example{'s' if len(lines) > 1 else ''}:", *(f"  {MODULE} {line}" for line in lines)])
+
+
+RUN, LOOK, COMPARE, MODELS = "Run a grid", "Look", "Report and compare", "Kept models"
+
+for panel, command, name, examples in (
+    (RUN, grids.run, "run", ["run grid.yaml", "run grid.yaml --only architecture=lenet5 --only batch_size=64..512"]),
+    (RUN, grids.plan, "plan", ["plan grid.yaml", "plan grid.yaml --budget 30m"]),
+    (RUN, grids.status, "status", ["status results/quick"]),
+    (RUN, grids.sync, "sync", ["sync results/quick --tracking-uri http://tracking.example:5000"]),
+    (LOOK, looking.show, "show", ["show lenet5", "show mlp --set hidden=[256,128] --dataset digits"]),
+    (LOOK, looking.doctor, "doctor", ["doctor"]),
+    (LOOK, looking.list_, "list", ["list optimizers"]),
+    (
+        COMPARE,
+        reports.report,
+        "report",
+        ["report results/quick", "report results/laptop results/server --out both.html"],
+    ),
+    (COMPARE, reports.compare, "compare", ["compare results/before results/after --fail-on slower=5%"]),
+    (COMPARE, reports.merge, "merge", ["merge results/laptop results/server --out results/both"]),
+    (MODELS, models.predict, "predict", ["predict 9f2c seven.png photo.jpg"]),
+    (MODELS, models.evaluate, "evaluate", ["evaluate 9f2c", "evaluate 9f2c --dataset digits"]),
+    (MODELS, models.verify, "verify", ["verify 9f2c"]),
+):
+    app.command(name, rich_help_panel=panel, epilog=_example(*examples))(command)
+
+data_app = typer.Typer(no_args_is_help=False, help="What data lies where; fetch it; draw samples of it.")
+data_app.callback(invoke_without_command=True)(looking.data)
+data_app.command("list", epilog=_example("data list"))(looking.data_list)
+data_app.command("fetch", epilog=_example("data fetch mnist fashion_mnist"))(looking.data_fetch)
+data_app.command("show", epilog=_example("data show mnist --out samples.png"))(looking.data_show)
+app.add_typer(data_app, name="data", rich_help_panel=LOOK)
+
+results_app = typer.Typer(no_args_is_help=True, help="Results folders made from a tracking server.")
+results_app.callback()(reports.results)
+results_app.command("from-mlflow", epilog=_example("results from-mlflow quick --out results/quick"))(
+    reports.from_mlflow
+)
+app.add_typer(results_app, name="results", rich_help_panel=COMPARE)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command, and say in one clear line what was wrong with its input.
+
+    Args:
+        arguments: without the program's name; those of this process if left out.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        ensure_home()
+        typed = list(sys.argv[1:] if arguments is None else arguments)
+        status = app(typed, prog_name=MODULE, standalone_mode=False, obj=[MODULE, *typed])
+        sys.stdout.flush()
+    except (UserError, TyperException) as error:
+        print(f"error: {error if isinstance(error, UserError) else _usage(error)}", file=sys.stderr)
+        return BAD_USAGE
+    except (typer.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except BrokenPipeError:  # `mnistbench list … | head`
+        sys.stderr.close()
+        return COMPLETE
+    except Exception as error:
+        if isinstance(error, OSError) and _output_is_gone():
+            with contextlib.suppress(OSError):
+                print(f"error: standard output cannot be written: {error.strerror}", file=sys.stderr)
+            return BAD_USAGE
+        traceback.print_exc()
+        print("error: a bug in mnistbench, not in your input. What was measured is kept.", file=sys.stderr)
+        return INTERNAL_ERROR
+    return status if isinstance(status, int) else COMPLETE
+
+
+def _output_is_gone() -> bool:
+    """Whether standard output refuses what was printed (a full disk, a terminal that is gone); it is let go then."""
+    try:
+        print()  # what failed before may be forgotten
+        sys.stdout.flush()
+    except OSError:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 1)
+        os.close(nothing)
+        return True
+    return False
+
+
+def _usage(error: TyperException) -> str:
+    """The parser's message in one line, with the help that would answer it."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else MODULE
+    message = error.format_message().strip().rstrip(".")
+    return f"{message[:1].lower()}{message[1:]} (see `{path} --help`)"

@@ -1,0 +1,157 @@
+"""`show`, `doctor`, `list`, `data`: look at what a grid can name and at what this machine has."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mnistbench.cli.flag_values import path
+from mnistbench.cli.flags import DataDir, Plugin, TrackingUri
+
+
+class Names(StrEnum):
+    """What can be listed: an axis of a grid, in the plural."""
+
+    architectures = "architectures"
+    optimizers = "optimizers"
+    schedules = "schedules"
+    datasets = "datasets"
+    executions = "executions"
+
+
+def show(
+    network: Annotated[str, typer.Argument(metavar="NETWORK", help="Its name, or module:Name with --plugin.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option: activation=tanh.")
+    ] = None,
+    dataset: Annotated[str, typer.Option(help="The data whose shape it gets.")] = "mnist",
+    plugin: Plugin = None,
+) -> None:
+    """Layers of a network, with output shapes, parameters and FLOPs per example."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from mnistbench.axes import architectures
+    from mnistbench.axes.plugins import load_plugins
+    from mnistbench.cell import Component
+    from mnistbench.data.datasets import spec_of
+    from mnistbench.grid.grid import component_from_text
+    from mnistbench.kept import inspect as inspection
+
+    plugins = load_plugins(plugin or [])
+    component = component_from_text("architecture", network, settings or [], plugins)
+    spec = spec_of(Component(name=dataset))
+    summary = inspection.summarize(architectures.build(component, spec, plugins), spec)
+    table = Table(title=f"{component.label} on {spec.name}", title_justify="left", show_footer=True)
+    table.add_column("layer", "all")
+    table.add_column("what it does")
+    table.add_column("output shape")
+    table.add_column("parameters", f"{summary.parameters:,}", justify="right")
+    table.add_column("FLOPs forward", f"{summary.forward_flops:,}", justify="right")
+    for layer in summary.layers:
+        shape = " × ".join(str(side) for side in layer.output_shape)
+        table.add_row(layer.name, layer.kind, shape, f"{layer.parameters:,}", f"{layer.flops:,}")
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{summary.parameters:,} parameters; training costs {summary.train_flops:,} FLOPs per example"
+        " (forward and backward; a multiply-add counts as two)"
+    )
+
+
+def doctor(data_dir: DataDir = None, tracking_uri: TrackingUri = None) -> int:
+    """Check devices with a small matrix product each, the torch build, data and tracking."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from mnistbench.cli import checkup
+
+    table = Table(show_header=False, box=None)
+    checks = list(checkup.checks(data_dir=data_dir, tracking_uri=tracking_uri))
+    for check in checks:
+        table.add_row("[green]✓[/]" if check.ok else "[red]✗[/]", check.name, check.found)
+    console = Console()
+    console.print(table)
+    return 0 if all(check.ok for check in checks) else 1
+
+
+def list_(names: Annotated[Names, typer.Argument(help="Of which axis.")]) -> None:
+    """Names that a grid file may use, with their options and defaults."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from mnistbench.grid import catalogue
+
+    console = Console(highlight=False)
+    for entry in catalogue.entries(names.value[:-1]):  # type: ignore[arg-type]
+        console.print(Text(entry.name, style="bold"), Text(entry.summary))
+        table = Table.grid("option", "takes", padding=(0, 3))
+        table.columns[0].no_wrap = True
+        for option in entry.options:
+            default = "(must be given)" if option.default is None else option.default
+            table.add_row(Text(f"    {option.name}: {default}"), Text(option.expected, style="dim"))
+        if entry.options:
+            console.print(table)
+        console.print()
+
+
+def data(context: typer.Context, data_dir: DataDir = None) -> None:
+    """What data lies where on this machine; `data fetch` downloads, `data show` draws samples."""
+    if context.invoked_subcommand is None:
+        _print_places(data_dir)
+
+
+def data_list(data_dir: DataDir = None) -> None:
+    """What data lies where on this machine."""
+    _print_places(data_dir)
+
+
+def data_fetch(
+    names: Annotated[list[str], typer.Argument(metavar="DATASET…", help="mnist, fashion_mnist, kmnist, …")],
+    data_dir: DataDir = None,
+) -> None:
+    """Download what is not here yet, verify it, and unpack it into the user's cache."""
+    from mnistbench.cell import Component
+    from mnistbench.cli.screen import download_bar
+    from mnistbench.data import datasets
+
+    for name in names:
+        with download_bar() as progress:
+            prepared = datasets.prepare(Component(name=name), data_dir=data_dir, progress=progress)
+        print(
+            f"{name}: {prepared.spec.train_examples:,} + {prepared.spec.test_examples:,} examples, {prepared.found_in}"
+        )
+
+
+def data_show(
+    name: Annotated[str, typer.Argument(metavar="DATASET", help="Any dataset of images.")] = "mnist",
+    out: Annotated[
+        Path | None, typer.Option(parser=path, metavar="FILE", help="PNG to write.", show_default="<DATASET>.png")
+    ] = None,
+    count: Annotated[int, typer.Option("--count", min=1, max=400, help="How many.")] = 40,
+    seed: Annotated[int, typer.Option(help="Draws the choice.")] = 0,
+    data_dir: DataDir = None,
+) -> None:
+    """Draw sample training images with their labels into a PNG file."""
+    from mnistbench.cell import Component
+    from mnistbench.cli.samples import draw_samples
+
+    target = out or Path(f"{name}.png")
+    draw_samples(Component(name=name), target, count=count, seed=seed, data_dir=data_dir)
+    print(f"{count} images of {name}: {target}")
+
+
+def _print_places(data_dir: Path | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from mnistbench.data import datasets
+
+    table = Table("dataset", "here?", "where", title="Data on this machine", title_justify="left")
+    for place in datasets.survey(data_dir):
+        table.add_row(place.name, "[green]yes[/]" if place.found else "no", place.where)
+    Console().print(table)

@@ -1,0 +1,176 @@
+"""What a run leaves to read: report, tables and figures on disk, and the last lines in the terminal."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mnistbench.errors.redaction import without_credentials
+from mnistbench.results.folder import ResultsFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+    from mnistbench.run.run import RunSummary
+
+SHOWN = 8
+"""Rows of the table of best cells."""
+
+
+def write_outcome(
+    folders: Sequence[ResultsFolder],
+    *,
+    out: Path | None = None,
+    figures: Path | None = None,
+    tensorboard: Path | None = None,
+) -> Path:
+    """Write the report with the tables beside it, and, where asked for, figures and TensorBoard's event files.
+
+    Returns:
+        The report's path.
+    """
+    from mnistbench.report.page import render
+
+    page = render(folders, out or folders[0].report_file, figures=figures)
+    if tensorboard is not None:
+        from mnistbench.tracking.tensorboard import write_events
+
+        for folder in folders:
+            write_events(folder.records(), tensorboard / folder.name)
+    return page
+
+
+def print_outcome(summary: RunSummary, command: str, tracking_uri: str | None = None) -> None:
+    """The last lines of a run: the best cells, counts by status, what to read, where the report is.
+
+    Args:
+        summary: of the run.
+        command: that goes on with it, for a run that was interrupted or has failed cells.
+        tracking_uri: as the command line gave it.
+    """
+    console = console_for_tables()
+    print_best(summary.results, console)
+    counts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in summary.counts.items() if count)
+    console.print(f"cells: {counts or 'none'}; {summary.kept} kept from before, {summary.ran} run now", markup=False)
+    for warning in _warnings(summary, command):
+        console.print(f"note: {warning}", markup=False, soft_wrap=True)
+    if summary.results.models.is_dir():
+        folder = summary.results.path
+        console.print(f"models kept: `status {folder} --cells` names them", markup=False, soft_wrap=True)
+    if summary.results.report_file.is_file():
+        console.print(f"report: {summary.results.report_file}", markup=False, soft_wrap=True)
+    if summary.tracking is not None and not summary.not_mirrored:
+        from mnistbench.tracking import default_uri, ui_command
+
+        console.print(f"in MLflow: {ui_command(tracking_uri or default_uri())}", markup=False, soft_wrap=True)
+
+
+def typed_again(typed: Sequence[str]) -> str:
+    """The command line that was typed, for a shell: in the place of a secret stands the variable that carries it.
+
+    Args:
+        typed: the program, then its arguments.
+    """
+    program, *arguments = typed
+    return " ".join([program, *(_without_secret(argument) for argument in arguments)])
+
+
+def _without_secret(argument: str) -> str:
+    flag, between, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    if without_credentials(value) == value:
+        return shlex.quote(argument)
+    carriers = sorted(name for name, content in os.environ.items() if content == value)
+    return f'{flag}{between}"${carriers[0] if carriers else "MLFLOW_TRACKING_URI"}"'
+
+
+def _warnings(summary: RunSummary, command: str) -> list[str]:
+    lines = list(summary.warnings)
+    if summary.added:
+        lines.append(f"{len(summary.added)} cells are new in the grid since the last run")
+    if summary.dropped:
+        lines.append(f"{len(summary.dropped)} cells left the grid: their records stay on disk, but leave the report")
+    if summary.not_mirrored:
+        reason = f" ({summary.not_mirrored_reason})" if summary.not_mirrored_reason else ""
+        to = f" --experiment {shlex.quote(summary.experiment)}" if summary.experiment else ""
+        lines.append(
+            f"{summary.not_mirrored} records are not in MLflow{reason}: `sync {summary.results.path}{to}` mirrors them"
+        )
+    if summary.failed:
+        lines.append(f"{summary.failed} cells failed; the report says why, and `{command}` tries them again")
+    if summary.interrupted is not None:
+        lines.append(f"interrupted with {summary.left} cells left; `{command}` goes on")
+    return lines
+
+
+def console_for_tables() -> Console:
+    """Standard output; wider than a terminal where it goes to a file or a pipe, so that nothing is folded."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=max(console.width, 120))
+
+
+def print_best(results: ResultsFolder, console: Console) -> None:
+    """The first rows of each target's leaderboard, and which seeds are one run; nothing if no cell has finished."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from mnistbench.report import frame as frames
+    from mnistbench.report import inventory, ranking
+    from mnistbench.results.targets import targets_asked
+    from mnistbench.words.wording import accuracy_text
+
+    frame = frames.results_frame(results.records(), targets=targets_asked(results), kinds=frames.KINDS)
+    board = ranking.leaderboard(frame).frame
+    if board.empty:
+        return
+    several = board["target_accuracy"].nunique() > 1
+    for target, rows in board.groupby("target_accuracy", dropna=False):
+        way = f" to {accuracy_text(float(str(target)))}" if several else ""
+        table = Table(title=f"Best so far{way}, by median", title_justify="left")
+        table.add_column("")
+        table.add_column("trained", overflow="fold", min_width=20)
+        for name in ("batch", "device", "to target", "accuracy", "examples/s", "n"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for _, row in rows.sort_values("order").head(SHOWN).iterrows():
+            table.add_row(*(Text(text) for text in _best_row(row)))
+        console.print(table)
+    for sentence in inventory.equal_seed_sentences(frame):
+        console.print(f"note: {sentence}", markup=False, soft_wrap=True)
+
+
+def print_cells(results: ResultsFolder, console: Console) -> None:
+    """Every record: the id that `predict`, `evaluate` and `verify` take, what it trained, what it reached and kept."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from mnistbench.run.progress import outcome
+
+    table = Table("cell id", "trained", "outcome", "models kept")
+    for record in results.records():
+        kept = len(record.model.weights) if record.model else 0
+        accuracy = record.epochs[-1].test_accuracy if record.epochs else None
+        ended = outcome(record) if record.status != "finished" or accuracy is None else f"{accuracy:.2%}"
+        cells = (record.cell_id, record.cell.label, ended, str(kept or "–"))
+        table.add_row(*(Text(text, overflow="fold") for text in cells))
+    console.print(table)
+
+
+def _best_row(row: pd.Series) -> list[str]:
+    schedule = "" if row["schedule_label"] == "constant" else f", {row['schedule_label']}"
+    lost = f"{row['diverged']} of {row['seeds']} diverged" if row["diverged"] else ""
+    marks = "; ".join(filter(None, [f"ranked nowhere: {row['unranked']}" if row["unranked"] else "", lost]))
+    return [
+        "–" if row["unranked"] else str(row["order"]),
+        f"{row['architecture_label']} · {row['optimizer_label']}{schedule}{f' ({marks})' if marks else ''}",
+        str(row["batch_size"]),
+        str(row["device"]),
+        str(row["seconds_text"]).partition(" (")[0],
+        f"{row['test_accuracy']:.2%}",
+        f"{row['examples_per_second']:,.0f}",
+        str(row["seeds"]),
+    ]

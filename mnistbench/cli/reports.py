@@ -1,0 +1,106 @@
+"""`report`, `compare`, `merge`, `results from-mlflow`: pages and tables made of records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mnistbench.cli.flag_values import path
+from mnistbench.cli.flags import RESULTS, Figures, Folder, Folders, TensorBoard, TrackingUri, results_folder
+
+
+def report(
+    folders: Folders,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            parser=path,
+            metavar="FILE",
+            help="The page to write.",
+            show_default="DIR/report.html",
+            rich_help_panel=RESULTS,
+        ),
+    ] = None,
+    figures: Figures = None,
+    tensorboard: TensorBoard = None,
+) -> None:
+    """Make the report again from the records; several folders become one report."""
+    from mnistbench.cli.outcome import write_outcome
+    from mnistbench.errors import UserError
+    from mnistbench.results.folder import ResultsFolder
+
+    places = [ResultsFolder(results_folder(folder)) for folder in folders]
+    if len(places) > 1 and out is None:
+        raise UserError("several folders make a report of their own: say where with --out both.html")
+    print(write_outcome(places, out=out, figures=figures, tensorboard=tensorboard))
+
+
+def compare(
+    before: Folder,
+    after: Folder,
+    fail_on: Annotated[
+        str | None,
+        typer.Option("--fail-on", metavar="WHAT=SHARE", help="End with status 5 if so: slower=5%."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(parser=path, metavar="FILE", help="Also write it, as Markdown.")] = None,
+) -> int:
+    """Compare two sets of results, cell by cell, with intervals and verdicts."""
+    from mnistbench.files.whole import write_whole
+    from mnistbench.report.compare import compare as compare_frames
+    from mnistbench.report.compare import parse_threshold
+    from mnistbench.report.frame import KINDS, results_frame
+    from mnistbench.results.folder import ResultsFolder
+    from mnistbench.results.targets import targets_asked
+
+    threshold = parse_threshold(fail_on) if fail_on else None
+    frames = [
+        results_frame(folder.records(), source=str(folder.path), targets=targets_asked(folder), kinds=KINDS)
+        for folder in (ResultsFolder(results_folder(path)) for path in (before, after))
+    ]
+    comparison = compare_frames(*frames, fail_on=threshold)
+    print(comparison.to_text())
+    if out is not None:
+        write_whole(out, comparison.to_markdown())
+    return comparison.exit_code
+
+
+def merge(
+    folders: Folders,
+    out: Annotated[Path, typer.Option("--out", "-o", parser=path, metavar="DIR", help="The folder to make.")],
+) -> None:
+    """Put the records of several folders into one; the same cell of two machines stays two records."""
+    from mnistbench.results.folder import ResultsFolder
+    from mnistbench.results.merging import merge_folders
+
+    sources = [ResultsFolder(results_folder(folder)) for folder in folders]
+    count = merge_folders(sources, ResultsFolder(out))
+    print(f"{count} records of {len(sources)} folders: {out}")
+
+
+def results() -> None:
+    """Results folders made from a tracking server."""
+
+
+def from_mlflow(
+    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Its name: that of the grid.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", parser=path, metavar="DIR", help="The folder to make.", show_default="results/EXPERIMENT"
+        ),
+    ] = None,
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Rebuild a results folder from the record artifacts on a tracking server, and make its report."""
+    from mnistbench import tracking
+    from mnistbench.cli.outcome import write_outcome
+    from mnistbench.results.folder import ResultsFolder
+
+    folder = ResultsFolder(out or Path("results") / experiment)
+    rebuilt = tracking.rebuild(experiment, tracking_uri, folder)
+    print(f"{rebuilt.written} records: {folder.path}")
+    for run_id, reason in rebuilt.set_aside:
+        print(f"run {run_id} left out: {reason}")
+    print(write_outcome([folder]))

@@ -1,0 +1,368 @@
+"""Read a user's CSV file as a dataset; whatever is wrong with it is said with file and line."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import unicodedata
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal, InvalidOperation
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from mnistbench.cell.data_spec import DataSpec
+from mnistbench.data.arrays import Arrays
+from mnistbench.data.tables import held_out_rows, stratified, table_arrays
+from mnistbench.errors import UserError
+
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
+MAX_PROBLEMS = 10
+MAX_CLASSES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """How a CSV file is read. Columns are named, or numbered from 0 (negative: from the end).
+
+    Attributes:
+        index_column: numbers the rows and is left out.
+        label: the last column unless named.
+        features: all other columns unless named.
+        task: `binary`: a label of 0 or 1, for one sigmoid output; `classes`: any labels, one output each.
+        stratified: take the test rows from each class alike, and leave each class a row to train on.
+        standardize: shift and scale each feature to mean 0 and deviation 1 of the training part.
+        header: whether the first row names the columns.
+    """
+
+    index_column: int | str | None = None
+    label: int | str | None = None
+    features: tuple[int | str, ...] | None = None
+    test_fraction: float = 0.3
+    split_seed: int = 0
+    task: Literal["binary", "classes"] = "binary"
+    stratified: bool = False
+    standardize: bool = False
+    header: bool = True
+    delimiter: str = ","
+
+
+@dataclass
+class Problems:
+    """What is wrong with a file, gathered so that all of it is said at once."""
+
+    source: str
+    lines: list[str] = field(default_factory=list)
+
+    def add(self, message: str, line: int | None = None) -> None:
+        """Note a problem, with its line where it has one."""
+        self.lines.append(f"{self.source}:{line}: {message}" if line else f"{self.source}: {message}")
+
+    def raise_if_any(self) -> None:
+        """Raise UserError with the first few problems and the number of the others."""
+        if self.lines:
+            more = len(self.lines) - MAX_PROBLEMS
+            rest = [f"{self.source}: and {more:,} more like these"] if more > 0 else []
+            raise UserError("\n".join(self.lines[:MAX_PROBLEMS] + rest))
+
+
+def read_table(content: bytes, table: Table, source: str) -> Arrays:
+    """Read a CSV file's content.
+
+    Args:
+        source: the file's name, for messages.
+
+    Raises:
+        UserError: with file and line of everything that is wrong: not a text, empty, ragged, a missing or non-numeric
+            value, a constant or unknown column, labels that do not fit the task.
+    """
+    names, rows, lines = _read_rows(content, table, source)
+    label, features, index = _choose_columns(names, table, source)
+    problems = Problems(source)
+    values = _numbers(rows, lines, [(column, names[column]) for column in features], problems)
+    texts, spellings = _one_spelling([row[label] for row in rows])
+    labels, class_names = _labels(texts, lines, table.task, names[label], problems)
+    problems.raise_if_any()
+    for place, column in enumerate(features):
+        if (values[:, place] == values[0, place]).all():
+            problems.add(f"column `{names[column]}` has the same value in all rows; leave it out of `features`")
+    problems.raise_if_any()
+    notes = [
+        f"{source}: column `{names[column]}` counts the rows and is used as a feature; if it is only an index, "
+        f"say `index_column: {names[column] if table.header else column}`"
+        for place, column in enumerate(features)
+        if index is None and len(values) > 2 and (np.diff(values[:, place]) == 1).all()
+    ]
+    notes += [f"{source}: label `{names[label]}`: {note}" for note in spellings]
+    order = np.random.RandomState(table.split_seed).permutation(len(rows))
+    held_out = held_out_rows(len(rows), table.test_fraction, source)
+    train, test = order[held_out:], order[:held_out]
+    if table.stratified:
+        train, test = stratified(order, labels, table.test_fraction, source)
+    means, deviations = np.zeros(0), np.zeros(0)
+    if table.standardize:
+        means, deviations = values[train].mean(axis=0), values[train].std(axis=0)
+        deviations[deviations == 0] = 1
+        values = (values - means) / deviations
+    arrays = table_arrays(
+        "csv",
+        values.astype(np.float32),
+        labels,
+        class_names,
+        train=train,
+        test=test,
+        classes=1 if table.task == "binary" else None,
+    )
+    spec = replace(
+        arrays.spec,
+        columns=[names[column] for column in features],
+        column_means=means.tolist(),
+        column_deviations=deviations.tolist(),
+    )
+    return replace(arrays, spec=spec, notes=tuple(notes))
+
+
+def read_rows(
+    content: bytes, spec: DataSpec, source: str, *, header: bool = True, delimiter: str = ","
+) -> tuple[npt.NDArray[np.float64], list[int]]:
+    """Read rows for a model of a table: columns by their names in any order, else as they stand.
+
+    Args:
+        content: of a CSV file; a column that the model does not take, such as the label, may be in it.
+        spec: of the data that the model was trained on.
+        source: the file's name, for messages.
+        header: whether the file that it was trained on named its columns.
+
+    Returns:
+        Numbers [rows, features], and the line on which each row ends.
+
+    Raises:
+        UserError: with file and line of everything that is wrong.
+    """
+    rows, lines = _parse(_decode(content, source), delimiter, source)
+    problems = Problems(source)
+    names, width, columns = [name.strip() for name in rows[0]], spec.input_shape[0], spec.columns
+    named = header and bool(columns)
+    has_header = (named and set(columns) <= set(names)) or any(_number(name) is None for name in names)
+    if has_header:
+        rows, lines = rows[1:], lines[1:]
+    places = list(range(len(names)))
+    if named and has_header:
+        if missing := [name for name in columns if name not in names]:
+            problems.add(f"there is no column {', '.join(missing)}; the model was trained on {', '.join(columns)}")
+        twice = [name for name in columns if names.count(name) > 1]
+        for name in twice:
+            problems.add(f"{names.count(name)} columns are named `{name}`")
+        problems.raise_if_any()
+        places = [names.index(name) for name in columns]
+    elif len(names) != width and not named and columns and len(names) > max(map(int, columns)):
+        places = [int(name) for name in columns]
+    if len(places) != width:
+        problems.add(f"{len(names)} columns; the model was trained on {width}", lines[0] if lines else None)
+    if not rows:
+        problems.add("has no rows")
+    problems.raise_if_any()
+    for row, line in zip(rows, lines, strict=True):
+        if len(row) != len(names):
+            problems.add(f"{len(row)} values, expected {len(names)}", line)
+    problems.raise_if_any()
+    values = _numbers(rows, lines, [(place, names[place] if has_header else str(place)) for place in places], problems)
+    problems.raise_if_any()
+    return values, lines
+
+
+def _read_rows(content: bytes, table: Table, source: str) -> tuple[list[str], list[list[str]], list[int]]:
+    """Names of the columns, the rows as text, and the line on which each row ends."""
+    rows, lines = _parse(_decode(content, source), table.delimiter, source)
+    problems = Problems(source)
+    names = [name.strip() for name in rows[0]] if table.header else [str(place) for place in range(len(rows[0]))]
+    if len(names) < 2:
+        other = next((character for character in ";\t|" if character in rows[0][0]), None)
+        hint = f"; are its columns separated by {other!r}? say `delimiter`" if other else ""
+        problems.add(f"has one column, needs a feature and a label at least{hint}", lines[0])
+    if table.header:
+        _check_header(names, lines[0], problems)
+        rows, lines = rows[1:], lines[1:]
+    if not rows:
+        problems.add("has no rows")
+    for row, line in zip(rows, lines, strict=True):
+        if len(row) != len(names):
+            problems.add(f"{len(row)} values, expected {len(names)}", line)
+    problems.raise_if_any()
+    return names, rows, lines
+
+
+def _decode(content: bytes, source: str) -> str:
+    if not content.strip():
+        raise UserError(f"{source}: is empty")
+    if b"\0" in content:
+        raise UserError(f"{source}: is binary, not a CSV text")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{source}:{line}: is not UTF-8 text; save the table as CSV in UTF-8") from None
+
+
+def _parse(text: str, delimiter: str, source: str) -> tuple[list[list[str]], list[int]]:
+    """Rows that are not empty, one at least, and the line on which each ends."""
+    try:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    except (TypeError, ValueError):
+        raise UserError(f"{source}: `delimiter` is one character, not {delimiter!r}") from None
+    rows, lines = [], []
+    try:
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                rows.append(row)
+                lines.append(reader.line_num)
+    except csv.Error as error:
+        raise UserError(f"{source}:{reader.line_num}: {error}") from None
+    if not rows:
+        raise UserError(f"{source}: has only empty rows")
+    return rows, lines
+
+
+def _check_header(names: list[str], line: int, problems: Problems) -> None:
+    if all(_number(name) is not None for name in names):
+        problems.add("the first row holds numbers, not names of columns; say `header: false`", line)
+        return
+    for name, count in Counter(names).items():
+        if count > 1:
+            problems.add(f"{count} columns are named `{name}`", line)
+
+
+def _choose_columns(names: list[str], table: Table, source: str) -> tuple[int, list[int], int | None]:
+    """Places of the label, of the features, and of the index column."""
+    problems = Problems(source)
+
+    def place_of(column: int | str, option: str) -> int | None:
+        if isinstance(column, str) and column in names:
+            return names.index(column)
+        if isinstance(column, int) and -len(names) <= column < len(names):
+            return column % len(names)
+        shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+        problems.add(f"{option}: there is no column {column!r}; the columns are {shown}")
+        return None
+
+    label = place_of(-1 if table.label is None else table.label, "label")
+    index = None if table.index_column is None else place_of(table.index_column, "index_column")
+    if table.features is None:
+        features = [place for place in range(len(names)) if place not in (label, index)]
+    else:
+        chosen = [place_of(column, "features") for column in table.features]
+        features = [place for place in chosen if place is not None]
+        if label in features:
+            problems.add("features: the label is among them")
+        if len(set(features)) < len(features):
+            problems.add("features: a column is there twice")
+    if label is not None and label == index:
+        problems.add("index_column: is also the label")
+    if not features:
+        problems.add("no column is left as a feature")
+    problems.raise_if_any()
+    assert label is not None  # else there was a problem
+    return label, features, index
+
+
+def _numbers(
+    rows: Sequence[Sequence[str]], lines: Sequence[int], columns: Sequence[tuple[int, str]], problems: Problems
+) -> npt.NDArray[np.float64]:
+    values = np.zeros((len(rows), len(columns)))
+    for i, (row, line) in enumerate(zip(rows, lines, strict=True)):
+        for j, (column, name) in enumerate(columns):
+            text = row[column].strip()
+            value = _number(text)
+            if value is not None:
+                values[i, j] = value
+            elif text.lower() in MISSING:
+                problems.add(f"column `{name}`: a value is missing", line)
+            else:
+                problems.add(f"column `{name}`: `{text[:40]}` is no number that can be trained on", line)
+    return values
+
+
+def _number(text: str) -> float | None:
+    """The number, if it is a finite one that float32 holds, written as a CSV would (`1_000` is Python's alone)."""
+    try:
+        value = float(text) if "_" not in text else float("nan")
+    except ValueError:
+        return None
+    return value if abs(value) <= float(np.finfo(np.float32).max) else None
+
+
+def _labels(
+    texts: Sequence[str], lines: Sequence[int], task: str, name: str, problems: Problems
+) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """Labels from 0, and the names of the classes in their order."""
+    for text, line in zip(texts, lines, strict=True):
+        if text.lower() in MISSING:
+            problems.add(f"label `{name}`: a value is missing", line)
+        elif task == "binary" and _number(text) not in (0, 1):
+            problems.add(
+                f"label `{name}`: `{text[:40]}` is neither 0 nor 1; for other labels say `task: classes`", line
+            )
+    if task == "binary":
+        values = [_number(text) for text in texts]
+        if set(values) in ({0.0}, {1.0}):
+            problems.add(f"label `{name}` is {texts[0]} in all rows: there is nothing to learn")
+        return np.array([int(value == 1) for value in values], dtype=np.int64), ["0", "1"]
+    distinct = sorted(set(texts), key=_class_order)
+    if len(distinct) == 1:
+        problems.add(f"label `{name}` is `{distinct[0][:40]}` in all rows: there is nothing to learn")
+    if len(distinct) > MAX_CLASSES or (len(distinct) > 20 and len(distinct) > len(texts) / 2):
+        problems.add(f"label `{name}` has {len(distinct):,} different values: is it a measurement rather than a class?")
+    place = {text: number for number, text in enumerate(distinct)}
+    return np.array([place[text] for text in texts], dtype=np.int64), distinct
+
+
+def _one_spelling(cells: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Labels with one spelling for each class: `2`, `2.0`, ` +2` and `"2"` are one, `True` and `true` are one.
+
+    Words that differ in their letters' case alone stay apart (`a` and `A` are two letters), and are pointed out.
+
+    Returns:
+        The labels, and notes that say what was counted as one and what was not.
+    """
+    texts = [_unquoted(cell) for cell in cells]
+    spellings: dict[Hashable, Counter[str]] = {}
+    for cell, text in zip(cells, texts, strict=True):
+        spellings.setdefault(_class_key(text), Counter())[cell.strip()] += 1
+    chosen = {key: min(map(_unquoted, each), key=lambda text: (len(text), text)) for key, each in spellings.items()}
+    notes = []
+    if several := [
+        " = ".join(f"`{name[:40]}`" for name in sorted(each)) for each in spellings.values() if len(each) > 1
+    ]:
+        more = f" and {len(several) - 5} more" if len(several) > 5 else ""
+        notes.append(f"different spellings are counted as one class: {'; '.join(sorted(several)[:5])}{more}")
+    by_case: dict[str, list[str]] = {}
+    for name in sorted(chosen.values()):
+        by_case.setdefault(name.casefold(), []).append(name)
+    if alike := [each for each in by_case.values() if len(each) > 1]:
+        shown = " and ".join(f"`{name[:40]}`" for name in alike[0])
+        notes.append(f"{shown} differ in upper and lower case alone, and are counted as {len(alike[0])} classes")
+    return [chosen[_class_key(text)] for text in texts], notes
+
+
+def _unquoted(cell: str) -> str:
+    """Without spaces around it and one pair of quotes, its accents composed."""
+    text = unicodedata.normalize("NFC", cell.strip())
+    return text[1:-1].strip() if len(text) > 2 and text[0] == text[-1] and text[0] in "\"'" else text
+
+
+def _class_key(text: str) -> Hashable:
+    """The same for all spellings of one label. Decimals are exact: long numbers that differ in the end stay apart."""
+    if _number(text) is not None:
+        with contextlib.suppress(InvalidOperation):  # an exponent of twenty digits
+            return Decimal(text)
+    return text.casefold() if text.casefold() in ("true", "false") else text
+
+
+def _class_order(text: str) -> tuple[Any, ...]:
+    """Numbers by their value, before words by their letters."""
+    value = _number(text)
+    return (1, text) if value is None else (0, value, text)

@@ -1,0 +1,100 @@
+"""A dataset from a user's own function, given on the command line with `--plugin`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mnistbench.cell.data_spec import DataSpec
+from mnistbench.data.arrays import Arrays, check, checksum, image_arrays
+from mnistbench.data.csv import MAX_CLASSES
+from mnistbench.data.sources import Opened, Search
+from mnistbench.errors import UserError
+
+EXPECTED = (
+    "must return (train_inputs, train_labels, test_inputs, test_labels): images as uint8 [n, height, width] or rows as "
+    "numbers [n, features], and labels as integers [n] from 0"
+)
+
+
+@dataclass(frozen=True)
+class PluginSource:
+    """A plug-in's function that returns arrays.
+
+    Attributes:
+        name: `module:function`.
+        options: what the grid gives it.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    options: Mapping[str, Any]
+
+    @property
+    def spec(self) -> DataSpec | None:
+        """Not known before the function is called."""
+        return None
+
+    def open(self, search: Search) -> Opened:
+        """Call the function, and keep its arrays under their own checksum: what it reads may have changed."""
+        search.say(f"making {self.name}")
+        arrays = self._arrays()
+        check(arrays)
+        digest = checksum(arrays)
+        entry = search.find_or_make(f"plugin-{digest[:16]}", lambda: arrays)
+        return Opened(entry=entry, found_in=f"made by the plug-in {self.name}", sha256=digest)
+
+    def _arrays(self) -> Arrays:
+        try:
+            made = self.function(**self.options)
+            if isinstance(made, Arrays):
+                return made
+            parts = [np.asarray(part) for part in made] if isinstance(made, tuple | list) else []
+        except UserError:
+            raise
+        except (Exception, SystemExit) as error:  # whatever a user's function does, the user hears of it
+            raise UserError(f"dataset {self.name}: failed: {type(error).__name__}: {error}") from error
+        if len(parts) != 4:
+            raise UserError(f"dataset {self.name}: {EXPECTED}; it returned {type(made).__name__}")
+        if not (_are_inputs(parts[0]) and _are_inputs(parts[2]) and _are_labels(parts[1]) and _are_labels(parts[3])):
+            shapes = ", ".join(f"{part.dtype} {list(part.shape)}" for part in parts)
+            raise UserError(f"dataset {self.name}: {EXPECTED}; it returned {shapes}")
+        train_inputs, train_labels, test_inputs, test_labels = parts
+        together = np.concatenate([train_labels, test_labels])
+        highest = int(together.max())
+        if (together == highest).all():
+            raise UserError(f"dataset {self.name}: every label is {highest}: there is nothing to learn")
+        if highest >= MAX_CLASSES:
+            raise UserError(
+                f"dataset {self.name}: the labels go up to {highest:,}; they number the classes from 0, and at most"
+                f" {MAX_CLASSES:,} are trained"
+            )
+        class_names = [str(number) for number in range(highest + 1)]
+        if train_inputs.ndim == 3:
+            return image_arrays(self.name, (train_inputs, train_labels), (test_inputs, test_labels), class_names)
+        return Arrays(
+            train_inputs=train_inputs.astype(np.float32),
+            train_labels=train_labels.astype(np.int64),
+            test_inputs=test_inputs.astype(np.float32),
+            test_labels=test_labels.astype(np.int64),
+            spec=DataSpec(
+                name=self.name,
+                input_shape=train_inputs.shape[1:],
+                classes=len(class_names),
+                train_examples=len(train_labels),
+                test_examples=len(test_labels),
+                class_names=class_names,
+            ),
+        )
+
+
+def _are_inputs(part: npt.NDArray[Any]) -> bool:
+    return (part.ndim == 3 and part.dtype == np.uint8) or (part.ndim == 2 and part.dtype.kind in "fiu")
+
+
+def _are_labels(part: npt.NDArray[Any]) -> bool:
+    return part.ndim == 1 and part.dtype.kind in "iu" and len(part) > 0

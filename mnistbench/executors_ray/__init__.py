@@ -1,5 +1,0 @@
-"""Cells on the nodes of a Ray cluster; the only room that knows Ray."""
-
-from mnistbench.executors_ray.executor import RayExecutor
-
-__all__ = ["RayExecutor"]

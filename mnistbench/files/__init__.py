@@ -1,0 +1,1 @@
+"""Whole files, the cache folder, locks, answers that were measured before."""

@@ -1,1 +1,0 @@
-"""The parts of the equivalence gate: the plain path, the timed one, and what is compared."""

@@ -1,0 +1,1 @@
+"""A grid file becomes cells, or everything that is wrong with it."""

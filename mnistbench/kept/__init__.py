@@ -1,0 +1,1 @@
+"""Kept models: find them, and look into networks."""

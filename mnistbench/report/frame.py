@@ -1,0 +1,248 @@
+"""Records to tables: one row a run, one row an epoch, and the CSV files made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from mnistbench.errors import UserError
+from mnistbench.files.whole import write_whole
+from mnistbench.report.rows import answers, digest, environment_of, parts, ratio_of, row_of, settings_of
+from mnistbench.results.records import CellRecord
+from mnistbench.results.targets import reachable
+
+Record = CellRecord | Mapping[str, Any]
+"""A record, or the plain JSON of one: ten thousand need not become objects to be counted."""
+
+CSV_COLUMNS = [
+    "cell_id", "status", "kind", "outdated", "dataset", "architecture", "optimizer", "schedule", "lr", "batch_size",
+    "device", "seed", "repeat", "execution", "epochs", "examples_per_second", "train_seconds", "eval_seconds",
+    "setup_seconds", "warmup_seconds", "wall_seconds", "seconds_to_target", "cold_seconds_to_target", "train_loss",
+    "train_accuracy", "test_loss", "test_accuracy", "best_test_accuracy", "validation_loss", "validation_accuracy",
+    "parameters", "flops_per_second", "peak_share", "process_peak_bytes", "device_peak_bytes", "machine_id",
+    "machine", "device_name", "torch", "cuda", "python", "protocol", "flags", "equivalence", "fallback", "isolation",
+    "tuning", "target_accuracy", "architecture_label", "optimizer_label", "schedule_label", "dataset_label",
+    "execution_label", "settings", "record_id", "attempt", "round", "position", "started_at", "source", "error",
+    "weights_sha256",
+]  # fmt: skip
+"""Columns of `results.csv`, in order."""
+
+Kind = Literal["measured", "trial", "twin"]
+KINDS: tuple[Kind, ...] = ("measured", "trial", "twin")
+"""What a run was for: to be counted, to try a learning rate, or to show the noise (the second run of an A/A pair)."""
+ANSWERS = ("seconds_to_target", "cold_seconds_to_target", "epochs_to_target")
+
+
+def results_frame(
+    records: Iterable[Record],
+    *,
+    source: str = "",
+    targets: Sequence[float] | None = None,
+    kinds: Collection[Kind] = KINDS[:1],
+) -> pd.DataFrame:
+    """One row a run, in the order given: of the measured ones, so that they may be grouped and averaged.
+
+    Columns (a cell's settings):
+        cell_id, record_id, attempt, status, kind (measured, trial, twin), outdated (why older code may have trained
+        it wrongly, else missing), settings (the same for all seeds and twins of the same settings),
+        any_batch, any_device, any_batch_device, any_execution, any_optimizer (the same, for all values of that axis
+        too; of tuned cells any_batch and any_batch_device for all learning rates as well), any_lr (for all learning
+        rates and devices), fp32_settings (the settings in full precision, for the outcome test of reduced ones),
+        dataset, architecture, optimizer, schedule, execution (names), the same with `_label` (options that differ
+        from the default; `sgd(lr=tuned)` where the rate was picked), tuned_label (so for any optimizer),
+        training_label, lr, lr_scaling, batch_size, device, device_kind (cpu, cuda, mps), seed, repeat, epochs (asked
+        for), stops_at (the test accuracy that ends the training), isolation, tuning ("as given", "tuned over k trials",
+        or "trial 2" for what only tried a rate and is no measurement).
+    Columns (what happened; missing is NaN or None):
+        epochs_done, examples, steps, examples_per_second, eval_examples_per_second, setup_seconds, warmup_seconds,
+        train_seconds, eval_seconds, wall_seconds, cold_seconds (process start to the last evaluation),
+        target_accuracy (the largest of the targets), reached (True, False, None without a target), seconds_to_target,
+        cold_seconds_to_target, epochs_to_target (NaN when not reached; `at_target` gives them for another target),
+        targets (those asked of this run), evaluations (list of `Evaluation`), train_loss, train_accuracy, test_loss,
+        test_accuracy, validation_loss, validation_accuracy (last epoch), best_test_accuracy, parameters,
+        weights_sha256, flops_per_example, flops_per_second, peak_share (of the GEMM rate of that device and
+        precision), process_peak_bytes, device_peak_bytes, flags (text, `; `), noisy (a flag other than short and
+        shared), short, noise_known (at least one cause was observable), equivalence, stepped_aside (`lever: why; …`),
+        fallback, data_sha256.
+    Columns (where):
+        group (machine, torch build and protocol version: what may be compared), machine_id, machine, device_name, os,
+        cpu, memory_bytes, python, torch, cuda, mnistbench, git_commit, git_dirty, protocol, round, position,
+        started_at, source, error (`Type: message`), error_type, error_message, error_step, error_log, error_stack.
+
+    Args:
+        records: records, or their plain JSON; read one at a time.
+        source: a name for where they come from, kept in the column `source`.
+        targets: test accuracies that are asked for, of every run; `targets_asked(folder)` are those of a folder's
+            present grid. All that the records themselves name, if left out.
+        kinds: the kinds of runs to give; `KINDS` for all.
+    """
+    columns: dict[str, list[Any]] = {name: [] for name in _DTYPES}
+    named: set[float] = set()
+    for record in records:
+        row = row_of(record, source)
+        named.update(settings_of(parts(record)["cell"]).targets)
+        if row["kind"] in kinds:
+            for name, values in columns.items():
+                values.append(row.get(name))
+    return ask(_frame(columns, _DTYPES), named if targets is None else targets)
+
+
+def ask(frame: pd.DataFrame, targets: Iterable[float]) -> pd.DataFrame:
+    """The frame with these targets asked of each run, but for those above the accuracy that ended its training."""
+    asked = sorted(set(targets))
+    known = [reachable(asked, stops_at) for stops_at in frame["stops_at"]]
+    frame = frame.assign(targets=pd.Series(known, index=frame.index, dtype="object"))
+    return at_target(frame, asked[-1] if asked else None)
+
+
+def targets_in(frame: pd.DataFrame) -> list[float]:
+    """The targets that are asked of the runs in a frame of `results_frame`, in ascending order."""
+    return sorted({target for targets in set(frame["targets"]) for target in targets})
+
+
+def at_target(frame: pd.DataFrame, target: float | None) -> pd.DataFrame:
+    """The frame with `target_accuracy`, `reached`, `seconds_to_target` and their like for one of `targets_in`."""
+    asked = frame[["status", "targets", "evaluations"]].to_dict("records")
+    rows = [answers({str(name): value for name, value in row.items()}, target) for row in asked]
+    columns = {name: [row[name] for row in rows] for name in (*ANSWERS, "reached", "target_accuracy")}
+    return frame.assign(**_frame(columns, _DTYPES).set_axis(frame.index))
+
+
+def epochs_frame(records: Iterable[Record]) -> pd.DataFrame:
+    """One row an epoch of a record.
+
+    Columns: cell_id, record_id, machine_id, attempt, settings, epoch, examples, steps, train_seconds, eval_seconds,
+    seconds (training clock so far), cold_seconds, train_loss, train_accuracy, test_loss, test_accuracy,
+    validation_loss, validation_accuracy, examples_per_second, ended_at.
+    """
+    columns: dict[str, list[Any]] = {name: [] for name in _EPOCH_DTYPES}
+    for record in records:
+        plain = parts(record)
+        settings = settings_of(plain["cell"]).settings
+        machine_id = environment_of(plain).get("machine_id")
+        seconds = 0.0
+        for item in plain["epochs"]:
+            epoch = parts(item)
+            seconds += epoch["train_seconds"]
+            row = {
+                **epoch,
+                "cell_id": plain["cell_id"],
+                "record_id": plain["record_id"],
+                "machine_id": machine_id,
+                "attempt": plain["attempt"],
+                "settings": settings,
+                "seconds": seconds,
+                "examples_per_second": ratio_of(epoch["examples"], epoch["train_seconds"]),
+            }
+            for name, values in columns.items():
+                values.append(row.get(name))
+    return _frame(columns, _EPOCH_DTYPES)
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Write a frame of `results_frame` (as `csv_frame`) or of `epochs_frame` (all of it) as CSV, atomically."""
+    shown = csv_frame(frame) if "error_log" in frame else frame
+    write_whole(path, shown.to_csv(index=False, lineterminator="\n"))
+
+
+def csv_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """What `results.csv` holds of a frame: CSV_COLUMNS, and for each target below the largest `seconds_to_target_0.9`
+    and its like.
+    """
+    more = {
+        f"{name}_{target:g}": values[name]
+        for target in targets_in(frame)[:-1]
+        for values in [at_target(frame, target)]
+        for name in ANSWERS
+    }
+    return frame[CSV_COLUMNS].assign(**more)
+
+
+def merge(folders: Mapping[str, Iterable[Record]]) -> list[Record]:
+    """All records of several folders: the same record once, the same cell of two machines twice.
+
+    Args:
+        folders: records by the name of where they lie, which errors then say.
+
+    Raises:
+        UserError: naming every record_id that has two different contents.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    merged: list[Record] = []
+    clashes = []
+    for name, records in folders.items():
+        for record in records:
+            record_id = parts(record)["record_id"]
+            content = digest(record.to_json() if isinstance(record, CellRecord) else dict(record))
+            if record_id not in found:
+                found[record_id] = (content, name)
+                merged.append(record)
+            elif found[record_id][0] != content:
+                clashes.append(f"record {record_id} in {name} is not the one in {found[record_id][1]}")
+    if clashes:
+        raise UserError(
+            "\n".join([*clashes, "a record never changes once written: take out the folder that was edited"])
+        )
+    return merged
+
+
+def _frame(columns: Mapping[str, list[Any]], dtypes: Mapping[str, str]) -> pd.DataFrame:
+    """Text that is missing is NaN too, so that `isna` asks the same of every column."""
+    return pd.DataFrame({name: pd.Series(values, dtype=dtypes[name]) for name, values in columns.items()})
+
+
+def _columns(dtype: str, names: str) -> dict[str, str]:
+    return dict.fromkeys(names.split(), dtype)
+
+
+_DTYPES: dict[str, str] = {
+    **_columns("str", "cell_id record_id"),
+    **_columns("int64", "attempt"),
+    **_columns("str", "status kind outdated settings any_batch any_device any_batch_device"),
+    **_columns("str", "any_execution any_optimizer any_lr tuned_label fp32_settings dataset dataset_label"),
+    **_columns("str", "architecture architecture_label optimizer optimizer_label schedule schedule_label"),
+    **_columns("str", "execution execution_label training_label"),
+    **_columns("float64", "lr"),
+    **_columns("str", "lr_scaling"),
+    **_columns("int64", "batch_size"),
+    **_columns("str", "device device_kind"),
+    **_columns("int64", "seed repeat epochs"),
+    **_columns("float64", "stops_at target_accuracy"),
+    **_columns("str", "isolation tuning stepped_aside"),
+    **_columns("int64", "epochs_done examples steps"),
+    **_columns("float64", "examples_per_second eval_examples_per_second setup_seconds warmup_seconds train_seconds"),
+    **_columns("float64", "eval_seconds wall_seconds cold_seconds"),
+    **_columns("object", "targets evaluations"),
+    **_columns("boolean", "reached"),
+    **_columns("float64", "seconds_to_target cold_seconds_to_target epochs_to_target train_loss train_accuracy"),
+    **_columns("float64", "test_loss test_accuracy validation_loss validation_accuracy best_test_accuracy"),
+    **_columns("Int64", "parameters"),
+    **_columns("str", "weights_sha256"),
+    **_columns("float64", "flops_per_example flops_per_second peak_share"),
+    **_columns("Int64", "process_peak_bytes device_peak_bytes"),
+    **_columns("str", "flags"),
+    **_columns("bool", "noisy short noise_known"),
+    **_columns("str", "equivalence"),
+    **_columns("bool", "fallback"),
+    **_columns("str", "data_sha256 group machine_id machine device_name os cpu"),
+    **_columns("Int64", "memory_bytes"),
+    **_columns("str", "python torch cuda mnistbench git_commit"),
+    **_columns("boolean", "git_dirty"),
+    **_columns("int64", "protocol round position"),
+    **_columns("str", "started_at source error error_type error_message"),
+    **_columns("Int64", "error_step"),
+    **_columns("str", "error_log error_stack"),
+}
+
+_EPOCH_DTYPES: dict[str, str] = {
+    **_columns("str", "cell_id record_id machine_id"),
+    **_columns("int64", "attempt"),
+    **_columns("str", "settings"),
+    **_columns("int64", "epoch examples steps"),
+    **_columns("float64", "train_seconds eval_seconds seconds cold_seconds train_loss train_accuracy test_loss"),
+    **_columns("float64", "test_accuracy validation_loss validation_accuracy examples_per_second"),
+    **_columns("str", "ended_at"),
+}

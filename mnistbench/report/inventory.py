@@ -1,0 +1,181 @@
+"""What there is and what is missing: counts, failures, machines, and what to be warned of."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from mnistbench.report.exhibit import Exhibit, nothing
+from mnistbench.report.labels import labels
+from mnistbench.report.repeats import equal_seeds
+from mnistbench.results.records import RESULTS
+from mnistbench.words.wording import plural
+
+STATUS_WORDS = {
+    "finished": "finished",
+    "diverged": "diverged",
+    "out_of_memory": "out of memory",
+    "failed": "failed",
+    "timed_out": "timed out",
+    "killed": "killed",
+    "skipped": "skipped",
+}
+
+
+@dataclass(frozen=True)
+class Completeness:
+    """How many cells gave an answer.
+
+    Attributes:
+        asked: cells of the grid (or of the records, when the grid is not known).
+        answered: finished, diverged or out of memory.
+        by_status: count by status, in a fixed order, without zeros; `missing` for cells without a record.
+        sentence: for example `574 of 600 cells answered; 26 failed`.
+    """
+
+    asked: int
+    answered: int
+    by_status: dict[str, int] = field(default_factory=dict)
+    sentence: str = ""
+
+
+def completeness(frame: pd.DataFrame, asked: int | None = None) -> Completeness:
+    """Counts by status; `asked` is the number of the grid's cells, so that cells without a record are said."""
+    counts = frame["status"].value_counts()
+    by_status = {status: int(counts[status]) for status in STATUS_WORDS if status in counts}
+    missing = max(0, asked - frame["cell_id"].nunique()) if asked is not None else 0
+    total = len(frame) + missing
+    if missing:
+        by_status["missing"] = missing
+    answered = sum(by_status.get(status, 0) for status in RESULTS)
+    others = [f"{count} {STATUS_WORDS.get(status, 'not run yet')}" for status, count in by_status.items()]
+    told = "; ".join(text for status, text in zip(by_status, others, strict=True) if status != "finished")
+    sentence = f"{answered} of {plural(total, 'cell')} answered{'; ' + told if told else ''}"
+    return Completeness(total, answered, by_status, sentence)
+
+
+def failures(frame: pd.DataFrame, *, command: str = "python -m mnistbench run grid.yaml") -> Exhibit:
+    """Every cell that did not finish, with its reason.
+
+    Columns: group, cell_id, label, seed, device, status, reason (one line), step, log (last lines), stack, rerun (the
+    command that runs it again; diverged and out of memory are answers, so it has `--force`).
+    """
+    rows = frame[frame["status"] != "finished"]
+    if rows.empty:
+        return nothing("Every cell that ran has finished." if len(frame) else "There are no records.")
+    order = {status: place for place, status in enumerate(STATUS_WORDS)}
+    rows = rows.sort_values("status", key=lambda column: column.map(order), ascending=False, kind="stable")
+    names = labels(frame)
+    return Exhibit(
+        pd.DataFrame(
+            {
+                "group": rows["group"],
+                "cell_id": rows["cell_id"],
+                "label": rows["settings"].map(names),
+                "seed": rows["seed"],
+                "device": rows["device"],
+                "status": rows["status"],
+                "reason": rows["error"].fillna("no reason was recorded"),
+                "step": rows["error_step"],
+                "log": rows["error_log"].fillna(""),
+                "stack": rows["error_stack"].fillna(""),
+                "rerun": [_rerun(row, command) for row in rows.to_dict("records")],
+            }
+        ).reset_index(drop=True)
+    )
+
+
+def _rerun(row: dict[Any, Any], command: str) -> str:
+    only = {name: row[name] for name in ("architecture", "optimizer", "batch_size", "device", "seed")}
+    words = " ".join(f"--only {shlex.quote(f'{name}={value}')}" for name, value in only.items())
+    return f"{command} {words}{' --force' if row['status'] in RESULTS else ''}"
+
+
+def environments(frame: pd.DataFrame) -> Exhibit:
+    """Machines, builds and data: one row per different environment.
+
+    Columns: group, machine, machine_id, device, device_name, os, cpu, memory_bytes, python, torch, cuda, mnistbench,
+    git_commit, git_dirty, protocol, dataset, data_sha256, fallback, cells, first, last (started_at).
+    """
+    rows = frame[frame["group"] != ""]
+    if rows.empty:
+        return nothing("No record says where it ran.")
+    keys = [
+        "group", "machine", "machine_id", "device", "device_name", "os", "cpu", "memory_bytes", "python", "torch",
+        "cuda", "mnistbench", "git_commit", "git_dirty", "protocol", "dataset", "data_sha256", "fallback",
+    ]  # fmt: skip
+    grouped = rows.groupby(keys, dropna=False, sort=False)
+    counted = grouped.agg(cells=("cell_id", "size"), first=("started_at", "min"), last=("started_at", "max"))
+    return Exhibit(counted.reset_index())
+
+
+def banners(frame: pd.DataFrame) -> list[str]:
+    """Warnings that belong at the top, made from the data: fallback data, outdated records, cells that did not pass the
+    equivalence gate, seeds that are one run, noisy, short or shared cells, several machines, builds or protocol
+    versions, uncommitted code. Empty when all is well.
+    """
+    said = []
+    fallback = frame[frame["fallback"]]
+    if len(fallback):
+        names = ", ".join(sorted(set(fallback["dataset"])))
+        said.append(
+            f"The dataset that was asked for was not at hand: {plural(len(fallback), 'cell')} used {names} in its "
+            "place. These are not results on the dataset of the grid."
+        )
+    said += [*_outdated(frame), *_failed_gates(frame), *equal_seed_sentences(frame)]
+    for column, one, many in (
+        ("machine_id", "machine", "Speeds are compared within one machine only"),
+        ("torch", "torch build", "Speeds are compared within one build only"),
+        ("protocol", "protocol version", "Results of different protocol versions are not compared"),
+    ):
+        found = frame[column].dropna().nunique() if column != "protocol" else frame[column].nunique()
+        if found > 1:
+            said.append(f"These are results from {plural(found, one)}. {many}.")
+    done = frame[frame["status"] == "finished"]
+    for count, what in (
+        (int(done["noisy"].sum()), "ran while something disturbed the machine (flagged in the tables)"),
+        (int(done["short"].sum()), "trained for under 1 s or 50 steps: shown, without verdict"),
+        (int((done["isolation"] != "alone").sum()), "ran beside others: their speed is not ranked"),
+        (int((~done["noise_known"]).sum()), "ran where noise could not be observed: unknown, not quiet"),
+    ):
+        if count:
+            said.append(f"{count} of {plural(len(done), 'finished cell')} {what}.")
+    if frame["git_dirty"].fillna(False).any():
+        said.append("Some cells ran from a working copy with changes that were not committed.")
+    return said
+
+
+def _outdated(frame: pd.DataFrame) -> Iterator[str]:
+    old = frame[frame["outdated"].notna()]
+    if len(old):
+        yield (
+            f"{plural(len(old), 'record')} outdated: an older release could train these cells wrongly"
+            f" ({', '.join(sorted(set(old['outdated'])))}). They are shown, ranked nowhere and pooled with nothing"
+            " newer; `run` makes them again."
+        )
+
+
+def _failed_gates(frame: pd.DataFrame) -> Iterator[str]:
+    failed = frame[(frame["status"] == "finished") & frame["equivalence"].fillna("").str.startswith("failed")]
+    if len(failed):
+        yield (
+            f"{plural(len(failed), 'cell')} did not pass the equivalence gate ({min(failed['equivalence'])}): shown,"
+            " and ranked nowhere, in accuracy neither; no ratio is printed."
+        )
+
+
+def equal_seed_sentences(frame: pd.DataFrame, limit: int = 3) -> list[str]:
+    """Which seeds are one run, because they trained to the same weights; one sentence a setting, at most `limit`."""
+    measured = frame[frame["kind"] == "measured"]
+    equal, names = equal_seeds(measured).to_dict("records"), labels(measured)
+    said = [
+        f"{names[row['settings']]}: seeds {', '.join(map(str, row['seeds']))} trained to the same weights. These seeds"
+        " are one run, and n counts them once."
+        for row in equal[:limit]
+    ]
+    more = len(equal) - limit
+    return [*said, f"The seeds of {plural(more, 'more setting')} are one run too."] if more > 0 else said

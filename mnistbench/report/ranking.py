@@ -1,0 +1,216 @@
+"""Which is first at each target, and what time buys (rules 9, 11, 17, 18)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from mnistbench.report import statistics
+from mnistbench.report.exhibit import Exhibit, nothing
+from mnistbench.report.frame import at_target, targets_in
+from mnistbench.report.labels import labels
+from mnistbench.report.repeats import Repeats, counted, repeats
+from mnistbench.report.samples import NEEDED, Metric, fields, settle_outcomes, unranked, unranked_settings
+from mnistbench.report.trials import tuning_note
+from mnistbench.report.verdicts import MOST_COMPARED, compare_all
+from mnistbench.results.records import RESULTS
+from mnistbench.words.wording import accuracy_text, seconds_text
+
+Clock = Literal["train", "cold"]
+
+
+def leaderboard(frame: pd.DataFrame, *, clock: Clock = "train") -> Exhibit:
+    """Settings of each group by median time to target, each target by itself; without any target, by test accuracy
+    (then throughput). Settings that are ranked nowhere come last.
+
+    Columns: group, rank (1 + number proven better; ties share it; NA where no verdict is possible), rank_reason,
+    unranked (why it is ranked nowhere, or ""), order (1, 2, … by median), settings, label, architecture_label,
+    optimizer_label, schedule_label, batch_size, device, execution_label, target_accuracy, seeds (that gave a result),
+    diverged (how many of them), reached (k), reached_low, reached_high (Clopper–Pearson 95 %, shares),
+    seconds_to_target (median; inf when most seeds did not reach it), seconds_low, seconds_high, interval ("one run",
+    "range of 3", "95 % of 5", …), seconds_text (for show: `3.10 s`, `> 4.20 s`, `not reached (best 98.7 %)`),
+    seconds_values (list: one per seed, inf where not reached: the dots), cold_seconds_to_target (median),
+    epochs_to_target (median), test_accuracy (median), best_test_accuracy (best of any seed and epoch),
+    examples_per_second (median), flags, equivalence.
+
+    Args:
+        clock: "train" for the training clock, "cold" for process start to target.
+    """
+    frame = settle_outcomes(counted(frame))
+    rows = frame[frame["status"].isin(RESULTS) & (frame["group"] != "") & (frame["repeat"] == 0)]
+    if rows.empty:
+        return nothing("No cell finished, so there is nothing to rank.")
+    targets, names = targets_in(rows), labels(frame)
+    if targets:
+        metric: Metric = "seconds_to_target" if clock == "train" else "cold_seconds_to_target"
+        table = pd.concat([_board(at_target(frame, target), metric, names) for target in targets])
+    else:
+        metric = "test_accuracy"
+        table = _board(frame, metric, names)
+    order = ["group", "target_accuracy", "order"]
+    table = table.sort_values(order, kind="stable")
+    notes = [] if targets else ["The grid names no target accuracy: ordered by test accuracy, then by throughput."]
+    if rows["optimizer_label"].nunique() > 1:
+        notes.append(tuning_note(rows))
+    if table["rank"].isna().all():
+        alone = " of runs alone that passed the equivalence gate" if targets else ""
+        notes.append(f"Ordered by median; a rank needs {NEEDED[metric]} seeds{alone}.")
+    return Exhibit(table[_LEADERBOARD].reset_index(drop=True), notes=tuple(notes))
+
+
+def _board(frame: pd.DataFrame, metric: Metric, names: dict[str, str]) -> pd.DataFrame:
+    """The leaderboard at the frame's one target, or of test accuracy."""
+    rows = frame[frame["status"].isin(RESULTS) & (frame["group"] != "") & (frame["repeat"] == 0)]
+    if metric != "test_accuracy":
+        rows = rows[rows["reached"].notna()]
+    ranks = _ranks(frame, metric)
+    found = [
+        {**_entry(runs, metric), "label": names[runs.settings], **_rank_of(ranks, (runs.group, runs.settings))}
+        for runs in repeats(rows, [*_SETTINGS, *_MEASURED])
+    ]
+    table = pd.DataFrame(found, columns=[name for name in _LEADERBOARD if name != "order"])
+    table["_last"] = table["unranked"] != ""
+    order = ["group", "_last", "seconds_to_target", "test_accuracy", "examples_per_second"]
+    table = table.sort_values(order, ascending=[True, True, True, False, False], kind="stable", na_position="last")
+    table["order"] = table.groupby("group").cumcount() + 1
+    table["rank"] = table["rank"].astype("Int64")
+    return table
+
+
+_LEADERBOARD = [
+    "group", "rank", "rank_reason", "unranked", "order", "settings", "label", "architecture_label", "optimizer_label",
+    "schedule_label", "batch_size", "device", "execution_label", "target_accuracy", "seeds", "diverged", "reached",
+    "reached_low", "reached_high", "seconds_to_target", "seconds_low", "seconds_high", "interval", "seconds_text",
+    "seconds_values", "cold_seconds_to_target", "epochs_to_target", "test_accuracy", "best_test_accuracy",
+    "examples_per_second", "flags", "equivalence",
+]  # fmt: skip
+
+
+def _entry(runs: Repeats, metric: Metric) -> dict[str, Any]:
+    first = runs.first
+    targeted = not math.isnan(first["target_accuracy"])
+    reached = int((runs.floats("reached") == 1).sum())
+    low, high = statistics.reached_interval(reached, len(runs)) if targeted else (math.nan, math.nan)
+    clock = metric if metric != "test_accuracy" else "seconds_to_target"
+    values = runs.floats(clock, missing=math.inf).tolist() if targeted else []
+    shown = statistics.summarize(values)
+    best = max(runs.known("best_test_accuracy"), default=math.nan)
+    return {
+        **{name: first[name] for name in _SETTINGS},
+        "seeds": len(runs),
+        "diverged": int((runs.columns["status"] == "diverged").sum()),
+        "unranked": unranked(runs),
+        "reached": reached if targeted else None,
+        "reached_low": low,
+        "reached_high": high,
+        "seconds_to_target": shown.value,
+        "seconds_low": shown.low,
+        "seconds_high": shown.high,
+        "interval": shown.kind if targeted else "",
+        "seconds_text": _seconds_text(runs, shown.value, best, clock) if targeted else "no target",
+        "seconds_values": values,
+        # unreached seeds are beyond the last evaluation (rule 11)
+        "cold_seconds_to_target": _median(runs, "cold_seconds_to_target", math.inf if targeted else math.nan),
+        "epochs_to_target": _median(runs, "epochs_to_target", math.inf if targeted else math.nan),
+        "test_accuracy": _median(runs, "test_accuracy"),
+        "best_test_accuracy": best,
+        "examples_per_second": _median(runs, "examples_per_second"),
+        "flags": runs.flags(),
+        "equivalence": "; ".join(sorted(runs.texts("equivalence", missing="not checked"))),
+    }
+
+
+_SETTINGS = [
+    "group", "settings", "architecture_label", "optimizer_label", "schedule_label", "batch_size", "device",
+    "execution_label", "target_accuracy",
+]  # fmt: skip
+_MEASURED = [
+    "status", "reached", "seconds_to_target", "cold_seconds_to_target", "epochs_to_target", "test_accuracy",
+    "best_test_accuracy", "examples_per_second", "train_seconds", "cold_seconds", "flags", "equivalence", "outdated",
+]  # fmt: skip
+
+
+def _median(runs: Repeats, column: str, missing: float = math.nan) -> float:
+    values = runs.floats(column, missing)
+    values = values[~np.isnan(values)]
+    return float(np.median(values)) if len(values) else math.nan
+
+
+def _seconds_text(runs: Repeats, median: float, best: float, clock: str) -> str:
+    if math.isfinite(median):
+        return seconds_text(median)
+    reached = runs.floats("reached") == 1
+    if reached.any():
+        spent = runs.floats("train_seconds" if clock == "seconds_to_target" else "cold_seconds")[~reached]
+        known = spent[~np.isnan(spent)]
+        return f"> {seconds_text(float(known.min()))}" if len(known) else "not reached by most seeds"
+    return f"not reached (best {accuracy_text(best)})" if math.isfinite(best) else "not reached"
+
+
+def _ranks(frame: pd.DataFrame, metric: Metric) -> dict[tuple[str, str], tuple[int | None, str]]:
+    """Rank by (group, settings), or None with the reason."""
+    ranks: dict[tuple[str, str], tuple[int | None, str]] = {}
+    for found in fields(frame, metric):
+        better = dict.fromkeys((sample.settings for sample in found.samples), 0)
+        compared = set()
+        for pair in compare_all(found, metric):
+            compared |= {pair.a.settings, pair.b.settings}
+            if pair.verdict in ("faster", "better"):
+                better[pair.b.settings] += 1
+            elif pair.verdict in ("slower", "worse"):
+                better[pair.a.settings] += 1
+        for sample in found.samples:
+            reason = sample.obstacle if metric != "test_accuracy" else sample.unranked
+            if not reason and len(sample.values) < NEEDED[metric]:
+                reason = f"needs {NEEDED[metric]} seeds, {len(sample.values)} ran"
+            if not reason and sample.settings not in compared and len(found.samples) > 1:
+                reason = f"only the {MOST_COMPARED} best are compared"
+            ranks[found.group, sample.settings] = (None if reason else 1 + better[sample.settings], reason)
+    return ranks
+
+
+def _rank_of(ranks: dict[tuple[str, str], tuple[int | None, str]], key: tuple[str, str]) -> dict[str, Any]:
+    rank, reason = ranks.get(key, (None, "no run finished"))
+    return {"rank": rank, "rank_reason": reason}
+
+
+def time_curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> Exhibit:
+    """Test error over training seconds: one row per settings and epoch, medians over seeds with their range.
+
+    Columns: group, settings, label, architecture_label, optimizer_label, batch_size, device, epoch, n, seconds
+    (median training clock), error (median of 1 − test accuracy), error_low, error_high (range over seeds), pareto
+    (nothing in the group is both faster and better, and it may be ranked), target_errors (list).
+    """
+    frame = settle_outcomes(counted(frame))
+    rows = curve_points(frame, epochs)
+    rows = rows[rows["test_accuracy"].notna()]
+    if rows.empty:
+        return nothing("No evaluation was recorded, so there is no curve to draw.")
+    rows = rows.assign(error=1 - rows["test_accuracy"])
+    keys = ["group", "settings", "architecture_label", "optimizer_label", "batch_size", "device", "epoch"]
+    table = rows.groupby(keys, sort=False, as_index=False).agg(
+        n=("error", "size"),
+        seconds=("seconds", "median"),
+        error=("error", "median"),
+        error_low=("error", "min"),
+        error_high=("error", "max"),
+    )
+    table["target_errors"] = [[1 - target for target in targets_in(frame)]] * len(table)
+    table.insert(2, "label", table["settings"].map(labels(frame)))
+    nowhere = unranked_settings(frame)
+    ranked = [key not in nowhere for key in zip(table["group"], table["settings"], strict=True)]
+    ordered = table[ranked].sort_values(["group", "seconds", "error"])
+    before = ordered.groupby("group")["error"].cummin().groupby(ordered["group"]).shift(fill_value=math.inf)
+    table["pareto"] = (ordered["error"] < before).reindex(table.index, fill_value=False)
+    return Exhibit(table)
+
+
+def curve_points(frame: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
+    """Epochs of the runs that gave a result, twins apart, with the settings' columns."""
+    frame = counted(frame)
+    kept = frame[frame["status"].isin(RESULTS) & (frame["group"] != "") & (frame["repeat"] == 0)]
+    columns = ["record_id", "group", "architecture_label", "optimizer_label", "batch_size", "device"]
+    return epochs.merge(kept[columns], on="record_id")

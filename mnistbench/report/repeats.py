@@ -1,0 +1,129 @@
+"""The runs of the same settings on one machine and build, each seed once, drawn together from a frame of thousands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mnistbench.results.records import RESULTS
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """All runs of the same settings in one group.
+
+    Attributes:
+        first: a run's columns, for what all of them share.
+        columns: the values of each column, one a run.
+    """
+
+    group: str
+    settings: str
+    first: Mapping[str, Any]
+    columns: Mapping[str, NDArray[Any]]
+
+    def __len__(self) -> int:
+        return len(self.columns["settings"])
+
+    def floats(self, column: str, missing: float = np.nan) -> NDArray[np.float64]:
+        """A column as numbers; what is missing becomes `missing`."""
+        values = self.columns[column].astype(float)
+        return values if np.isnan(missing) else np.where(np.isnan(values), missing, values)
+
+    def known(self, column: str) -> list[float]:
+        """The numbers that are there."""
+        values = self.floats(column)
+        return [float(value) for value in values[~np.isnan(values)]]
+
+    def texts(self, column: str, missing: str = "") -> set[str]:
+        """The different texts of a column."""
+        return {text if isinstance(text, str) else missing for text in self.columns[column]}
+
+    def flags(self) -> str:
+        """The flags of all runs, each once."""
+        return "; ".join(sorted({flag for text in self.texts("flags") for flag in text.split("; ") if flag}))
+
+
+def repeats(rows: pd.DataFrame, columns: Sequence[str]) -> Iterator[Repeats]:
+    """Runs by (group, settings), in order of first appearance, with the columns asked for.
+
+    Ten thousand rows are cut by one sort of each column: pandas' own groups of frames cost a hundred times as much.
+    """
+    if rows.empty:
+        return
+    numbers = rows.groupby(["group", "settings"], sort=False).ngroup().to_numpy()
+    order = np.argsort(numbers, kind="stable")
+    cuts = np.flatnonzero(np.diff(numbers[order])) + 1
+    wanted = dict.fromkeys(("group", "settings", *columns))
+    split = {name: np.split(_plain(rows[name])[order], cuts) for name in wanted}
+    for index in range(len(cuts) + 1):
+        values = {name: parts[index] for name, parts in split.items()}
+        first = {name: _python(part[0]) for name, part in values.items()}
+        yield Repeats(first["group"], first["settings"], first, values)
+
+
+def _plain(values: pd.Series[Any]) -> NDArray[Any]:
+    if isinstance(values.dtype, pd.BooleanDtype | pd.Int64Dtype):
+        return values.to_numpy(dtype=float, na_value=np.nan)
+    return values.to_numpy()
+
+
+def _python(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def counted(frame: pd.DataFrame) -> pd.DataFrame:
+    """The runs that count, with the twins that show the noise; asking twice changes nothing.
+
+    Left out are trials of learning rates, runs of older code where newer ones of the same settings are there, all but
+    the latest result of the same seed (a seed run in five sessions is one repeat), and seeds that trained to the same
+    weights as an earlier one (`equal_seeds`).
+    """
+    return without_equal_seeds(one_per_seed(without_older(frame[frame["kind"] != "trial"])))
+
+
+def without_older(frame: pd.DataFrame) -> pd.DataFrame:
+    """Runs of older code (column `outdated`) only where nothing newer has run with their settings."""
+    old = frame["outdated"].notna()
+    if not old.any():
+        return frame
+    newer = (~old & frame["status"].isin(RESULTS)).groupby([frame["group"], frame["settings"]]).transform("any")
+    return frame[~(old & newer)]
+
+
+def one_per_seed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of runs with the same settings and seed on one machine and build the latest result, or else the latest run."""
+    keys = ["group", "settings", "repeat", "seed"]
+    if not frame.duplicated(keys).any():
+        return frame
+    ordered = frame.assign(_answered=frame["status"].isin(RESULTS)).sort_values(
+        ["_answered", "started_at"], kind="stable"
+    )
+    return frame[frame.index.isin(ordered.drop_duplicates(keys, keep="last").index)]
+
+
+def equal_seeds(frame: pd.DataFrame) -> pd.DataFrame:
+    """Seeds whose training ended in the weights of another seed: they are one run, which no repeat is.
+
+    Columns: group, settings, seeds (list, in ascending order; the first is the one that counts).
+    """
+    keys = ["group", "settings", "weights_sha256"]
+    known = frame[(frame["status"] == "finished") & (frame["repeat"] == 0) & frame["weights_sha256"].notna()]
+    seeds = known[[*keys, "seed"]].drop_duplicates().sort_values("seed")
+    equal = seeds[seeds.duplicated(keys, keep=False)]
+    return equal.groupby(keys, sort=False)["seed"].agg(list).rename("seeds").reset_index().drop(columns=keys[2])
+
+
+def without_equal_seeds(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with one of each group of `equal_seeds`."""
+    equal = equal_seeds(frame).to_dict("records")
+    same = {(row["group"], row["settings"], seed) for row in equal for seed in row["seeds"][1:]}
+    if not same:
+        return frame
+    places = zip(frame["group"], frame["settings"], frame["seed"], strict=True)
+    return frame.loc[[place not in same for place in places]]

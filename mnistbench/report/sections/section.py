@@ -1,0 +1,126 @@
+"""What a section of the page is made of, and what all questions are asked of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from mnistbench.report.charts import Chart
+from mnistbench.report.exhibit import Exhibit
+from mnistbench.report.tables import Table
+from mnistbench.results.records import CellRecord
+
+MOST_PANELS = 12
+"""Small multiples of one group that are drawn; the notice says how many are not."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """The records of a report, read once.
+
+    Attributes:
+        name: of the grid, or of all grids that were merged.
+        records: those that count.
+        runs: `results_frame` of them.
+        frame: the runs among them that count (`counted`), and twins.
+        epochs: `epochs_frame` of them.
+        grids: the resolved grid file of each folder, by the folder's name.
+        unread: files that are no record, with the reason.
+        asked: number of cells of all grids, each once.
+    """
+
+    name: str
+    records: Sequence[CellRecord]
+    runs: pd.DataFrame
+    frame: pd.DataFrame
+    epochs: pd.DataFrame
+    grids: dict[str, str] = field(default_factory=dict)
+    unread: list[tuple[str, str]] = field(default_factory=list)
+    asked: int | None = None
+
+
+@dataclass(frozen=True)
+class Log:
+    """Text as a program printed it, behind a disclosure."""
+
+    title: str
+    text: str
+    open: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a section: a heading, sentences, charts, one table, logs; all optional.
+
+    Attributes:
+        layout: `""` for charts side by side, `small` for small multiples.
+        disclosed: the table stands behind a disclosure, because charts show the same.
+        facts: pairs of a term and its value.
+    """
+
+    heading: str = ""
+    sentences: Sequence[str] = ()
+    charts: Sequence[Chart] = ()
+    layout: str = ""
+    table: Table | None = None
+    disclosed: bool = True
+    logs: Sequence[Log] = ()
+    facts: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a section answers: its anchor, its heading, and its entry in the list of contents."""
+
+    id: str
+    text: str
+    short: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One question and its answer.
+
+    Attributes:
+        lead: how to read what follows.
+        reason: why there is no answer; then nothing else is shown.
+        notice: said loudly: what was left out.
+        downloads: whether the CSV files are offered here.
+    """
+
+    question: Question
+    lead: str = ""
+    parts: Sequence[Part] = ()
+    reason: str = ""
+    notes: Sequence[str] = ()
+    notice: str = ""
+    downloads: bool = False
+
+
+def groups(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """The frame of each machine and build apart: heading ("" when there is only one), suffix for names, rows."""
+    names = list(dict.fromkeys(frame["group"]))
+    for place, name in enumerate(names):
+        yield (
+            (name if len(names) > 1 else ""),
+            (f"-{place + 1}" if len(names) > 1 else ""),
+            frame[frame["group"] == name],
+        )
+
+
+def slug(*parts: object) -> str:
+    """A stem for ids and file names: letters and digits of these, and a short hash where that loses something."""
+    import hashlib
+
+    text = "-".join(str(part) for part in parts)
+    plain = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:48]
+    lost = re.sub(r"[ ._]+", "-", text.lower()) != plain
+    return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:6]}" if lost else plain
+
+
+def unanswered(question: Question, exhibit: Exhibit) -> Section:
+    """The section of a question that has no data."""
+    return Section(question, reason=exhibit.reason or "The records hold nothing on it.", notes=exhibit.notes)

@@ -1,0 +1,206 @@
+"""Throughput by batch size, and what another device buys, steady and from cold (rules 7, 14, 20)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mnistbench.report import statistics
+from mnistbench.report.exhibit import Exhibit, nothing
+from mnistbench.report.labels import labels
+from mnistbench.report.repeats import counted, repeats
+from mnistbench.report.samples import Metric
+from mnistbench.report.statistics import Floats
+from mnistbench.report.verdicts import Pair, compare_chosen
+from mnistbench.words.wording import interval_text, times
+
+CLOCKS: dict[str, Metric] = {"steady": "examples_per_second", "cold": "cold_seconds"}
+CLOCK_WORDS = {"steady": "training clock", "cold": "from process start to the last evaluation"}
+
+
+def throughput_by_batch(frame: pd.DataFrame) -> Exhibit:
+    """Examples per second by batch size: one row per settings; out-of-memory cells are rows without a number.
+
+    Columns: group, settings, label, series (all but the batch size), architecture_label, optimizer_label, device,
+    execution_label, batch_size, n, examples_per_second (median), low, high, interval (text: "range of 3"), values
+    (list), eval_examples_per_second (median), peak_share (median), status (`ok`, `out_of_memory`), flags.
+    """
+    frame = counted(frame)
+    rows = frame[frame["status"].isin(["finished", "out_of_memory"]) & (frame["group"] != "") & (frame["repeat"] == 0)]
+    if rows.empty:
+        return nothing("No cell finished, so there is no throughput to show.")
+    names, series = labels(frame), labels(frame, "any_batch", without=("batch",))
+    table = []
+    for runs in repeats(rows, [*_SETTINGS, "status", "examples_per_second", *_MEDIANS, "flags"]):
+        done = runs.columns["status"] == "finished"
+        values = runs.floats("examples_per_second")[done]
+        shown = statistics.summarize(values[~np.isnan(values)])
+        table.append(
+            {
+                "group": runs.group,
+                "settings": runs.settings,
+                "label": names[runs.settings],
+                "series": series[runs.first["any_batch"]],
+                **{name: runs.first[name] for name in _SETTINGS if name != "any_batch"},
+                "n": shown.n,
+                "examples_per_second": shown.value,
+                "low": shown.low,
+                "high": shown.high,
+                "interval": shown.kind,
+                "values": values.tolist(),
+                **{name: _median(runs.floats(name)[done]) for name in _MEDIANS},
+                "status": "ok" if shown.n else "out_of_memory",
+                "flags": runs.flags(),
+            }
+        )
+    order = ["group", "series", "batch_size"]
+    return Exhibit(pd.DataFrame(table).sort_values(order, kind="stable").reset_index(drop=True))
+
+
+_SETTINGS = ["any_batch", "architecture_label", "optimizer_label", "device", "execution_label", "batch_size"]
+_MEDIANS = ["eval_examples_per_second", "peak_share"]
+
+
+def _median(values: Floats) -> float:
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if len(known) else math.nan
+
+
+def device_speedups(frame: pd.DataFrame) -> Exhibit:
+    """How much faster each device trains than the baseline (the CPU where there is one): same cell, other device.
+
+    Columns: group, clock (`steady`: training seconds; `cold`: process start to last evaluation), baseline, device,
+    architecture_label, optimizer_label, schedule_label, execution_label, batch_size, series (all but device and batch
+    size), settings_baseline, settings_device, n, ratio (> 1: the device is faster than the baseline; NaN when it may
+    not be shown), low, high, floor, verdict (`faster`, `slower`, `same`, `unresolved`, ""), reason (why there is no
+    ratio or no verdict).
+    """
+    frame = counted(frame)
+    rows = frame[(frame["group"] != "") & (frame["repeat"] == 0)]
+    if rows[rows["status"] == "finished"]["device"].nunique() < 2:
+        return nothing("Cells finished on one device only, so there is no speed-up between devices to show.")
+    chosen = _device_pairs(rows)
+    if not chosen:
+        return nothing("No settings finished on two devices.")
+    series = labels(frame, "any_batch_device", without=("batch", "device"))
+    about = {row["settings"]: row for row in frame.drop_duplicates("settings").to_dict("records")}
+    table = []
+    for clock, metric in CLOCKS.items():
+        for group, pair in compare_chosen(frame, metric, chosen):
+            settings = about[pair.a.settings]
+            table.append(
+                {
+                    "group": group,
+                    "clock": clock,
+                    "baseline": pair.b.device,
+                    "device": pair.a.device,
+                    **{name: settings[name] for name in ("architecture_label", "optimizer_label", "schedule_label")},
+                    "execution_label": settings["execution_label"],
+                    "batch_size": int(settings["batch_size"]),
+                    "series": series[settings["any_batch_device"]],
+                    "settings_baseline": pair.b.settings,
+                    "settings_device": pair.a.settings,
+                    **ratio_columns(pair),
+                }
+            )
+    if not table:
+        return nothing("No settings ran on two devices of the same machine and build.")
+    order = ["group", "clock", "series", "device", "batch_size"]
+    return Exhibit(pd.DataFrame(table).sort_values(order, ascending=[True, False, True, True, True], ignore_index=True))
+
+
+def ratio_columns(pair: Pair) -> dict[str, Any]:
+    """n, ratio, low, high, floor, verdict and reason of a pair; no number where the equivalence gate did not pass."""
+    hidden = pair.a.hidden or pair.b.hidden
+    shown = (math.nan, math.nan, math.nan) if hidden else (pair.ratio, pair.low, pair.high)
+    return {
+        "n": pair.n,
+        "ratio": shown[0],
+        "low": shown[1],
+        "high": shown[2],
+        "floor": pair.floor,
+        "verdict": pair.verdict,
+        "reason": hidden or pair.reason,
+    }
+
+
+def _device_pairs(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """(settings on a device, the same on the baseline), baseline last."""
+    kinds = rows.drop_duplicates("settings")
+    pairs = []
+    for _, same in kinds.groupby("any_device", sort=False):
+        by_device = dict(zip(same["device"], same["settings"], strict=True))
+        if len(by_device) < 2:
+            continue
+        baseline = "cpu" if "cpu" in by_device else min(by_device)
+        pairs += [(settings, by_device[baseline]) for device, settings in by_device.items() if device != baseline]
+    return pairs
+
+
+def crossovers(frame: pd.DataFrame) -> Exhibit:
+    """From which batch size on the device is faster: one row per series, device and clock.
+
+    Columns: group, clock, baseline, device, series, architecture_label, optimizer_label, crossover_batch (smallest
+    batch from which every larger one is `faster`; NA when there is none), largest_ratio, at_batch, sentence.
+    """
+    speedups = device_speedups(frame)
+    if not speedups:
+        return nothing(speedups.reason)
+    keys = ["group", "clock", "baseline", "device", "series", "architecture_label", "optimizer_label"]
+    series: dict[tuple[str, ...], list[dict[Any, Any]]] = {}
+    for row in speedups.frame.to_dict("records"):
+        series.setdefault(tuple(row[key] for key in keys), []).append(row)
+    table = []
+    for key, rows in series.items():
+        named = dict(zip(keys, key, strict=True))
+        largest = _largest(rows) or {"ratio": math.nan, "batch_size": None}
+        batch = _crossover(rows)
+        table.append(
+            {
+                **named,
+                "crossover_batch": batch,
+                "largest_ratio": largest["ratio"],
+                "at_batch": largest["batch_size"],
+                "sentence": _sentence(named, rows, batch),
+            }
+        )
+    result = pd.DataFrame(table)
+    result[["crossover_batch", "at_batch"]] = result[["crossover_batch", "at_batch"]].astype("Int64")
+    return Exhibit(result)
+
+
+def _largest(rows: list[dict[Any, Any]]) -> dict[Any, Any] | None:
+    shown = [row for row in rows if not math.isnan(row["ratio"])]
+    return max(shown, key=lambda row: row["ratio"], default=None)
+
+
+def _crossover(rows: list[dict[Any, Any]]) -> int | None:
+    """The smallest batch from which on every one measured is proven faster."""
+    found = None
+    for row in sorted(rows, key=lambda row: -row["batch_size"]):
+        if row["verdict"] != "faster":
+            break
+        found = int(row["batch_size"])
+    return found
+
+
+def _sentence(named: dict[str, str], rows: list[dict[Any, Any]], batch: int | None) -> str:
+    device, baseline, series = named["device"], named["baseline"], named["series"]
+    best = _largest(rows)
+    if best is None:
+        return f"{series}: {device} against {baseline} is not shown ({rows[0]['reason']})."
+    proof = interval_text(best["low"], best["high"])
+    ratio = (
+        f"{times(best['ratio'])} at batch {best['batch_size']} ({CLOCK_WORDS[named['clock']]}, n = {best['n']}"
+        f"{', interval ' + proof + '×' if proof else ''})"
+    )
+    if batch is None:
+        judged = any(row["verdict"] for row in rows)
+        why = "" if judged else f" ({best['reason']})"
+        return f"{series}: {device} is not proven faster than {baseline} at the largest batch size{why}; {ratio}."
+    smallest = batch == min(row["batch_size"] for row in rows)
+    where = "at every batch size measured" if smallest else f"from batch {batch} on"
+    return f"{series}: {device} is faster than {baseline} {where}, {ratio}."

@@ -1,0 +1,1 @@
+"""What happened: records, the folder that holds them, and several folders made into one."""

@@ -1,0 +1,471 @@
+"""The folder `results/<grid>/`: the record of truth, one JSON file per cell, and what is made from it.
+
+Standard library only, so that a machine with torch alone can write it and the report can read it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mnistbench.cell import Cell
+from mnistbench.errors import UserError
+from mnistbench.files.locking import Held, hold
+from mnistbench.files.whole import move_whole, sync, write_whole, writing
+from mnistbench.results.ownership import (
+    GRID_HEADER,
+    is_empty,
+    is_grid_of_ours,
+    is_marked,
+    is_part_of_ours,
+    is_record_name,
+    write_mark,
+)
+from mnistbench.results.records import RESULTS, CellRecord, NewerRecord, dump
+
+CELLS_FILE_VERSION = 1
+LARGEST_RECORD_BYTES = 64 * 2**20
+"""5,000 epochs take 2 MB; what is larger than this is no record, and would only fill the memory."""
+
+
+class SetAside(NamedTuple):
+    """A file that is no record: where it lies, and why it is not read."""
+
+    file: Path
+    reason: str
+
+    @property
+    def is_newer(self) -> bool:
+        """Whether it is the record of a newer mnistbench, which must stay where it is."""
+        return self.reason.startswith(NEWER)
+
+    @property
+    def is_named_as_record(self) -> bool:
+        """Whether it is named as a record; a file of another name is somebody's own, and stays where it is."""
+        return is_record_name(self.file)
+
+
+NEWER = "a newer mnistbench wrote it"
+"""How the reason begins for a file that is fine, but not for this version."""
+
+
+class ResultsFolder:
+    """One grid's results.
+
+    `cells/<cell_id>.json` holds the attempt that counts, `attempts/` the others, `set_aside/` what could not be read,
+    `models/<record_id>/` the weights that were kept, and `cells.json` the ids of the cells that the grid now has:
+    records of other cells stay on disk, but are no longer among `records()`. `.mnistbench.json` marks it as ours.
+
+    Raises:
+        UserError: if the path is empty text, which would be the working folder.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        if path == "":
+            raise UserError("a results folder needs a path, and an empty text was given: name one, or leave it out")
+        self.path = Path(path)
+
+    def __repr__(self) -> str:
+        return f"ResultsFolder({str(self.path)!r})"
+
+    @property
+    def name(self) -> str:
+        """The grid's name, as the folder carries it."""
+        return self.path.resolve().name
+
+    @property
+    def cells(self) -> Path:
+        """Folder of the records that count."""
+        return self.path / "cells"
+
+    @property
+    def attempts_folder(self) -> Path:
+        """Folder of earlier attempts."""
+        return self.path / "attempts"
+
+    @property
+    def set_aside_folder(self) -> Path:
+        """Folder of files that were found among the records and are none."""
+        return self.path / "set_aside"
+
+    @property
+    def models(self) -> Path:
+        """Folder of kept weights, one folder per record."""
+        return self.path / "models"
+
+    @property
+    def unfinished(self) -> Path:
+        """Folder where workers put weights before their record is there."""
+        return self.path / ".unfinished"
+
+    @property
+    def grid_file(self) -> Path:
+        """The grid as it was resolved; `grid.yaml` by name, unless that is a file of the user's."""
+        beside = self.path / "grid.resolved.yaml"
+        return beside if beside.is_file() else self.path / "grid.yaml"
+
+    @property
+    def cells_file(self) -> Path:
+        """Ids of the cells that the grid has now."""
+        return self.path / "cells.json"
+
+    @property
+    def csv_file(self) -> Path:
+        """One row a cell."""
+        return self.path / "results.csv"
+
+    @property
+    def epochs_file(self) -> Path:
+        """One row an epoch."""
+        return self.path / "epochs.csv"
+
+    @property
+    def report_file(self) -> Path:
+        """The report."""
+        return self.path / "report.html"
+
+    @property
+    def mirrored_file(self) -> Path:
+        """What was mirrored to which tracking server."""
+        return self.path / "mirrored.jsonl"
+
+    def create(self) -> None:
+        """Make the folder and those inside it, and mark it as ours.
+
+        Raises:
+            UserError: if it cannot be made, or is somebody else's.
+        """
+        self.refuse_foreign()
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        if not is_marked(self.path):
+            write_mark(self.path)
+        with writing(self.path):
+            for folder in (self.cells, self.attempts_folder):
+                folder.mkdir(exist_ok=True)
+
+    def refuse_foreign(self) -> None:
+        """Stop before anything is written into a folder that is not ours. Ours are: a new or empty one, one with our
+        mark, and one from before there were marks, with at least one record in `cells/`.
+
+        Raises:
+            UserError: if it is somebody else's.
+        """
+        if not os.path.lexists(self.path):
+            return
+        if not self.path.is_dir():
+            raise UserError(f"{self.path} is no folder: give another --out")
+        with writing(self.path):
+            if is_marked(self.path) or is_empty(self.path):
+                return
+        if not any(isinstance(found, CellRecord) or found.startswith(NEWER) for _, found in self.scan()):
+            raise UserError(
+                f"{self.path} has files in it and is no results folder of mnistbench; nothing was changed:"
+                " give another --out, a new or empty folder"
+            )
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for one runner; a lock left by a dead one does not block, since the kernel dropped it.
+
+        Raises:
+            UserError: if another process holds it, saying which and since when.
+        """
+        with contextlib.ExitStack() as held:
+            with writing(self.path):
+                try:
+                    held.enter_context(hold(self.path / ".lock", self.path / ".holder.json"))
+                except Held as other:
+                    raise UserError(
+                        f"{self.path} is in use by {other}: wait for it, stop it, or give another --out"
+                    ) from None
+            yield
+
+    def write(self, record: CellRecord) -> bool:
+        """Store an attempt. It counts, unless it is a failure and the cell already has a result.
+
+        The attempt it replaces is copied to `attempts/` before, so that at each moment every attempt is in a file. A
+        file under its name that is no record is set aside.
+
+        Returns:
+            True if the attempt now counts.
+
+        Raises:
+            UserError: if the folder cannot be written.
+        """
+        path = self.cells / f"{record.cell_id}.json"
+        earlier = self._read_or_none(path)
+        if earlier is not None and earlier.record_id != record.record_id:
+            if earlier.status in RESULTS and record.status not in RESULTS:
+                write_whole(self._attempt_file(record), dump(record))
+                self._forget_unfinished(record.record_id)
+                return False
+            if earlier.status != "skipped":
+                write_whole(self._attempt_file(earlier), dump(earlier))
+        if earlier is None and path.exists():
+            self.set_aside([path])
+        write_whole(path, dump(record))
+        self._forget_unfinished(record.record_id)
+        return True
+
+    def records(self) -> list[CellRecord]:
+        """The records that count: one for each cell of the present grid that was tried, in order of file names."""
+        return self.read()[0]
+
+    def read(self) -> tuple[list[CellRecord], list[SetAside]]:
+        """The records that count, and the files that are none, with the reason; nothing is moved."""
+        wanted = self.cell_ids()
+        records: list[CellRecord] = []
+        aside: list[SetAside] = []
+        for path, found in self.scan():
+            if isinstance(found, str):
+                aside.append(SetAside(path, found))
+            elif wanted is None or found.cell_id in wanted:
+                records.append(found)
+        for path in _json_files(self.set_aside_folder):
+            found = read_record(path)
+            aside.append(SetAside(path, found if isinstance(found, str) else "it was set aside earlier"))
+        return records, aside
+
+    def scan(self) -> Iterator[tuple[Path, CellRecord | str]]:
+        """Each file in `cells/`, one in memory at a time: its record, or why it is none."""
+        for path in _json_files(self.cells):
+            yield path, read_counting(path)
+
+    def record(self, cell_id: str) -> CellRecord | None:
+        """The record of one cell, or None."""
+        return self._read_or_none(self.cells / f"{cell_id}.json")
+
+    def attempts(self) -> list[CellRecord]:
+        """Attempts that do not count any more: failures that were rerun, replaced results."""
+        found = (read_record(path) for path in _json_files(self.attempts_folder))
+        # A runner killed between the copy and the replacement leaves the attempt in both places.
+        return [record for record in found if isinstance(record, CellRecord) and not self._counts(record)]
+
+    def attempt_ids(self) -> set[str]:
+        """Record ids of the attempts, by their file names."""
+        return {path.stem.rpartition(".")[2] for path in _json_files(self.attempts_folder)}
+
+    def set_aside(self, files: Iterable[Path]) -> None:
+        """Move files out of `cells/`; only the runner does so, while it holds the lock.
+
+        Raises:
+            UserError: if the folder cannot be written.
+        """
+        for path in files:
+            with writing(self.set_aside_folder):
+                self.set_aside_folder.mkdir(exist_ok=True)
+            target = self.set_aside_folder / path.name
+            number = 1
+            while target.exists():
+                number += 1
+                target = self.set_aside_folder / f"{path.stem}.{number}{path.suffix}"
+            move_whole(path, target)
+
+    def cell_ids(self) -> set[str] | None:
+        """Ids of the present grid's cells; None if no run has written them yet, so that every record counts."""
+        try:
+            plain = json.loads(self.cells_file.read_text(encoding="utf-8"))
+            if plain["schema_version"] == CELLS_FILE_VERSION:
+                return set(plain["cells"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        return None
+
+    def targets(self) -> tuple[float, ...] | None:
+        """Target accuracies that the present grid names; None if the folder does not say, see `targets_asked`."""
+        try:
+            return tuple(map(float, json.loads(self.cells_file.read_text(encoding="utf-8"))["targets"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write_cells(self, cells: Iterable[Cell]) -> None:
+        """Store which cells the grid has, and which targets it names.
+
+        Raises:
+            UserError: if the folder cannot be written.
+        """
+        cells = list(cells)
+        self.write_asked([cell.cell_id for cell in cells], {item for cell in cells for item in cell.training.targets})
+
+    def write_asked(self, cell_ids: Iterable[str], targets: Iterable[float]) -> None:
+        """As `write_cells`, for cells of which only the ids are known.
+
+        Raises:
+            UserError: if the folder cannot be written.
+        """
+        plain = {"schema_version": CELLS_FILE_VERSION, "targets": sorted(set(targets)), "cells": list(cell_ids)}
+        write_whole(self.cells_file, json.dumps(plain, indent=0))
+
+    def write_grid(self, text: str) -> None:
+        """Store the grid that is run as `grid.yaml`, or as `grid.resolved.yaml` where a file of the user's is so named.
+
+        Raises:
+            UserError: if the folder cannot be written.
+        """
+        path = self.grid_file
+        if path.name == "grid.yaml" and os.path.lexists(path) and not is_grid_of_ours(path):
+            path = self.path / "grid.resolved.yaml"
+        write_whole(path, GRID_HEADER + text)
+
+    def weights_directory(self, record_id: str) -> Path:
+        """A fresh folder for a worker's weights; `keep_weights` moves it to its place.
+
+        It lies in a folder named after the attempt, which stays until the record is written: by it, a later run knows
+        `models/<record_id>/` as the work of a killed one.
+
+        Raises:
+            UserError: if it cannot be made.
+        """
+        directory = self._weights(record_id)
+        with writing(directory):
+            directory.mkdir(parents=True)
+        return directory
+
+    def keep_weights(self, record: CellRecord) -> CellRecord:
+        """Move the weights that a worker left to `models/<record_id>/`, and name them so in the record.
+
+        Raises:
+            UserError: if the folder cannot be written.
+        """
+        directory = self._weights(record.record_id)
+        if not directory.is_dir():
+            return record
+        names = sorted(path.name for path in directory.iterdir())
+        if not names or record.model is None or record.status not in RESULTS:
+            self._forget_unfinished(record.record_id)
+            return record
+        with writing(self.models):
+            self.models.mkdir(exist_ok=True)
+            for name in names:
+                with (directory / name).open("rb") as file:
+                    sync(file.fileno())
+        move_whole(directory, self.models / record.record_id)
+        weights = [f"models/{record.record_id}/{Path(name).name}" for name in record.model.weights or names]
+        return record.with_changes(model=replace(record.model, weights=weights))
+
+    def clean(self) -> None:
+        """Clear what a killed runner left, and nothing else: half-written files, and weights of attempts that have no
+        record. Nothing behind a symbolic link is touched.
+        """
+        for folder in (self.path, self.cells, self.attempts_folder):
+            if folder == self.path or not folder.is_symlink():
+                _remove(path for path in folder.glob(".*") if is_part_of_ours(path))
+        if self.unfinished.is_symlink() or not self.unfinished.is_dir():
+            return
+        for note in self.unfinished.iterdir():
+            if not _is_record_id(note.name) or note.is_symlink():
+                continue
+            orphan = self.models / note.name
+            if orphan.is_dir() and not self.models.is_symlink() and not self._mentions(note.name):
+                shutil.rmtree(orphan, ignore_errors=True)
+            shutil.rmtree(note, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.unfinished.rmdir()
+
+    def _weights(self, record_id: str) -> Path:
+        return self.unfinished / record_id / "weights"
+
+    def _forget_unfinished(self, record_id: str) -> None:
+        if not self.unfinished.is_symlink():
+            shutil.rmtree(self.unfinished / record_id, ignore_errors=True)
+
+    def _mentions(self, record_id: str) -> bool:
+        """Whether any record here is of this attempt: one that counts or does not, of any machine, damaged or whole."""
+        folders = (self.cells, self.attempts_folder, self.set_aside_folder)
+        return any(record_id.encode() in _content(path) for folder in folders for path in _json_files(folder))
+
+    def _attempt_file(self, record: CellRecord) -> Path:
+        return self.attempts_folder / f"{record.cell_id}.{record.attempt}.{record.record_id}.json"
+
+    def _counts(self, record: CellRecord) -> bool:
+        counting = self.record(record.cell_id)
+        return counting is not None and counting.record_id == record.record_id
+
+    def _read_or_none(self, path: Path) -> CellRecord | None:
+        if not path.exists():
+            return None
+        found = read_record(path)
+        return found if isinstance(found, CellRecord) else None
+
+
+def read_record(path: Path) -> CellRecord | str:
+    """A record file's content, or the reason why it is not a record. Never raises, never reads half a record."""
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            return "it is no file"
+        if found.st_size > LARGEST_RECORD_BYTES:
+            return "it is too large for a record"
+        content = path.read_bytes()
+        plain = json.loads(content, parse_constant=_no_constant)
+        if b"\\ud" in content.lower():  # it may be half a character, which neither a page nor a server can show
+            json.dumps(plain, ensure_ascii=False).encode()
+        return CellRecord.from_json(plain)
+    except OSError as error:
+        reason = f"it cannot be read: {error.strerror}"
+    except UnicodeDecodeError:
+        reason = "it is not text"
+    except UnicodeEncodeError:
+        reason = "it holds half a character (a lone surrogate)"
+    except json.JSONDecodeError as error:
+        reason = f"it is not JSON, or cut short: {error.msg} at line {error.lineno}"
+    except RecursionError:
+        reason = "it is nested too deeply"
+    except NewerRecord as error:
+        reason = f"{NEWER}: {error}"
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        reason = f"it is not a record: {error}"
+    return reason
+
+
+def read_counting(path: Path) -> CellRecord | str:
+    """As `read_record`, for a file in `cells/`, whose name must be its cell's: `<cell_id>[@<machine>].json`."""
+    found = read_record(path)
+    if isinstance(found, CellRecord) and path.stem.partition("@")[0] != found.cell_id:
+        own = read_record(path.with_name(f"{found.cell_id}.json"))
+        if isinstance(own, CellRecord) and own.record_id == found.record_id:
+            return f"it is a copy of {found.cell_id}.json"
+        return f"it holds the record of another cell, {found.cell_id}"
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _json_files(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.name.endswith(".json"))
+    except OSError:
+        return []
+    return [folder / name for name in names]
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes() if path.is_file() else b""
+    except OSError:
+        return b""
+
+
+def _remove(files: Iterable[Path]) -> None:
+    for path in files:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _is_record_id(name: str) -> bool:
+    try:
+        return str(uuid.UUID(name)) == name
+    except ValueError:
+        return False

@@ -1,0 +1,145 @@
+"""Several results folders made into one: each record once, the same cell of two machines twice."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from mnistbench.errors import UserError
+from mnistbench.files.whole import move_whole, write_whole, writing
+from mnistbench.results.folder import ResultsFolder
+from mnistbench.results.records import RESULTS, CellRecord, dump
+from mnistbench.results.targets import targets_asked
+from mnistbench.results.this_machine import recognized
+
+
+def merge_folders(sources: Sequence[ResultsFolder], target: ResultsFolder) -> int:
+    """Fill a new folder with what the sources hold: records that count, earlier attempts, kept models.
+
+    Of one cell on one machine and build the latest result counts (`one_per_build`), and the others become attempts. The
+    first machine's record of a cell lies in `cells/<cell_id>.json`, any other's in `cells/<cell_id>@<machine>.json`.
+    Cells that a source's grid has and nobody ran stay asked for. All is put together in `.<name>.merging` beside the
+    target, and then renamed: a merge that is killed leaves no target, and is repeated.
+
+    Returns:
+        How many records count in the new folder.
+
+    Raises:
+        UserError: if the target is there already, or two different records carry one record_id; nothing is written.
+    """
+    place = target.path.absolute()
+    if place.exists() and (any(place.iterdir()) or place.samefile(Path.cwd())):
+        raise UserError(f"{target.path}: is not empty, or the working folder; merge into a new folder")
+    counting: dict[str, tuple[CellRecord, ResultsFolder]] = {}
+    attempts: dict[str, CellRecord] = {}
+    for source in sources:
+        for record in source.records():
+            _refuse_another(record, source, counting.get(record.record_id))
+            counting.setdefault(record.record_id, (record, source))
+        attempts |= {record.record_id: record for record in source.attempts()}
+    chosen, superseded = one_per_build(record for record, _ in counting.values())
+    attempts |= {record.record_id: record for record in superseded}
+    draft = ResultsFolder(place.with_name(f".{place.name}.merging"))
+    draft.create()
+    with draft.lock():
+        _empty(draft)
+        for record in sorted(attempts.values(), key=lambda item: (item.attempt, item.started_at)):
+            if record.record_id not in {item.record_id for item in chosen}:
+                name = f"{record.cell_id}.{record.attempt}.{record.record_id}.json"
+                write_whole(draft.attempts_folder / name, dump(record))
+        for path, record in _named(chosen, draft.cells):
+            write_whole(path, dump(record))
+            _copy_models(record, counting[record.record_id][1], draft)
+        draft.write_asked(*asked((source, source.records()) for source in sources))
+        grid_file = next((source.grid_file for source in sources if source.grid_file.is_file()), None)
+        if grid_file is not None:
+            write_whole(draft.grid_file, grid_file.read_bytes())
+    move_whole(draft.path, place)
+    return len(chosen)
+
+
+def _empty(draft: ResultsFolder) -> None:
+    """Take out what a merge that was killed left in the folder that it made."""
+    with writing(draft.path):
+        for folder in (draft.cells, draft.attempts_folder, draft.models):
+            if folder.exists():
+                shutil.rmtree(folder)
+        for folder in (draft.cells, draft.attempts_folder):
+            folder.mkdir()
+
+
+def _refuse_another(record: CellRecord, source: ResultsFolder, seen: tuple[CellRecord, ResultsFolder] | None) -> None:
+    if seen is not None and seen[0] != record:
+        raise UserError(
+            f"record {record.record_id} in {source.path} is not the one in {seen[1].path}, and a record never changes"
+            " once written: take out the folder that was edited"
+        )
+
+
+def one_per_build(records: Iterable[CellRecord]) -> tuple[list[CellRecord], list[CellRecord]]:
+    """Of each cell on each machine, torch build and protocol the latest result, else the latest attempt; and the rest.
+
+    The same seed run again is the same repeat. An attempt that never got to say where it ran counts only where nothing
+    else is known of its cell.
+    """
+    by_cell: dict[str, dict[tuple[object, ...] | None, list[CellRecord]]] = {}
+    for record in records:
+        where = record.environment
+        build = (recognized(where.machine_id), where.torch, record.protocol) if where else None
+        by_cell.setdefault(record.cell_id, {}).setdefault(build, []).append(record)
+    chosen, rest = [], []
+    for builds in by_cell.values():
+        unplaced = builds.pop(None, []) if len(builds) > 1 else []
+        for group in builds.values():
+            *earlier, best = sorted(group, key=_standing)
+            chosen.append(best)
+            rest += earlier
+        rest += unplaced
+    return chosen, rest
+
+
+def _standing(record: CellRecord) -> tuple[bool, bool, str]:
+    """Sorts what counts behind what does not: results, those that are up to date, the latest."""
+    return record.status in RESULTS, record.outdated is None, record.started_at
+
+
+def asked(folders: Iterable[tuple[ResultsFolder, Sequence[CellRecord]]]) -> tuple[list[str], list[float]]:
+    """What the grids of several folders ask, each question once: ids of cells, and target accuracies.
+
+    Args:
+        folders: each with its records, which stand for a grid that the folder does not know.
+    """
+    cell_ids: set[str] = set()
+    targets: set[float] = set()
+    for folder, records in folders:
+        cell_ids |= folder.cell_ids() or {record.cell_id for record in records}
+        named = targets_asked(folder)
+        if named is None:
+            named = tuple(target for record in records for target in record.cell.training.targets)
+        targets.update(named)
+    return sorted(cell_ids), sorted(targets)
+
+
+def _named(records: Iterable[CellRecord], folder: Path) -> Iterable[tuple[Path, CellRecord]]:
+    taken: set[str] = set()
+    for record in records:
+        name, number = record.cell_id, 1
+        while name in taken:
+            name = f"{record.cell_id}@{machine_of(record)}{f'-{number}' if number > 1 else ''}"
+            number += 1
+        taken.add(name)
+        yield folder / f"{name}.json", record
+
+
+def machine_of(record: CellRecord) -> str:
+    """The first digits of the machine's hash; `unknown` for an attempt that never got to say."""
+    machine_id = recognized(record.environment.machine_id) if record.environment else ""
+    return "".join(letter for letter in machine_id[:8] if letter.isalnum()) or "unknown"
+
+
+def _copy_models(record: CellRecord, source: ResultsFolder, target: ResultsFolder) -> None:
+    models = source.models / record.record_id
+    if models.is_dir() and models.resolve().parent == source.models.resolve():
+        with writing(target.models):
+            shutil.copytree(models, target.models / record.record_id)

@@ -1,0 +1,304 @@
+"""What happened: the record of one attempt at a cell, as it lies in `results/<grid>/cells/`.
+
+Raw quantities are stored (examples, seconds, bytes), rates are derived where they are shown. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from mnistbench.cell import Cell
+from mnistbench.cell.typed import READERS, read_typed
+from mnistbench.results.plausibility import implausible
+
+SCHEMA_VERSION = 2
+"""Goes up with each new field. A reader takes its own version and every older one."""
+TRAINING_REVISION = 2
+"""Goes up when a mended fault changes what equal settings train; `outdated` says which older records that concerns."""
+READERS[Cell] = Cell.from_json
+
+Status = Literal["finished", "diverged", "out_of_memory", "failed", "timed_out", "killed", "skipped"]
+RESULTS: frozenset[Status] = frozenset({"finished", "diverged", "out_of_memory"})
+"""Statuses that are answers: kept, and not rerun without `--force`."""
+FAILURES: frozenset[Status] = frozenset({"failed", "timed_out", "killed"})
+"""Statuses that the next `run` tries again."""
+
+
+WITH_BATCHNORM = frozenset({"resnet", "speedrun"})
+"""Our networks that revision 1 could train from other statistics than asked for."""
+
+
+class NewerRecord(ValueError):
+    """A record that a newer mnistbench wrote: nothing is wrong with it, and nothing may be done to it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochMeasurement:
+    """One pass over the training data and the evaluation after it. Losses that are not finite are None.
+
+    Attributes:
+        examples, steps: trained in this epoch.
+        train_seconds: shuffling, batches, forward, backward, update; the device synchronized at both ends.
+        eval_seconds: evaluation of test (and validation) data; on no training clock.
+        train_loss, train_accuracy: means over the epoch's examples, taken while the weights were changing.
+        cold_seconds: from the start of the cell's process to the end of this evaluation, without the seconds in which
+            kernels were chosen, which only the first cell of its kind on a machine spends.
+        ended_at: UTC, ISO 8601.
+    """
+
+    epoch: int
+    examples: int
+    steps: int
+    train_seconds: float
+    eval_seconds: float
+    train_loss: float | None
+    train_accuracy: float | None
+    test_loss: float | None
+    test_accuracy: float | None
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+    cold_seconds: float
+    ended_at: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Seconds of one attempt; set-up, warm-up, training and evaluation add to at most the wall (rule 5)."""
+
+    setup_seconds: float
+    warmup_seconds: float
+    train_seconds: float
+    eval_seconds: float
+    wall_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """The trained network.
+
+    Attributes:
+        parameters: number of trainable numbers.
+        train_flops_per_example: forward and backward, by torch's own counter; None where it cannot count.
+        confusion: rows are true classes, columns predicted ones, on the test data after the last epoch.
+        weights_sha256: of the state dict's tensors in order.
+        weights: file names of kept models, relative to the results folder.
+    """
+
+    parameters: int
+    train_flops_per_example: float | None = None
+    confusion: list[list[int]] | None = None
+    weights_sha256: str | None = None
+    weights: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Peak bytes: resident set of the cell's process, and allocations on the device (None on the CPU).
+
+    The process's peak begins after kernels were chosen, where the system lets it (Linux); None for a cell that ran in
+    the runner's own process.
+    """
+
+    process_peak_bytes: int | None = None
+    device_peak_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """Causes of noise over the timed region (rule 12). None means that it could not be observed: unknown.
+
+    Attributes:
+        probe: seconds of the shared probe before and after the cell, by name: `compute`, `copy`, `launch`.
+        foreign_cpu: CPU time of other processes as a share of the machine's capacity.
+        steal, throttled: shares of time taken by the hypervisor, by the cgroup quota.
+        gpu_slowdown: thermal or power-brake slowdown was active.
+        flags: names of what was over its limit, and `short` (rule 8), `shared`.
+    """
+
+    probe: dict[str, list[float]] = field(default_factory=dict)
+    foreign_cpu: float | None = None
+    steal: float | None = None
+    throttled: float | None = None
+    gpu_slowdown: bool | None = None
+    flags: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """The data really used."""
+
+    sha256: str
+    fallback: bool = False
+    train_examples: int | None = None
+    test_examples: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """Where it ran. A hash stands for the host; no user name, host name or path is kept.
+
+    Attributes:
+        machine_id: hash that is the same for the same machine.
+        machine_id_source: what the hash stays with: `system` (an id that the system has), `cache` (a random one in the
+            user's cache folder), `boot` (neither: until the machine starts again); None in records before 0.2.0.
+        peak_flops: GEMM rate measured on this machine in the session, by `device/precision`, FLOP/s.
+    """
+
+    machine_id: str
+    machine_id_source: str | None = None
+    machine: str
+    os: str
+    cpu: str
+    physical_cores: int | None
+    logical_cores: int | None
+    memory_bytes: int | None
+    device_name: str | None = None
+    smt: bool | None = None
+    governor: str | None = None
+    frequency_mhz: float | None = None
+    python: str
+    torch: str
+    cuda: str | None = None
+    mnistbench: str
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+    peak_flops: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Error:
+    """Why a cell did not finish.
+
+    Attributes:
+        type: exception's class, signal's name, or `timeout`.
+        message: one line.
+        step: the step at which the loss stopped being finite.
+        log: last lines the worker printed.
+        stack: where the worker stood, for a hang.
+    """
+
+    type: str
+    message: str
+    step: int | None = None
+    log: str = ""
+    stack: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellRecord:
+    """One attempt at one cell. Immutable; written once, whole, or not at all.
+
+    Attributes:
+        record_id: a uuid minted when the attempt starts; MLflow runs carry it as a tag.
+        execution_resolved: the levers as they were really used, with what stepped aside under `stepped_aside`.
+        round, position: place in the session's shuffled order.
+        checks: `{"equivalence": "passed" | "failed: …" | "equivalent up to masks" | "outcome untested" | "reference"}`,
+            and under `outputs` what a reader should know of the network's outputs.
+        noisy_rerun: made because noise was seen in its round; that is done once (rule 12).
+        protocol: version of the measurement protocol; different ones are never compared.
+        training_revision: of the code that trained it; 1 where a record of an older schema does not say.
+    """
+
+    record_id: str
+    cell_id: str
+    attempt: int = 1
+    status: Status
+    cell: Cell
+    execution_resolved: dict[str, Any] = field(default_factory=dict)
+    started_at: str
+    round: int = 0
+    position: int = 0
+    epochs: list[EpochMeasurement] = field(default_factory=list)
+    timing: Timing | None = None
+    model: Model | None = None
+    memory: Memory | None = None
+    noise: Noise | None = None
+    checks: dict[str, str] = field(default_factory=dict)
+    data: Data | None = None
+    environment: Environment | None = None
+    error: Error | None = None
+    noisy_rerun: bool = False
+    protocol: int = 1
+    training_revision: int = 1
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; numbers that are not finite become None, since JSON has no NaN, and halves of characters `?`."""
+        plain: dict[str, Any] = _plain(self)
+        return plain
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> CellRecord:
+        """Read a record.
+
+        Raises:
+            NewerRecord: if it is of a newer schema.
+            ValueError: if it lacks a field, has one too many or one of another type, if its `cell_id` is not its
+                cell's, or if it says what cannot be (see `plausibility`).
+        """
+        if not isinstance(plain, Mapping):
+            raise ValueError("a record is a mapping")
+        version = plain.get("schema_version")
+        if type(version) is not int or version < 1:
+            raise ValueError(f"schema version {version!r}, which there never was")
+        if version > SCHEMA_VERSION:
+            raise NewerRecord(f"schema version {version}, this mnistbench reads up to {SCHEMA_VERSION}")
+        record = read_typed(cls, {**plain, "schema_version": SCHEMA_VERSION}, "record")
+        if problem := implausible(record):
+            raise ValueError(problem)
+        if record.cell.cell_id != record.cell_id:
+            raise ValueError(f"cell_id {record.cell_id} is not that of its settings, {record.cell.cell_id}")
+        return record
+
+    @property
+    def outdated(self) -> str | None:
+        """Why its numbers may not be those of its settings: older code trained some networks and optimizers wrongly.
+
+        None for a record that is up to date, or that no mended fault can have touched.
+        """
+        if self.training_revision >= TRAINING_REVISION or self.status not in RESULTS:
+            return None
+        reasons = [
+            (":" in self.cell.optimizer.name, "a plug-in's optimizer"),
+            (":" in self.cell.architecture.name, "a plug-in's network"),
+            (self.cell.architecture.name in WITH_BATCHNORM, "BatchNorm"),
+            (self.checks.get("equivalence", "").startswith("failed"), "a failed equivalence gate"),
+            (
+                self.status == "finished" and any(epoch.test_loss is None for epoch in self.epochs),
+                "a loss that was not finite",
+            ),
+        ]
+        return next((reason for applies, reason in reasons if applies), None)
+
+    def with_changes(self, **changes: Any) -> CellRecord:
+        """A copy with some fields replaced."""
+        return replace(self, **changes)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Cell):
+        return value.to_json()
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, Mapping):
+        return {_plain(str(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def dump(record: CellRecord) -> str:
+    """The record's file content."""
+    return json.dumps(record.to_json(), allow_nan=False, ensure_ascii=False, indent=1)
+
+
+def utc_now() -> str:
+    """The time for people, as records write it; durations never come from it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

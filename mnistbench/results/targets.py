@@ -1,0 +1,74 @@
+"""Time to target: when a training first reached a test accuracy, told from its epochs.
+
+The target belongs to the question, not to the record: whatever shows a time to target asks `time_to_target`, for the
+targets that the grid names now (`targets_asked`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mnistbench.results.records import EpochMeasurement
+
+if TYPE_CHECKING:
+    from mnistbench.results.folder import ResultsFolder
+
+
+class Evaluation(NamedTuple):
+    """What one evaluation told, and when.
+
+    Attributes:
+        seconds: on the training clock so far.
+        cold_seconds: from the start of the cell's process.
+    """
+
+    epoch: int
+    seconds: float
+    cold_seconds: float
+    test_accuracy: float | None
+
+
+def evaluations(epochs: Iterable[EpochMeasurement | Mapping[str, Any]]) -> tuple[Evaluation, ...]:
+    """The evaluations of a record's epochs, or of their plain JSON, in order."""
+    found, seconds = [], 0.0
+    for item in epochs:
+        epoch = item if isinstance(item, Mapping) else vars(item)
+        seconds += epoch["train_seconds"]
+        found.append(Evaluation(epoch["epoch"], seconds, epoch["cold_seconds"], epoch["test_accuracy"]))
+    return tuple(found)
+
+
+def time_to_target(evaluated: Iterable[Evaluation], target: float) -> Evaluation | None:
+    """The first evaluation whose test accuracy is at least the target (PROTOCOL rule 9); None if there is none."""
+    return next((item for item in evaluated if item.test_accuracy is not None and item.test_accuracy >= target), None)
+
+
+def reachable(targets: Iterable[float], stops_at: float | None) -> tuple[float, ...]:
+    """Those of the targets that a training could reach: one that stops at an accuracy says nothing of higher ones."""
+    return tuple(target for target in sorted(set(targets)) if stops_at is None or not target > stops_at)
+
+
+def targets_asked(folder: ResultsFolder) -> tuple[float, ...] | None:
+    """The targets that the folder's present grid names, in ascending order.
+
+    Returns:
+        None where the folder does not say, so that only its records' own are known.
+    """
+    asked = folder.targets()
+    return _targets_of_grid_file(folder) if asked is None else asked
+
+
+def _targets_of_grid_file(folder: ResultsFolder) -> tuple[float, ...] | None:
+    """What the resolved grid says, for a folder of a release that did not store the targets beside the cells' ids."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        grid: Any = YAML(typ="safe", pure=True).load(folder.grid_file.read_text(encoding="utf-8"))
+        trainings = [grid["training"], *(more["training"] for more in grid.get("include") or ())]
+        named = [training.get("target_accuracy") for training in trainings]
+    except (OSError, UnicodeDecodeError, YAMLError, RecursionError, KeyError, TypeError, AttributeError):
+        return None
+    targets = [target for item in named for target in (item if isinstance(item, list) else [item])]
+    return tuple(sorted({float(target) for target in targets if isinstance(target, int | float)}))

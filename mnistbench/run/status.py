@@ -1,0 +1,127 @@
+"""How far a run is, told from another terminal: counts from the records, the present cell from a note beside them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mnistbench.results.index import read_index
+from mnistbench.results.records import CellRecord, EpochMeasurement
+from mnistbench.run.budget import seconds_by_setting
+from mnistbench.run.progress import Count, Progress, duration, figures, outcome
+
+if TYPE_CHECKING:
+    from mnistbench.results.folder import ResultsFolder
+    from mnistbench.train.job import Job
+
+NOTE = ".now.json"
+
+
+class Noted:
+    """Passes everything on to the progress display, and leaves a note of the present cell in the results folder.
+
+    The note is written between timed regions, without fsync: losing it loses nothing. A terminal that is gone costs the
+    display alone.
+    """
+
+    def __init__(self, inner: Progress, results: ResultsFolder) -> None:
+        self._inner = inner
+        self._note = results.path / NOTE
+        self._count = Count()
+
+    def download(self, what: str, done: int, total: int | None) -> None:
+        """See `Progress`."""
+        with contextlib.suppress(OSError):
+            self._inner.download(what, done, total)
+
+    def begin(self, cells: int, kept: int) -> None:
+        """See `Progress`."""
+        self._count.begin(cells, kept)
+        with contextlib.suppress(OSError):
+            self._inner.begin(cells, kept)
+
+    def say(self, text: str) -> None:
+        """See `Progress`."""
+        with contextlib.suppress(OSError):
+            self._inner.say(text)
+
+    def started(self, job: Job) -> None:
+        """See `Progress`."""
+        self._write(job.cell.label)
+        with contextlib.suppress(OSError):
+            self._inner.started(job)
+
+    def epoch(self, job: Job, measurement: EpochMeasurement) -> None:
+        """See `Progress`."""
+        self._write(f"{job.cell.label} · {figures(measurement, job.cell.training.epochs)}")
+        with contextlib.suppress(OSError):
+            self._inner.epoch(job, measurement)
+
+    def finished(self, record: CellRecord) -> None:
+        """See `Progress`."""
+        self._count.add(record)
+        self._write(f"{record.cell.label}: {outcome(record)}")
+        with contextlib.suppress(OSError):
+            self._inner.finished(record)
+
+    def end(self) -> None:
+        """See `Progress`."""
+        with contextlib.suppress(OSError):
+            self._note.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._inner.end()
+
+    def _write(self, text: str) -> None:
+        note = {
+            "pid": os.getpid(),
+            "now": text,
+            "done": self._count.done,
+            "cells": self._count.cells,
+            "seconds_left": self._count.seconds_left,
+        }
+        part = self._note.with_name(f"{NOTE}.part")
+        with contextlib.suppress(OSError):
+            part.write_text(json.dumps(note), encoding="utf-8")
+            part.replace(self._note)
+
+
+def standing(results: ResultsFolder) -> list[str]:
+    """Counts by status, and either what runs now or what is left; reads only."""
+    index, aside = read_index(results)
+    wanted = results.cell_ids()
+    known = {cell_id: item for cell_id, item in index.items() if wanted is None or cell_id in wanted}
+    counts = Counter(str(item.status) for item in known.values())
+    total = len(known) if wanted is None else len(wanted)
+    if pending := total - len(known):
+        counts["not run yet"] = pending
+    said = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items())
+    lines = [f"{results.path}: {total} cells: {said or 'none'}"]
+    if old := [item.outdated for item in known.values() if item.outdated]:
+        why = ", ".join(sorted(set(old)))
+        lines.append(f"{len(old)} of them outdated: an older release could train them wrongly ({why})")
+    lines += [f"set aside {item.file.name}: {item.reason}" for item in aside]
+    if note := _note(results.path):
+        left = note.get("seconds_left")
+        rest = f", {duration(left)} left" if isinstance(left, int | float) else ""
+        lines.append(f"running: {note.get('done')} of {note.get('cells')} in this session{rest}; {note.get('now')}")
+    elif open_ := sum(not item.is_result for item in known.values()) + pending:
+        typical = list(seconds_by_setting(known.values()).values())
+        rest = f", about {duration(sum(typical) / len(typical) * open_)}" if typical else ""
+        lines.append(f"nothing is running; {open_} cells have no result yet{rest}: `run` the grid again")
+    return lines
+
+
+def _note(folder: Path) -> dict[str, object] | None:
+    """The note of a runner that is alive."""
+    try:
+        plain = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+        os.kill(int(plain["pid"]), 0)
+    except PermissionError:  # alive, and another user's
+        return plain if isinstance(plain, dict) else None
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return None
+    return plain if isinstance(plain, dict) else None

@@ -1,1 +1,0 @@
-"""What `runner.py` and `executors.py` put together: cells, workers, signals, and what one sees meanwhile."""

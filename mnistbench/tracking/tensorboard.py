@@ -1,0 +1,72 @@
+"""The tutorials' scalars as TensorBoard event files, written from records (the extra `tensorboard`).
+
+One folder per record, named after its cell, so that TensorBoard shows each as a run. Writing again replaces the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+
+from mnistbench.errors import UserError
+from mnistbench.results.records import CellRecord
+
+SCALARS = {
+    "train_loss": "train/loss",
+    "train_accuracy": "train/accuracy",
+    "validation_loss": "validation/loss",
+    "validation_accuracy": "validation/accuracy",
+    "test_loss": "test/loss",
+    "test_accuracy": "test/accuracy",
+}
+"""Field of an epoch -> tag in TensorBoard; the same names as in MLflow."""
+
+
+def write_events(records: Iterable[CellRecord], directory: Path) -> list[Path]:
+    """Write loss and accuracy by epoch, and examples per second, of each record that trained at least one epoch.
+
+    Args:
+        records: their epochs carry the times of the points, so the curves lie where training took place.
+        directory: gets one folder per record: `<architecture>-<optimizer>-<batch size>-<device>-<seed>-<cell id>`.
+
+    Returns:
+        The folders written.
+
+    Raises:
+        UserError: if the extra is not installed.
+    """
+    try:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    except ImportError:
+        raise UserError("TensorBoard is not installed: pip install 'mnistbench[tensorboard]'") from None
+
+    written = []
+    for record in records:
+        if not record.epochs:
+            continue
+        folder = directory / _folder_name(record)
+        for earlier in folder.glob("events.out.tfevents.*"):
+            earlier.unlink()
+        writer = EventFileWriter(str(folder))
+        for epoch in record.epochs:
+            values = {tag: getattr(epoch, field) for field, tag in SCALARS.items()}
+            values["speed/examples_per_second"] = epoch.examples / epoch.train_seconds if epoch.train_seconds else None
+            summary = Summary(
+                value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items() if value is not None]
+            )
+            moment = datetime.fromisoformat(epoch.ended_at).timestamp()
+            writer.add_event(Event(wall_time=moment, step=epoch.epoch, summary=summary))
+        writer.close()
+        written.append(folder)
+    return written
+
+
+def _folder_name(record: CellRecord) -> str:
+    """Tells the runs apart in TensorBoard's list; a plug-in's `module:Name` is made safe for a file name."""
+    cell = record.cell
+    parts = [cell.architecture.name, cell.optimizer.name, str(cell.batch_size), cell.device, f"seed{cell.seed}"]
+    name = "-".join([*parts, record.cell_id])
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)

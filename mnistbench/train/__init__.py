@@ -1,0 +1,1 @@
+"""One cell is trained and measured."""

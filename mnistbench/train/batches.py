@@ -1,0 +1,169 @@
+"""Seeded batches: the same examples in the same order, whether they lie in the device's memory or come from a loader.
+
+Everything in here is on the training clock (rule 4): shuffling, choosing the batch, bringing it to the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mnistbench.train.machine import order_of_examples
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class Batches(Protocol):
+    """Batches of the training data."""
+
+    examples: int
+    batch_size: int
+
+    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each example once, in the order of this epoch, the last partial batch included.
+
+        Yields:
+            Inputs as `Inputs` takes them, and labels [n], both on the device.
+        """
+        ...
+
+    def part_of_epoch(self, number: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The first batches of an epoch and its last one, for who need not see all of it."""
+        ...
+
+
+@dataclass
+class ResidentBatches:
+    """All data in the device's memory, pixels as bytes: a batch is a gather there.
+
+    Attributes:
+        inputs: uint8 [n, height, width] or float32 [n, features].
+        labels: int64 [n].
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    batch_size: int
+    seed: int
+    shuffle: bool
+
+    def __post_init__(self) -> None:
+        self.examples = len(self.labels)
+
+    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Batches`; an order that is not shuffled is read in slices, without a copy."""
+        if not self.shuffle:
+            yield from zip(self.inputs.split(self.batch_size), self.labels.split(self.batch_size), strict=True)
+            return
+        order = order_of_examples(self.examples, self.seed, number, shuffle=True).to(self.inputs.device)
+        for chosen in order.split(self.batch_size):
+            yield self.inputs.index_select(0, chosen), self.labels.index_select(0, chosen)
+
+    def part_of_epoch(self, number: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Batches`."""
+        batches = list(self.epoch(number))
+        yield from batches[:first] + batches[first:][-1:]
+
+
+class LoaderBatches:
+    """As a tutorial reads them: one example at a time, made into a picture, a tensor, a batch, and sent to the device.
+
+    Args:
+        inputs, labels: numpy arrays as `arrays.load` gives them.
+        normalization: mean and standard deviation in [0, 1] units, or None.
+    """
+
+    def __init__(  # a loader has that many settings
+        self,
+        inputs: Any,
+        labels: Any,
+        *,
+        batch_size: int,
+        seed: int,
+        shuffle: bool,
+        device: torch.device,
+        normalization: tuple[float, float] | None,
+    ) -> None:
+        self.examples = len(labels)
+        self.batch_size, self.seed, self.shuffle, self.device = batch_size, seed, shuffle, device
+        self._dataset = _TutorialDataset(inputs, labels, normalization)
+
+    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Batches`."""
+        yield from self._read(self._order(number))
+
+    def part_of_epoch(self, number: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Batches`; the other examples are not even read."""
+        batches = self._order(number).split(self.batch_size)
+        yield from (batch for indices in batches[:first] + batches[first:][-1:] for batch in self._read(indices))
+
+    def _order(self, number: int) -> Tensor:
+        return order_of_examples(self.examples, self.seed, number, shuffle=self.shuffle)
+
+    def _read(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        import torch
+        from torch.utils.data import DataLoader
+
+        loader: Any = DataLoader(
+            self._dataset,  # type: ignore[arg-type]
+            batch_size=self.batch_size,
+            sampler=order.tolist(),
+            # A loader draws a seed for its workers: from a generator of its own, so that masks of dropout are those
+            # of data in memory.
+            generator=torch.Generator(),
+        )
+        for inputs, labels in loader:
+            yield inputs.to(self.device), labels.to(self.device)
+
+
+class _TutorialDataset:
+    """What `torchvision.datasets.MNIST` does for each example: a PIL picture, then the transforms."""
+
+    def __init__(self, inputs: Any, labels: Any, normalization: tuple[float, float] | None) -> None:
+        self.inputs, self.labels = inputs, labels
+        self.transform = None
+        if inputs.dtype.name == "uint8":
+            from torchvision import transforms
+
+            steps: list[Any] = [transforms.ToTensor()]
+            if normalization:
+                steps.append(transforms.Normalize((normalization[0],), (normalization[1],)))
+            self.transform = transforms.Compose(steps)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        if self.transform is None:
+            return self.inputs[index].copy(), int(self.labels[index])
+        from PIL import Image
+
+        return self.transform(Image.fromarray(self.inputs[index])), int(self.labels[index])
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Turns stored inputs into what a network takes.
+
+    Attributes:
+        normalization: mean and standard deviation in [0, 1] units, or None.
+        memory_format: of image batches.
+    """
+
+    normalization: tuple[float, float] | None
+    memory_format: torch.memory_format
+
+    def __call__(self, stored: Tensor) -> Tensor:
+        """Bytes [n, height, width] become float32 [n, 1, height, width] in [0, 1]; floats stay as they are."""
+        import torch
+
+        if stored.dtype == torch.uint8:
+            floats = stored.float().div_(255).unsqueeze_(1)
+            if self.normalization:
+                floats.sub_(self.normalization[0]).div_(self.normalization[1])
+        else:
+            floats = stored
+        return floats.contiguous(memory_format=self.memory_format) if floats.dim() == 4 else floats

@@ -1,0 +1,232 @@
+"""The stopwatch and the counters of noise: how long a region took, and what else the machine did meanwhile.
+
+No torch here: a device is known only by the function that waits for it. Rules are those of docs/measurement.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mnistbench.axes.devices import nothing_to_wait_for
+
+FOREIGN_CPU_LIMIT = 0.05
+STOLEN_LIMIT = 0.01
+SHORT_SECONDS, SHORT_STEPS = 1.0, 50
+PROBE_LIMIT, PROBE_MADS = 0.05, 4.0
+
+Clock = Callable[[], float]
+
+
+@dataclass
+class Stopwatch:
+    """Adds up seconds by name; waits for the device at both ends of each region (rule 4).
+
+    Attributes:
+        synchronize: returns when the device has done all that was asked of it.
+        clock: monotonic seconds; a jump of the wall clock changes nothing.
+    """
+
+    synchronize: Callable[[], None] = nothing_to_wait_for
+    clock: Clock = time.perf_counter
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def region(self, name: str) -> Iterator[None]:
+        """Time what happens inside and add it to `seconds[name]`, also when it raises."""
+        self.synchronize()
+        start = self.clock()
+        try:
+            yield
+        finally:
+            self.synchronize()
+            self.seconds[name] = self.seconds.get(name, 0.0) + self.clock() - start
+
+    def __getitem__(self, name: str) -> float:
+        return self.seconds.get(name, 0.0)
+
+
+@dataclass(frozen=True)
+class Counters:
+    """One reading of the system's counters, in seconds since boot or start; None where they cannot be read."""
+
+    wall: float
+    own_cpu: float
+    busy_cpu: float | None = None
+    steal: float | None = None
+    throttled: float | None = None
+    capacity: int = 1
+
+
+def read_counters() -> Counters:
+    """Read CPU use of this process, of the machine, and what the hypervisor and the cgroup took away."""
+    own = time.process_time()
+    busy = steal = None
+    try:
+        numbers = [int(text) for text in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        tick = os.sysconf("SC_CLK_TCK")
+        user, nice, system, _idle, _iowait, irq, softirq, stolen = numbers
+        busy, steal = (user + nice + system + irq + softirq) / tick, stolen / tick
+    except (OSError, ValueError):
+        pass
+    return Counters(time.perf_counter(), own, busy, steal, _throttled(), os.cpu_count() or 1)
+
+
+def _throttled() -> float | None:
+    for place, unit in (("/sys/fs/cgroup/cpu.stat", 1e-6), ("/sys/fs/cgroup/cpu/cpu.stat", 1e-9)):
+        try:
+            lines = dict(line.split() for line in Path(place).read_text().splitlines())
+        except (OSError, ValueError):
+            continue
+        for key in ("throttled_usec", "throttled_time"):
+            if key in lines:
+                return int(lines[key]) * unit
+    return None
+
+
+@dataclass(frozen=True)
+class Interference:
+    """What differed between two readings, as shares of the time (or of the capacity) between them."""
+
+    foreign_cpu: float | None
+    steal: float | None
+    throttled: float | None
+
+    @property
+    def flags(self) -> list[str]:
+        """Causes over their limit (rule 12); what could not be observed raises none."""
+        found = []
+        if self.foreign_cpu is not None and self.foreign_cpu > FOREIGN_CPU_LIMIT:
+            found.append("foreign_cpu")
+        if self.steal is not None and self.steal > STOLEN_LIMIT:
+            found.append("steal")
+        if self.throttled is not None and self.throttled > STOLEN_LIMIT:
+            found.append("throttled")
+        return found
+
+
+def interference(before: Counters, after: Counters) -> Interference:
+    """Compare two readings around a timed region; nothing is polled in between."""
+    wall = max(after.wall - before.wall, 1e-9)
+    available = wall * after.capacity
+    foreign = steal = throttled = None
+    if before.busy_cpu is not None and after.busy_cpu is not None:
+        foreign = max(0.0, (after.busy_cpu - before.busy_cpu - (after.own_cpu - before.own_cpu)) / available)
+    if before.steal is not None and after.steal is not None:
+        steal = max(0.0, (after.steal - before.steal) / available)
+    if before.throttled is not None and after.throttled is not None:
+        throttled = max(0.0, (after.throttled - before.throttled) / wall)
+    return Interference(foreign, steal, throttled)
+
+
+class InterferenceMeter:
+    """Adds up timed regions: counters are read right before and after each, never within.
+
+    Sums are compared and not regions: the kernel books CPU time in ticks of 10 ms, which say nothing of one region of
+    1 ms, and much of a thousand.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float | None] = dict.fromkeys(("wall", "own_cpu", "busy_cpu", "steal", "throttled"), 0.0)
+        self._capacity = 1
+
+    def add(self, before: Counters, after: Counters) -> None:
+        """Count one timed region."""
+        self._capacity = after.capacity
+        for name, so_far in self._sums.items():
+            start, end = getattr(before, name), getattr(after, name)
+            self._sums[name] = None if so_far is None or start is None or end is None else so_far + end - start
+
+    def found(self) -> Interference:
+        """Over all regions; None where it could not be observed."""
+        return interference(Counters(0.0, 0.0, 0.0, 0.0, 0.0), Counters(**self._sums, capacity=self._capacity))  # type: ignore[arg-type]
+
+
+def is_short(train_seconds: float, steps: int) -> bool:
+    """True if the timed region is too short for a verdict (rule 8)."""
+    return train_seconds < SHORT_SECONDS or steps < SHORT_STEPS
+
+
+def probe_is_off(seconds: float, session: Sequence[float]) -> bool:
+    """True if a probe is off its session's median by more than max(5 %, 4 scaled MAD) (rule 12)."""
+    median = statistics.median(session)
+    scaled_mad = 1.4826 * statistics.median(abs(value - median) for value in session)
+    return abs(seconds - median) > max(PROBE_LIMIT * median, PROBE_MADS * scaled_mad)
+
+
+@dataclass
+class ProbeHistory:
+    """The probes of a session: a cell whose own are off their median is flagged (rule 12)."""
+
+    enough: int = 8
+    """Values before a median says anything."""
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+
+    def is_off(self, group: str, probe: Mapping[str, Sequence[float]]) -> bool:
+        """Remember a cell's probes, and say whether one of them is off what the session has seen so far.
+
+        Args:
+            group: what probes can be compared within: device, precision and threads.
+            probe: seconds before and after the cell, by the part's name.
+        """
+        off = False
+        for name, values in probe.items():
+            session = self.seconds.setdefault(f"{group}/{name}", [])
+            session += values
+            off |= len(session) >= self.enough and any(probe_is_off(value, session) for value in values)
+        return off
+
+
+def reset_process_peak() -> None:
+    """Let the peak of this process's memory begin anew, where the system can: Linux, with a /proc that may be written.
+
+    What glibc keeps of freed memory is given back before, since it would count.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def process_peak() -> int | None:
+    """Highest resident set of this process in bytes, since `reset_process_peak`, or its start where that cannot be."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("VmHWM:"))) * 1024
+    try:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+    except ImportError:
+        return None
+
+
+def cpu_quota() -> float | None:
+    """CPUs that the cgroup lets this process use, None if it sets no limit."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        pass
+    try:
+        folder = Path("/sys/fs/cgroup/cpu")
+        quota_us = int((folder / "cpu.cfs_quota_us").read_text())
+        return quota_us / int((folder / "cpu.cfs_period_us").read_text()) if quota_us > 0 else None
+    except (OSError, ValueError):
+        return None
+
+
+def usable_threads(physical_cores: int | None) -> int:
+    """Threads for a cell that runs alone: min(affinity, cgroup quota, physical cores), rule 13."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limits = [float(affinity), cpu_quota() or affinity, float(physical_cores or affinity)]
+    return max(1, int(min(limits)))

@@ -1,0 +1,1 @@
+"""The gate: is what was timed still the same training?"""

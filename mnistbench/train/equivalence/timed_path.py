@@ -1,0 +1,62 @@
+"""The path that is timed, as the equivalence gate sees it: the same set-up, choices, warm-up, batches and steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mnistbench.train.equivalence.reference import Batch
+from mnistbench.train.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from mnistbench.train.setup import Trainee
+
+
+class TimedPath:
+    """A `TrainingPath` over what `setup.py` makes.
+
+    Args:
+        trainee: set up and warmed up, no step of its training taken.
+    """
+
+    def __init__(self, trainee: Trainee) -> None:
+        self.model = trainee.model
+        self.model.train()
+        self._trainee = trainee
+        self._snapshot = Snapshot(self.model)
+
+    def epoch(self, number: int, first: int | None = None) -> Iterable[Batch]:
+        """As `TrainingPath`."""
+        batches = self._trainee.batches
+        return batches.epoch(number) if first is None else batches.part_of_epoch(number, first)
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """As `TrainingPath`: in place, since captured graphs and flat weights hold addresses."""
+        self._snapshot.restore()
+        with torch.no_grad():
+            for name, tensor in self.model.state_dict().items():
+                tensor.copy_(state[name])
+        self._trainee.update.renew()
+
+    def gradients(self, batch: Batch) -> list[Tensor | None]:
+        """As `TrainingPath`."""
+        self._trainee.step.gradients(*batch)
+        kept = self._trainee.update.gradients
+        return [None if gradient is None else gradient.detach().clone() for gradient in kept]
+
+    def apply(self, gradients: Sequence[Tensor | None], factor: float) -> None:
+        """As `TrainingPath`."""
+        # Fused kernels walk weights and gradients by memory: layouts have to agree, as they do after a backward pass.
+        self._trainee.update.gradients = [
+            None if gradient is None else torch.empty_like(parameter).copy_(gradient)
+            for parameter, gradient in zip(self.model.parameters(), gradients, strict=True)
+        ]
+        self._trainee.update(factor)
+
+    def train_step(self, batch: Batch, factor: float) -> float:
+        """As `TrainingPath`."""
+        loss, _ = self._trainee.take_step(*batch, factor)
+        return float(loss)

@@ -1,0 +1,352 @@
+"""Everything that one training needs, made from a job: network, data, step, learning rates.
+
+Read `make_trainee` from top to bottom. What is left to measurement is settled in `warmup.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mnistbench.axes.execution import Levers, fit, levers_of
+from mnistbench.axes.losses import LOSSES, Loss
+from mnistbench.axes.plugins import Plugins, load_plugins
+from mnistbench.cell import Cell
+from mnistbench.cell.data_spec import DataSpec
+from mnistbench.data import arrays
+from mnistbench.errors import UserError
+from mnistbench.train import clocks as measurement
+from mnistbench.train import machine as reproducibility
+from mnistbench.train.batches import Batches, Inputs, LoaderBatches, ResidentBatches
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from mnistbench.train.job import Job
+    from mnistbench.train.steps import Step
+    from mnistbench.train.steps.update import Asks, Update
+
+Prepare = Callable[["nn.Module"], None]
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Builds a cell's network and what trains it, as often as it is asked to, each time the same from the cell's seed.
+
+    Whatever is only tried (outputs, kernels, warm-up, FLOPs, the equivalence gate) is tried on a network of its own, so
+    that the one that is trained has done nothing before its first step: no count of calls in Python, no running
+    statistic, no state of an optimizer needs to be put back.
+
+    Attributes:
+        threads: of torch; what a constructor sets is set back, and remembered in `threads_set`.
+    """
+
+    cell: Cell
+    spec: DataSpec
+    plugins: Plugins
+    device: torch.device
+    threads: int
+    threads_set: set[int] = field(default_factory=set)
+
+    def network(self, prepare: Prepare | None = None) -> nn.Module:
+        """The network on the CPU, in fp32, its lazy layers made.
+
+        Args:
+            prepare: called on the network before anything is made of it; the equivalence gate silences dropout so.
+        """
+        import torch
+        from torch.nn.parameter import is_lazy
+
+        from mnistbench.axes import architectures
+
+        reproducibility.seed_everything(self.cell.seed)
+        model = architectures.build(self.cell.architecture, self.spec, self.plugins)
+        if (threads := torch.get_num_threads()) != self.threads:
+            self.threads_set.add(threads)
+            torch.set_num_threads(self.threads)
+        if prepare is not None:
+            prepare(model)
+        if any(is_lazy(parameter) for parameter in model.parameters()):
+            run_unseen(model, torch.zeros(2, *self.spec.input_shape))
+        return model
+
+    def parts(
+        self, levers: Levers, inputs: Inputs, asks: Asks, prepare: Prepare | None = None
+    ) -> tuple[nn.Module, Update, Step]:
+        """Network on the device in training mode, optimizer, step."""
+        import torch
+        from torch import nn
+
+        from mnistbench.axes import optimizers
+        from mnistbench.train.steps.autograd import AutogradStep
+        from mnistbench.train.steps.cuda_graph import GraphStep
+        from mnistbench.train.steps.update import Update
+
+        cell = self.cell
+        model = self.network(prepare).to(self.device)
+        if levers.memory_format == "channels_last":
+            model = model.to(memory_format=torch.channels_last)
+        model.train()
+        update = Update(
+            model,
+            cell.optimizer,
+            fused=levers.fused,
+            is_ours=":" not in cell.architecture.name,
+            lr_scale=optimizers.lr_scale(cell.optimizer, cell.batch_size),
+            asks=asks,
+            plugins=self.plugins,
+        )
+        loss = LOSSES[cell.training.loss]
+        chunk = 0 if levers.chunk == "auto" else levers.chunk
+        if levers.step == "written":
+            from mnistbench.train.steps.tuning import apply
+            from mnistbench.train.steps.written import WrittenStep
+
+            assert isinstance(model, nn.Sequential)
+            written = WrittenStep(model, loss, update, inputs, chunk=chunk)
+            if levers.kernels:
+                apply(written, chunk, levers.kernels)
+            return model, update, written
+        called: nn.Module = torch.compile(model) if levers.compile else model  # type: ignore[assignment]
+        step = AutogradStep(called, loss, update, inputs, chunk=chunk, precision=levers.precision)
+        return model, update, GraphStep(step, update) if levers.graph and self.device.type == "cuda" else step
+
+
+@dataclass
+class Trainee:
+    """Everything that one training needs, on its device.
+
+    Attributes:
+        step: forward and backward of a batch.
+        update: holds the optimizer.
+        batches: of the training data.
+        factors: of the learning rates at each step of the whole training, by the schedule.
+        held_out: validation data, None if there is none.
+        warnings: what was found of its outputs that a reader should know.
+        builder: makes the network anew.
+    """
+
+    model: nn.Module
+    step: Step
+    update: Update
+    batches: Batches
+    inputs: Inputs
+    loss: Loss
+    factors: list[float]
+    test: tuple[Tensor, Tensor]
+    held_out: tuple[Tensor, Tensor] | None
+    device: torch.device
+    levers: Levers
+    warnings: list[str]
+    builder: Builder
+
+    def anew(
+        self, *, levers: Levers | None = None, asks: Asks | None = None, prepare: Prepare | None = None
+    ) -> Trainee:
+        """The same with a network, an optimizer and a step of its own, as they were before anything ran."""
+        levers = levers or self.levers
+        model, update, step = self.builder.parts(levers, self.inputs, asks or self.update.asks, prepare)
+        return dataclasses.replace(self, model=model, update=update, step=step, levers=levers)
+
+    def take_step(self, inputs: Tensor, labels: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+        """Gradients and update; returns the batch's mean loss and right answers before it."""
+        return self.update.step(lambda: self.step.gradients(inputs, labels), factor)
+
+
+def make_trainee(job: Job, device: torch.device) -> Trainee:
+    """Build what a job asks for.
+
+    Args:
+        device: where it is trained.
+
+    Raises:
+        UserError: if the network fits neither the data nor the loss, or the batch is larger than the data.
+    """
+    import torch
+
+    from mnistbench.axes import schedules
+
+    cell = job.cell
+    reproducibility.make_deterministic()
+    plugins = load_plugins(job.plugins)
+    data = arrays.load(Path(job.data_directory))
+    asked = levers_of(cell.execution)
+    threads = asked.threads or measurement.usable_threads(reproducibility.physical_cores())
+    threads = 1 if asked.isolation == "shared" else threads
+    torch.set_num_threads(threads)
+
+    builder = Builder(cell, data.spec, plugins, device, threads)
+    normalize = bool(cell.dataset.options.get("normalize")) and data.spec.is_image
+    normalization = (data.spec.mean, data.spec.std) if normalize else None
+    probe = builder.network()
+    warnings = _check_outputs(probe, data, cell, Inputs(normalization, torch.contiguous_format))
+    levers = dataclasses.replace(_levers_that_fit(job, probe, asked, device), threads=threads)
+    if not job.resolved and (reason := _overruled(builder, asked)):
+        levers = levers.without("threads", threads, reason)
+    _set_precision(levers)
+    channels_last = levers.memory_format == "channels_last"
+    inputs = Inputs(normalization, torch.channels_last if channels_last else torch.contiguous_format)
+
+    training, held_out = _split(data, cell, device)
+    batches = _batches(training, cell, levers, device, normalization)
+    steps = math.ceil(batches.examples / cell.batch_size) * cell.training.epochs
+    model, update, step = builder.parts(levers, inputs, "step")
+    return Trainee(
+        model=model,
+        step=step,
+        update=update,
+        batches=batches,
+        inputs=inputs,
+        loss=LOSSES[cell.training.loss],
+        factors=schedules.lr_factors(cell.schedule, steps),
+        test=_on_device(data.test_inputs, data.test_labels, device),
+        held_out=held_out,
+        device=device,
+        levers=levers,
+        warnings=warnings,
+        builder=builder,
+    )
+
+
+def _overruled(builder: Builder, asked: Levers) -> str:
+    """Who else wanted to say how many threads there are."""
+    if builder.threads_set:
+        return f"the network's constructor set {max(builder.threads_set)}; say `threads` under `execution`"
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if not asked.threads and wanted.isdigit() and int(wanted) != builder.threads:
+        return f"OMP_NUM_THREADS is {wanted}; say `threads` under `execution`"
+    return ""
+
+
+def run_unseen(model: nn.Module, inputs: Tensor) -> Any:
+    """What a network gives in evaluation mode; no random number is used up."""
+    import torch
+
+    model.eval()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        return model(inputs)
+
+
+def _levers_that_fit(job: Job, model: nn.Module, asked: Levers, device: torch.device) -> Levers:
+    if job.resolved:
+        return Levers.from_json(job.resolved)
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    from mnistbench.train.steps.written import why_not
+
+    return fit(
+        asked,
+        device_type=device.type,
+        has_batchnorm=any(isinstance(layer, _BatchNorm) for layer in model.modules()),
+        why_not_written=why_not(model),
+        is_ours=":" not in job.cell.architecture.name,
+    )
+
+
+def _set_precision(levers: Levers) -> None:
+    import torch
+
+    tf32 = levers.precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+
+
+def _split(
+    data: arrays.Arrays, cell: Cell, device: torch.device
+) -> tuple[tuple[Any, Any], tuple[Tensor, Tensor] | None]:
+    """Training data, and what is held out of it for validation: the end of a permutation that is the same for all."""
+    held = cell.training.validation_examples
+    if not held:
+        return (data.train_inputs, data.train_labels), None
+    order = reproducibility.order_of_examples(len(data.train_labels), 0, -1, shuffle=True).numpy()
+    chosen, rest = order[: len(order) - held], order[len(order) - held :]
+    training = data.train_inputs[chosen], data.train_labels[chosen]
+    return training, _on_device(data.train_inputs[rest], data.train_labels[rest], device)
+
+
+def _batches(
+    training: tuple[Any, Any],
+    cell: Cell,
+    levers: Levers,
+    device: torch.device,
+    normalization: tuple[float, float] | None,
+) -> Batches:
+    if cell.batch_size > len(training[1]):
+        raise UserError(
+            f"batch_size {cell.batch_size} is larger than the {len(training[1])} training examples: "
+            "write `full` for one batch of all"
+        )
+    if levers.data == "loader":
+        return LoaderBatches(
+            *training,
+            batch_size=cell.batch_size,
+            seed=cell.seed,
+            shuffle=cell.training.shuffle,
+            device=device,
+            normalization=normalization,
+        )
+    inputs, labels = _on_device(*training, device)
+    return ResidentBatches(inputs, labels, cell.batch_size, cell.seed, cell.training.shuffle)
+
+
+def _on_device(inputs: Any, labels: Any, device: torch.device) -> tuple[Tensor, Tensor]:
+    import numpy
+    import torch
+
+    # A copy: tensors over a read-only memory map may not be written, and its pages fault in at their first use.
+    return torch.from_numpy(numpy.array(inputs)).to(device), torch.from_numpy(numpy.array(labels)).to(device)
+
+
+CHECKED_EXAMPLES = 64
+"""Of the training data, shown to an untrained network."""
+
+
+def _check_outputs(model: nn.Module, data: arrays.Arrays, cell: Cell, inputs: Inputs) -> list[str]:
+    """Whether the outputs are what data and loss need.
+
+    Returns:
+        Warnings: outputs that the loss takes, though they are hardly what was meant.
+
+    Raises:
+        UserError: for outputs of another shape, or of which the loss would be meaningless.
+    """
+    import torch
+
+    spec, loss = data.spec, cell.training.loss
+    stored = torch.from_numpy(data.train_inputs[:CHECKED_EXAMPLES].copy())
+    outputs = run_unseen(model, inputs(stored))
+    if not isinstance(outputs, torch.Tensor):
+        raise UserError(
+            f"{cell.architecture.name} returns a {type(outputs).__name__}; one tensor [n, {spec.classes}] is needed:"
+            " wrap it in a module that returns the outputs alone"
+        )
+    shape, wanted = tuple(outputs.shape), (len(stored), spec.classes)
+    if shape != wanted:
+        raise UserError(
+            f"{cell.architecture.name} gives outputs of shape {list(shape)} for {len(stored)} examples of {spec.name}; "
+            f"expected {list(wanted)}"
+        )
+    outputs = outputs.double()
+    if not bool(outputs.isfinite().all()):
+        return []  # training tells
+    sums = outputs.exp().sum(1)
+    if loss == "nll" and not bool(((sums - 1).abs() < 1e-3).all()):
+        raise UserError(
+            f"loss nll takes log-probabilities, and those that {cell.architecture.name} gives add up to"
+            f" {float(sums[0]):.3g}: end it with nn.LogSoftmax(dim=1), or use cross_entropy"
+        )
+    outside = bool((outputs < 0).any() or (outputs > 1).any())
+    if loss == "bce" and outside:
+        raise UserError(
+            f"loss bce takes probabilities, and {cell.architecture.name} gives {float(outputs.min()):.3g} to"
+            f" {float(outputs.max()):.3g}: end it with nn.Sigmoid()"
+        )
+    if loss == "cross_entropy" and not outside and bool(((outputs.sum(1) - 1).abs() < 1e-4).all()):
+        return ["the network ends in a softmax, and cross_entropy takes its own: it learns from a softmax of softmaxes"]
+    return []

@@ -1,0 +1,106 @@
+"""Measures which kernels, layouts and chunk size are fastest for one network and batch size on this machine.
+
+The default is left only for a gain over 5 %: less than that is within the noise of so short a measurement.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mnistbench.train.steps.blocks import Block
+from mnistbench.train.steps.written import WrittenStep
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CHUNKS = (1024, 512, 256, 128, 64)
+GAIN = 0.95
+MOST_EXAMPLES = 512
+"""Blocks are timed on at most this many examples; what is fastest there is so for larger batches."""
+LONG_ENOUGH, TOO_LONG = 0.003, 0.1
+"""Seconds: shorter calls are repeated until they last that long; longer ones are timed once."""
+
+
+def tune(step: WrittenStep, inputs: Tensor, labels: Tensor, *, chunk: int | None) -> dict[str, Any]:
+    """Find the fastest choices for batches like this one, and leave the step set to them.
+
+    Args:
+        step: its gradients are computed, its weights stay as they are.
+        inputs, labels: one whole batch.
+        chunk: taken as it is; None tries several sizes.
+
+    Returns:
+        `chunk`, `kernels` (a choice per block) and `timings` in seconds per batch.
+    """
+    sizes = [chunk] if chunk is not None else [0, *(size for size in CHUNKS if size < len(labels))]
+    timings: dict[int, float] = {}
+    kernels: dict[int, list[dict[str, str]]] = {}  # by the number of examples that they were timed on
+    few = {size: min(size or len(labels), MOST_EXAMPLES) for size in sizes}
+    for size in sizes:
+        step.chunk = size
+        if few[size] in kernels:
+            apply(step, size, kernels[few[size]])
+        else:
+            _tune_blocks(step, inputs[: few[size]])
+            kernels[few[size]] = [dict(block.choice) for block in step.blocks]
+        timings[size] = _seconds(lambda: step.gradients(inputs, labels))
+    best = min(sizes, key=lambda size: timings[size])
+    if timings[best] > GAIN * timings[sizes[0]]:
+        best = sizes[0]
+    apply(step, best, kernels[few[best]])
+    return {"chunk": best, "kernels": kernels[few[best]], "timings": {str(size): timings[size] for size in sizes}}
+
+
+def apply(step: WrittenStep, chunk: int, kernels: list[dict[str, str]]) -> None:
+    """Set a step to choices that were measured before."""
+    step.chunk = chunk
+    for block, choice in zip(step.blocks, kernels, strict=True):
+        block.choice = dict(choice)
+
+
+def _tune_blocks(step: WrittenStep, inputs: Tensor) -> None:
+    with torch.no_grad():
+        x = step.inputs(inputs)
+        for index, block in enumerate(step.blocks):
+            given, x = x, block.forward(x)
+            if block.choices():
+                _tune_block(block, given, torch.randn_like(x), wants_input=index > step.first_with_weights)
+                x = block.forward(given)
+
+
+def _tune_block(block: Block, x: Tensor, gradient: Tensor, *, wants_input: bool) -> None:
+    """One choice after the other, the others held: their effects hardly interact, and all pairs would take too long."""
+
+    def forward_and_backward() -> None:
+        block.forward(x)
+        block.backward(gradient, wants_input=wants_input)
+
+    best = _seconds(forward_and_backward)
+    for key, values in block.choices().items():
+        for value in values[1:]:
+            before = block.choice
+            block.choice = {**before, key: value}
+            seconds = _seconds(forward_and_backward)
+            if seconds < GAIN * best:
+                best = seconds
+            else:
+                block.choice = before
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    """The shortest of a few timings, after one call that is not counted."""
+    call()
+    start = time.perf_counter()
+    call()
+    shortest = time.perf_counter() - start
+    calls = max(1, round(LONG_ENOUGH / max(shortest, 1e-6)))
+    for _ in range(0 if shortest > TOO_LONG else 3):
+        start = time.perf_counter()
+        for _ in range(calls):
+            call()
+        shortest = min(shortest, (time.perf_counter() - start) / calls)
+    return shortest

@@ -1,0 +1,158 @@
+"""Between set-up and the first timed step: what is left to measurement or to trying, and steps that leave no trace.
+
+All of it happens on networks of their own (`Trainee.anew`), except where what is prepared belongs to the one network
+that is trained: a compiled network, a captured graph.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from mnistbench.results import this_machine
+from mnistbench.train import machine as reproducibility
+from mnistbench.train.batches import ResidentBatches
+from mnistbench.train.setup import Trainee
+from mnistbench.train.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mnistbench.axes.execution import Levers
+    from mnistbench.train.job import Job
+    from mnistbench.train.steps.update import Asks
+
+WARMUP_STEPS = 5
+LARGE_BATCH = 4096
+"""From here on one step is long enough to warm caches and threads."""
+TRIED_STEPS = 2
+"""Some optimizers see at their second step only that something is missing."""
+
+
+def choose(job: Job, trainee: Trainee) -> Trainee:
+    """Settle what the levers leave to measurement, and find out how a plug-in's optimizer wants to be called.
+
+    Kernels and chunk are measured once per machine, build, network and batch size.
+    """
+    trainee = _as_the_optimizer_asks(job, trainee)
+    if job.resolved:
+        return trainee
+    return _with_kernels(job, trainee)
+
+
+def _as_the_optimizer_asks(job: Job, trainee: Trainee) -> Trainee:
+    """Call a plug-in's optimizer in each of the ways that there are, until one works."""
+    from mnistbench.train.steps.update import wants_closure_alone
+    from mnistbench.train.steps.written import why_not
+
+    if ":" not in job.cell.optimizer.name:
+        return trainee
+    if trainee.levers.step == "written" and (reason := why_not(trainee.model)):  # its optimizer put hooks on weights
+        trainee = trainee.anew(levers=trainee.levers.without("step", "autograd", reason))
+    if wants_closure_alone(trainee.update.optimizer):
+        return trainee.anew(asks="search")
+    first: Exception | None = None
+    ways: tuple[Asks, ...] = ("step", "graph of gradients", "closure")
+    for asks in ways:
+        levers = trainee.levers
+        if asks == "graph of gradients":
+            levers = _eager(levers, "the optimizer differentiates the gradients")
+        rehearsal = trainee.anew(levers=levers, asks=asks)
+        try:
+            for _ in range(TRIED_STEPS):
+                rehearsal.take_step(*_first_batch(trainee, trainee.batches.batch_size), trainee.factors[0])
+        except Exception as error:  # whatever a plug-in raises where it is called in another way than it asks for
+            first = first or error
+            continue
+        return trainee if asks == "step" else trainee.anew(levers=levers, asks=asks)
+    assert first is not None
+    raise first
+
+
+def _eager(levers: Levers, reason: str) -> Levers:
+    if levers.step == "written":
+        levers = levers.without("step", "autograd", reason)
+    return levers.without("graph", False, reason) if levers.graph else levers
+
+
+def _with_kernels(job: Job, trainee: Trainee) -> Trainee:
+    import torch
+
+    from mnistbench.files.remembered import remembered
+    from mnistbench.train.steps.tuning import apply, tune
+    from mnistbench.train.steps.written import WrittenStep
+
+    levers, cell, step = trainee.levers, job.cell, trainee.step
+    if not isinstance(step, WrittenStep):
+        memory_format = "contiguous" if levers.memory_format == "auto" else levers.memory_format
+        chunk = 0 if levers.chunk == "auto" else levers.chunk
+        settled = dataclasses.replace(levers, memory_format=memory_format, chunk=chunk)
+        return dataclasses.replace(trainee, levers=settled)
+    question = {
+        "machine": this_machine.machine_id(),
+        "torch": torch.__version__,
+        **network_key(trainee),
+        "choices": [{key: list(values) for key, values in block.choices().items()} for block in step.blocks],
+        "batch_size": cell.batch_size,
+        "threads": torch.get_num_threads(),
+        "chunk": levers.chunk,
+    }
+
+    def measure() -> dict[str, Any]:
+        rehearsal = trainee.anew()
+        assert isinstance(rehearsal.step, WrittenStep)
+        inputs, labels = _first_batch(trainee, cell.batch_size)
+        return tune(rehearsal.step, inputs, labels, chunk=None if levers.chunk == "auto" else levers.chunk)
+
+    answer = remembered(question, measure)
+    apply(step, answer["chunk"], answer["kernels"])
+    settled = dataclasses.replace(levers, chunk=answer["chunk"], kernels=answer["kernels"], memory_format="contiguous")
+    return dataclasses.replace(trainee, levers=settled)
+
+
+def network_key(trainee: Trainee) -> dict[str, Any]:
+    """What tells networks apart whose layers may print alike: the source of a plug-in is in its checksum."""
+    cell = trainee.builder.cell
+    return {
+        "architecture": cell.architecture.to_json(),
+        "layers": str(trainee.model),
+        "weights": [[name, list(value.shape)] for name, value in trainee.model.state_dict().items()],
+        "input_shape": list(trainee.test[0].shape[1:]),
+        "loss": cell.training.loss,
+    }
+
+
+def _first_batch(trainee: Trainee, batch_size: int) -> tuple[Tensor, Tensor]:
+    """The first examples of the training data, whatever the batches come from; never a batch that training will see."""
+    batches = trainee.batches
+    if isinstance(batches, ResidentBatches):
+        return batches.inputs[:batch_size], batches.labels[:batch_size]
+    return next(iter(batches.epoch(0)))
+
+
+def warm_up(trainee: Trainee, seed: int) -> None:
+    """A few steps with throw-away state, so that the first timed step is like the others; no trace is left (rule 6).
+
+    What is compiled or captured holds the addresses of the network that is trained: there the values go back into the
+    same storage, and the optimizer is built anew.
+    """
+    if trainee.levers.compile or trainee.levers.graph:
+        snapshot = Snapshot(trainee.model)
+        _throw_away_steps(trainee)
+        snapshot.restore()
+        trainee.update.renew()
+    else:
+        _throw_away_steps(trainee.anew())
+    reproducibility.seed_everything(reproducibility.derived_seed(seed, "training"))
+
+
+def _throw_away_steps(trainee: Trainee) -> None:
+    """Whole batches, and one of the size of the last, partial one: kernels and graphs are made for each size."""
+    batches = trainee.batches
+    whole = min(batches.batch_size, batches.examples)
+    inputs, labels = _first_batch(trainee, whole)
+    sizes = [whole] * (WARMUP_STEPS if whole < LARGE_BATCH else 1)
+    if last := batches.examples % whole:
+        sizes.append(last)
+    for size in sizes:
+        trainee.take_step(inputs[:size], labels[:size], trainee.factors[0])

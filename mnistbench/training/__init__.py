@@ -1,1 +1,0 @@
-"""What `train.py` puts together: one training, from its job to its weights."""

@@ -1,0 +1,1 @@
+"""Numbers, times, shares and tables as text."""
