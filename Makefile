@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: bench test check benchmark constraints clean
+.PHONY: bench test outside check benchmark constraints clean
 .DEFAULT_GOAL := bench
 
 $(READY): constraints.txt pyproject.toml
@@ -19,6 +19,10 @@ bench: $(READY)  ## train the grid in grid.yaml, and end with its report
 
 test: $(READY)  ## the whole test suite
 	$(PY) -m pytest
+
+outside: $(READY)  ## other people's optimizers and networks against a bare loop: some minutes
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[outside]'
+	$(PY) -m pytest tests/outside -m 'not gpu'
 
 check: $(READY)  ## style, types, known vulnerabilities
 	$(VENV)/bin/ruff check .
