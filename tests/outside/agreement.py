@@ -41,13 +41,12 @@ NUDGES = 3
 SEED = 0
 
 
-def _bce(outputs: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
-    return F.binary_cross_entropy(outputs[:, 0], labels.float(), reduction=reduction)
+def _bce(outputs: Tensor, labels: Tensor) -> Tensor:
+    return F.binary_cross_entropy(outputs[:, 0], labels.float())
 
 
-def _mse(outputs: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
-    error = F.mse_loss(outputs, F.one_hot(labels, outputs.shape[1]).float(), reduction=reduction)
-    return error / outputs.shape[1] if reduction == "sum" else error
+def _mse(outputs: Tensor, labels: Tensor) -> Tensor:
+    return F.mse_loss(outputs, F.one_hot(labels, outputs.shape[1]).float())
 
 
 LOSSES: dict[Loss, bare_loop.Loss] = {"cross_entropy": F.cross_entropy, "bce": _bce, "mse": _mse}
@@ -102,8 +101,8 @@ class Deal:
     shuffle: bool
 
 
-SEVERAL_STEPS = Deal(epochs=3, batch_size=64, examples=200, shuffle=True)
-"""Three epochs of four steps, the last of eight examples."""
+SEVERAL_STEPS = Deal(epochs=3, batch_size=60, examples=200, shuffle=True)
+"""Three epochs of four steps, the last of 20 examples."""
 ONE_STEP = Deal(epochs=5, batch_size=96, examples=96, shuffle=False)
 """Five epochs of one step: the tool reports a loss for each step then."""
 
@@ -166,7 +165,7 @@ def deal_for(case: Case, deal: Deal) -> Deal:
     if case.losses < ONE_STEP.epochs:
         return replace(ONE_STEP, epochs=case.losses)
     if case.is_large:
-        return replace(deal, examples=deal.examples // 5, batch_size=16 if deal.shuffle else deal.examples // 5)
+        return replace(deal, examples=deal.examples // 5, batch_size=15 if deal.shuffle else deal.examples // 5)
     return deal
 
 

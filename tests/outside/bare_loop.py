@@ -28,25 +28,25 @@ def train(
     for batches in epochs:
         model.train()
         getattr(optimizer, "train", lambda: None)()  # schedule-free optimizers keep two sets of weights
-        sums = []
+        total, examples = 0.0, 0
         for inputs, labels in batches:
-            outputs = take_step(model, optimizer, loss, (inputs, labels))
-            sums.append(loss(outputs, labels, reduction="sum").double())
+            total += take_step(model, optimizer, loss, (inputs, labels)).item() * len(labels)
+            examples += len(labels)
             if schedule:
                 schedule.step()
         getattr(optimizer, "eval", lambda: None)()
-        losses.append(float(torch.stack(sums).sum()) / sum(len(labels) for _, labels in batches))
+        losses.append(total / examples)
     return losses
 
 
 def usual_step(model: nn.Module, optimizer: Any, loss: Loss, batch: Batch, *, create_graph: bool = False) -> Tensor:
-    """`zero_grad`, forward, `backward`, `step`; returns the outputs before the update."""
+    """`zero_grad`, forward, `backward`, `step`; returns the mean loss before the update."""
     inputs, labels = batch
     optimizer.zero_grad()
-    outputs = model(inputs)
-    loss(outputs, labels).backward(create_graph=create_graph)
+    value = loss(model(inputs), labels)
+    value.backward(create_graph=create_graph)
     optimizer.step()
-    return outputs.detach()
+    return value
 
 
 def second_order_step(model: nn.Module, optimizer: Any, loss: Loss, batch: Batch) -> Tensor:
@@ -61,10 +61,9 @@ def searching_step(model: nn.Module, optimizer: Any, loss: Loss, batch: Batch) -
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        outputs = model(inputs)
-        seen.append(outputs.detach())
-        value = loss(outputs, labels)
+        value = loss(model(inputs), labels)
         value.backward()
+        seen.append(value)
         return value
 
     optimizer.step(closure)
@@ -81,8 +80,6 @@ def two_sided_step(model: nn.Module, optimizer: Any, loss: Loss, batch: Batch) -
         value.backward()
         return value
 
-    optimizer.zero_grad()
-    outputs = model(inputs)
-    loss(outputs, labels).backward()
+    value = closure()
     optimizer.step(closure)
-    return outputs.detach()
+    return value
