@@ -5,12 +5,14 @@ What needs an installed package is marked `outside`; the rest is part of every r
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from agreement import ONE_STEP, SEVERAL_STEPS, Case, Deal, compare
-from tried import OPTIMIZERS, REFUSED, Outsider
+from tried import INSTALLED_NETWORKS, OPTIMIZERS, OWN_NETWORKS, REFUSED, REFUSED_NETWORKS, Outsider
+from write_table import BEGIN, DOCUMENT, END
 
 
 def cases() -> list[Any]:
@@ -54,6 +56,14 @@ def test_a_schedule_multiplies_the_rate_of_each_group(optimizer: str, profile: s
     case = replace(Outsider(optimizer, 0.05, {}).case(grouped=True), schedule="cosine")
     found = compare(case, profile, SEVERAL_STEPS)
     assert found.equal if profile == "plain" else found.within
+
+
+def test_the_table_of_the_documentation_names_what_is_tried() -> None:
+    """A row for each, as `write_table.py` writes it."""
+    table = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
+    named = re.findall(r"^(?:\| |- )`([^`]+)`", table, re.MULTILINE)
+    tried = [outsider.optimizer for outsider in OPTIMIZERS] + [*OWN_NETWORKS, *INSTALLED_NETWORKS]
+    assert named == [*tried, *REFUSED, *REFUSED_NETWORKS]
 
 
 @pytest.mark.parametrize("optimizer", REFUSED)

@@ -102,6 +102,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=["optimizers", "networks"], help="print one of the tables, and write nothing")
     only = parser.parse_args().only
+    if "MNISTBENCH_DATA" not in os.environ:
+        parser.error("set MNISTBENCH_DATA to a folder that holds MNIST/raw")
     warnings.simplefilter("ignore")
 
     def say(what: str) -> None:
