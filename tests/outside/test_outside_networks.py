@@ -1,6 +1,6 @@
 """Networks that people write or install, each trained by the tool and by a bare loop with the same weights and order.
 
-What needs an installed package is marked `outside`; the rest is part of every run of the suite.
+What needs an installed package, or much time, is marked `outside`; the rest is part of every run of the suite.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import pytest
 from agreement import ONE_STEP, SEVERAL_STEPS, compare
-from tried import INSTALLED_NETWORKS, OWN_NETWORKS, REFUSED_NETWORKS, network_case
+from tried import ALWAYS, INSTALLED_NETWORKS, OWN_NETWORKS, REFUSED_NETWORKS, network_case
 
 from mnistbench.errors import UserError
 
 NETWORKS = [
-    *OWN_NETWORKS,
-    *(pytest.param(network, marks=pytest.mark.outside) for network in INSTALLED_NETWORKS),
+    pytest.param(network, marks=[] if network in ALWAYS else pytest.mark.outside)
+    for network in [*OWN_NETWORKS, *INSTALLED_NETWORKS]
 ]
 
 

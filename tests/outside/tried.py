@@ -136,6 +136,22 @@ OWN_NETWORKS = [
     "own_list",
     "StaysInEval",
 ]
+ALWAYS = {
+    "dropout_and_batch_norm",
+    "LSTM",
+    "shared_in_a_list",
+    "twice_in_a_list",
+    "lazy",
+    "frozen",
+    "MovingCentre",
+    "Counter",
+    "StochasticDepth",
+    "hooks",
+    "weight_norm",
+    "StaysInEval",
+}
+"""Networks that every run of the suite trains; the others wait for `make outside`."""
+
 INSTALLED_NETWORKS = {
     "resnet18": "torchvision",
     "mobilenet": "torchvision",
