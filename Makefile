@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: bench test quick check benchmark constraints clean
+.PHONY: bench test quick outside check benchmark constraints clean
 .DEFAULT_GOAL := bench
 
 $(READY): constraints.txt pyproject.toml
@@ -22,6 +22,10 @@ test: $(READY)  ## the whole test suite
 
 quick: $(READY)  ## the tests that are not marked slow, in under two minutes
 	$(PY) -m pytest -m 'not slow and not gpu and not outside'
+
+outside: $(READY)  ## other people's optimizers and networks against a bare loop: some minutes
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[outside]'
+	$(PY) -m pytest tests/outside -m 'not gpu'
 
 check: $(READY)  ## style, types, known vulnerabilities
 	$(VENV)/bin/ruff check .

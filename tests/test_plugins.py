@@ -287,15 +287,21 @@ def test_the_examples_of_the_documentation_train(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("MNISTBENCH_CACHE", str(tmp_path / "cache"))
     text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", text, re.DOTALL)
-    assert [name for name, _ in blocks] == ["my_models.py", "my_optimizers.py", "my_data.py", "own.yaml"]
+    assert [name for name, _ in blocks] == [
+        "my_models.py",
+        "my_optimizers.py",
+        "my_groups.py",
+        "my_data.py",
+        "own.yaml",
+    ]
     assert all(len(content.splitlines()) < 40 for _, content in blocks)
     for name, content in blocks:
         write(name, content)
-    plugins = load_plugins([name for name, _ in blocks[:3]])
+    plugins = load_plugins([name for name, _ in blocks[:4]])
     summary = run_grid(
         Grid.load("own.yaml", plugins=plugins), out=tmp_path / "out", tracking=False, executor="inline", plugins=plugins
     )
     records = summary.results.records()
-    assert [(record.status, record.error) for record in records] == [("finished", None)] * 2
+    assert [(record.status, record.error) for record in records] == [("finished", None)] * 4
     assert summary.exit_code == 0
     assert all(record.epochs[-1].test_accuracy == 1.0 for record in records)
