@@ -151,7 +151,8 @@ def test_a_network_that_answers_at_random_is_kept_uncompared(train: Train) -> No
 
 def test_weights_that_are_not_finite_are_not_kept(train: Train, weights: Path) -> None:
     record = train("Whole", {"lr": 3e38, "weight_decay": 1.0})
-    assert "not finite" in record.checks["kept_model"]
+    assert record.status == "diverged"
+    assert record.checks["kept_model"] == "not kept: the training diverged"
     assert list(weights.iterdir()) == []
 
 

@@ -59,6 +59,8 @@ class KeptWeights:
             self._save(self._job.cell.cell_id)
         for name in list(self.names):
             self._load_back(name)
+        if self._which and diverged and not self.names:
+            self.checks[CHECK] = "not kept: the training diverged"
 
     @cached_property
     def _data(self) -> arrays.Arrays:
