@@ -2,7 +2,7 @@
 # Everything that only a machine with a GPU can show, in one call under 8 minutes: tests marked gpu, the GPU targets,
 # cpu_vs_gpu and speedrun, with the equivalence gate on every cell. Needs torch, no network, neither mlflow nor pydantic:
 # the grids were resolved beforehand, on any machine, by
-#     for grid in cpu_vs_gpu speedrun; do python -m mnistbench plan benchmarks/grids/$grid.yaml --resolved gpu/$grid.json; done
+#     for grid in cpu_vs_gpu speedrun; do python -m mnistbench plan $grid --resolved gpu/$grid.json; done
 #
 #     benchmarks/on_gpu.sh DATA RESOLVED OUT
 #

@@ -37,7 +37,7 @@ from mnistbench.train.setup import Trainee, make_trainee  # noqa: E402
 from mnistbench.train.train import _one_epoch, train_cell  # noqa: E402
 from mnistbench.train.warmup import choose, warm_up  # noqa: E402
 
-GRIDS = Path(__file__).parent / "grids"
+GRIDS = Path(__file__).parents[1] / "mnistbench" / "grid" / "ready"
 
 
 def first_job(recipe: str, overrides: list[str], epochs: int, seed: int) -> Job:

@@ -30,7 +30,7 @@ training: {epochs: 1, target_accuracy: 0.5, save_model: last}
 execution: {profile: fast, chunk: 0, memory_format: contiguous, threads: 1}
 """
 COMMANDS = [
-    ["run"], ["plan"], ["status"], ["sync"], ["show"], ["doctor"], ["list"], ["data"], ["data", "list"],
+    ["run"], ["plan"], ["init"], ["status"], ["sync"], ["show"], ["doctor"], ["list"], ["data"], ["data", "list"],
     ["data", "fetch"], ["data", "show"], ["report"], ["compare"], ["merge"], ["results"], ["results", "from-mlflow"],
     ["predict"], ["evaluate"], ["verify"],
 ]  # fmt: skip
@@ -467,6 +467,7 @@ def test_doctor_multiplies_on_each_device(work: Path, capsys: pytest.CaptureFixt
         ("schedules", ["constant", "step", "exponential", "cosine", "one_cycle"]),
         ("datasets", ["mnist", "fashion_mnist", "kmnist", "digits", "sum3", "csv"]),
         ("executions", ["plain", "fast"]),
+        ("grids", ["quick", "levers", "optimizers", "large_batch", "cpu_vs_gpu", "speedrun", "table_mini_batch"]),
     ],
 )
 def test_list_names_what_a_grid_may_say(axis: str, named: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -474,6 +475,40 @@ def test_list_names_what_a_grid_may_say(axis: str, named: list[str], capsys: pyt
     assert cli.main(["list", axis]) == 0
     starts = {line.split()[0] for line in capsys.readouterr().out.splitlines() if line[:1].isalnum()}
     assert set(named) <= starts
+
+
+def test_the_grid_of_the_checkout_is_the_ready_one() -> None:
+    ready_quick = ROOT / "mnistbench" / "grid" / "ready" / "quick.yaml"
+    assert (ROOT / "grid.yaml").read_bytes() == ready_quick.read_bytes()
+
+
+def test_a_ready_grid_is_planned_by_its_name_and_the_line_says_which(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From anywhere, as after `pip install`; a name that is nearly one is pointed out."""
+    assert cli.main(["plan", "table_mini_batch"]) == 0
+    said = capsys.readouterr().out
+    assert "grid: table_mini_batch, which comes with mnistbench; `init table_mini_batch` writes it here to edit" in said
+    assert cli.main(["plan", "levres"]) == 2
+    assert "neither a file nor a ready grid; did you mean `levers`?" in capsys.readouterr().err
+
+
+def test_a_file_of_that_name_goes_before_a_ready_grid(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (work / "levers").write_text("name: mine\n")
+    assert cli.main(["plan", "levers"]) == 2
+    said = capsys.readouterr()
+    assert "levers:1:1" in said.err and "comes with mnistbench" not in said.out
+
+
+def test_init_writes_a_ready_grid_with_its_table_and_replaces_nothing(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["init", "table_full_batch"]) == 0
+    assert (work / "table_full_batch.yaml").is_file() and (work / "table.csv").is_file()
+    (work / "table_full_batch.yaml").unlink()
+    assert cli.main(["init", "table_full_batch"]) == 2
+    assert "table.csv: is there already, and was not replaced" in capsys.readouterr().err
+    assert not (work / "table_full_batch.yaml").exists()
 
 
 def test_data_shows_what_lies_where(work: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

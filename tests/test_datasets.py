@@ -30,7 +30,7 @@ DIGITS = Component(name="digits")
 SUM3 = Component(name="sum3")
 CLOSED = "http://127.0.0.1:1/"
 ROOT = Path(__file__).parents[1]
-TABLE = ROOT / "benchmarks" / "grids" / "table.csv"
+TABLE = ROOT / "mnistbench" / "grid" / "ready" / "table.csv"
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from mnistbench.grid.yaml import read_document
 ROOT = Path(__file__).parents[1]
 TIMES = int(os.environ.get("HYPOTHESIS_MAX_EXAMPLES", "1"))
 SHIPPED = [
-    path.read_text(encoding="utf-8") for path in [ROOT / "grid.yaml", *(ROOT / "benchmarks/grids").glob("*.yaml")]
+    path.read_text(encoding="utf-8") for path in [ROOT / "grid.yaml", *(ROOT / "mnistbench/grid/ready").glob("*.yaml")]
 ]
 PLACE = re.compile(r"(fuzz\.yaml(:\d+:\d+)?|--set .*?|and \d+ more$)(: .+)?", re.DOTALL)
 

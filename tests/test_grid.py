@@ -61,6 +61,7 @@ SHIPPED = {
     "mlp_momentum": (3, "cf89073f4ff3d0db"),
     "mlp_sigmoid_sgd": (3, "4d5665add8a1a1a3"),
     "optimizers": (55, None),
+    "quick": (39, "c4d3df0b9591c066"),
     "speedrun": (50, "cbea1c6e8157dc92"),
     "sum3_full_batch": (3, "b13273f8cdbec089"),
     "table_full_batch": (3, None),
@@ -69,13 +70,13 @@ SHIPPED = {
 
 
 def test_every_shipped_grid_is_listed_here() -> None:
-    assert {path.stem for path in (ROOT / "benchmarks" / "grids").glob("*.yaml")} == set(SHIPPED)
+    assert {path.stem for path in (ROOT / "mnistbench" / "grid" / "ready").glob("*.yaml")} == set(SHIPPED)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_grid_expands_to_its_cells(name: str) -> None:
     """A changed id means that old records no longer count as the same experiment: that must be meant."""
-    grid = Grid.load(ROOT / "benchmarks" / "grids" / f"{name}.yaml")
+    grid = Grid.load(ROOT / "mnistbench" / "grid" / "ready" / f"{name}.yaml")
     train_examples = (sizes(grid.dataset) or (700, 300))[0]
     expanded = grid.cells(grid.dataset, train_examples, ["cpu"])
     count, first = SHIPPED[name]
@@ -84,7 +85,7 @@ def test_a_shipped_grid_expands_to_its_cells(name: str) -> None:
     assert first in (None, expanded[0].cell_id)
 
 
-@pytest.mark.parametrize("path", [ROOT / "grid.yaml", *sorted((ROOT / "benchmarks" / "grids").glob("*.yaml"))])
+@pytest.mark.parametrize("path", [ROOT / "grid.yaml", *sorted((ROOT / "mnistbench" / "grid" / "ready").glob("*.yaml"))])
 def test_a_grid_written_as_resolved_gives_the_same_cells(path: Path) -> None:
     grid = Grid.load(path)
     again = Grid.from_text(grid.to_yaml())
@@ -92,6 +93,14 @@ def test_a_grid_written_as_resolved_gives_the_same_cells(path: Path) -> None:
     assert again.cells(grid.dataset, train_examples, ["cpu"]) == grid.cells(grid.dataset, train_examples, ["cpu"])
     assert again.to_yaml() == grid.to_yaml()
     assert (again.fallback, again.tune, again.twins) == (grid.fallback, grid.tune, grid.twins)
+
+
+def test_equal_components_have_equal_hashes() -> None:
+    """Both come from the text that is hashed into a cell's id, in which 1 is not 1.0."""
+    one, other = Component(name="sgd", options={"lr": 1.0}), Component(name="sgd", options={"lr": 1})
+    assert one != other and len({one, other}) == 2
+    again = Component(name="sgd", options={"lr": 1.0})
+    assert one == again and hash(one) == hash(again) and one != "sgd"
 
 
 def test_overrides_patterns_and_inclusions_survive_being_written() -> None:

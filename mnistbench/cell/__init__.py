@@ -27,7 +27,7 @@ NOT_HASHED = {"path"}
 """Options that say where something lies, not what it is; the content's checksum is hashed instead."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Component:
     """One entry of an axis: a name and the options that differ from their defaults.
 
@@ -58,8 +58,16 @@ class Component:
         shown = ", ".join(f"{key}={_short(value)}" for key, value in sorted(self.options.items()))
         return f"{self.name}({shown})" if shown else self.name
 
+    def __eq__(self, other: object) -> bool:
+        """By the text that is hashed into a cell's id, so that equal components have equal hashes: 1 is not 1.0."""
+        return isinstance(other, Component) and self._canonical == other._canonical
+
     def __hash__(self) -> int:
-        return hash(canonical_json(self.to_json()))
+        return hash(self._canonical)
+
+    @cached_property
+    def _canonical(self) -> str:
+        return canonical_json(self.to_json())
 
 
 @dataclass(frozen=True, kw_only=True)

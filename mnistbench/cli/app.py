@@ -63,13 +63,19 @@ def _example(*lines: str) -> str:
 RUN, LOOK, COMPARE, MODELS = "Run a grid", "Look", "Report and compare", "Kept models"
 
 for panel, command, name, examples in (
-    (RUN, grids.run, "run", ["run grid.yaml", "run grid.yaml --only architecture=lenet5 --only batch_size=64..512"]),
+    (
+        RUN,
+        grids.run,
+        "run",
+        ["run grid.yaml", "run quick", "run grid.yaml --only architecture=lenet5 --only batch_size=64..512"],
+    ),
     (RUN, grids.plan, "plan", ["plan grid.yaml", "plan grid.yaml --budget 30m"]),
+    (RUN, grids.init, "init", ["init", "init levers"]),
     (RUN, grids.status, "status", ["status results/quick"]),
     (RUN, grids.sync, "sync", ["sync results/quick --tracking-uri http://tracking.example:5000"]),
     (LOOK, looking.show, "show", ["show lenet5", "show mlp --set hidden=[256,128] --dataset digits"]),
     (LOOK, looking.doctor, "doctor", ["doctor"]),
-    (LOOK, looking.list_, "list", ["list optimizers"]),
+    (LOOK, looking.list_, "list", ["list optimizers", "list grids"]),
     (
         COMPARE,
         reports.report,

@@ -13,7 +13,7 @@ from mnistbench.errors import UserError
 CELLS, DATA, RESULTS, TRACKING = "Which cells", "Data", "Results", "Tracking"
 
 GridFile = Annotated[
-    Path, typer.Argument(metavar="GRID", help="A grid file (.yaml), or cells that `plan --resolved` wrote (.json).")
+    Path, typer.Argument(metavar="GRID", help="A grid file, a ready grid (`list grids`), or cells (.json).")
 ]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A results folder, such as results/quick.")]
 Folders = Annotated[list[Path], typer.Argument(metavar="DIR…", help="Results folders, such as results/quick.")]

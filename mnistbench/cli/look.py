@@ -13,13 +13,14 @@ from mnistbench.cli.flags import DataDir, Plugin, TrackingUri
 
 
 class Names(StrEnum):
-    """What can be listed: an axis of a grid, in the plural."""
+    """What can be listed: an axis of a grid, in the plural, or the ready grids."""
 
     architectures = "architectures"
     optimizers = "optimizers"
     schedules = "schedules"
     datasets = "datasets"
     executions = "executions"
+    grids = "grids"
 
 
 def show(
@@ -78,15 +79,20 @@ def doctor(data_dir: DataDir = None, tracking_uri: TrackingUri = None) -> int:
     return 0 if all(check.ok for check in checks) else 1
 
 
-def list_(names: Annotated[Names, typer.Argument(help="Of which axis.")]) -> None:
-    """Names that a grid file may use, with their options and defaults."""
+def list_(names: Annotated[Names, typer.Argument(help="Of which axis, or `grids`.")]) -> None:
+    """Names that a grid file may use, with their options and defaults; the ready grids, with their questions."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from mnistbench.grid import catalogue
+    from mnistbench.grid import catalogue, ready
 
     console = Console(highlight=False)
+    if names is Names.grids:
+        for name in ready.names():
+            console.print(Text(name, style="bold"))
+            console.print(Text("\n".join(f"    {line}" for line in ready.header(name))))
+        return
     for entry in catalogue.entries(names.value[:-1]):  # type: ignore[arg-type]
         console.print(Text(entry.name, style="bold"), Text(entry.summary))
         table = Table.grid("option", "takes", padding=(0, 3))

@@ -198,6 +198,16 @@ def plan(
         print(f"written: {resolved}; run it with `python -m mnistbench run {resolved} --no-tracking`")
 
 
+def init(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A ready grid: see `list grids`.")] = "quick",
+) -> None:
+    """Write a ready grid into the working folder, to be edited."""
+    from mnistbench.grid import ready
+
+    first, *others = ready.write(name, Path())
+    print(f"written: {', '.join(map(str, [first, *others]))}; run it with `python -m mnistbench run {first}`")
+
+
 def status(
     folder: flags.Folder,
     *,
@@ -237,11 +247,16 @@ def sync(folder: flags.Folder, *, tracking_uri: flags.TrackingUri = None, experi
 
 
 def load_grid(path: Path, overrides: list[str] | None, plugins: Plugins, max_cells: int) -> Grid | ResolvedGrid:
-    """A grid file, or one that was resolved to its cells elsewhere.
+    """A grid file, a ready grid, or one that was resolved to its cells elsewhere.
 
     Raises:
         UserError: for whatever is wrong with it, with places.
     """
+    from mnistbench.grid import ready
+
+    given, path = path, ready.grid_file(path)
+    if path != given:
+        print(f"grid: {path.stem}, which comes with mnistbench; `init {path.stem}` writes it here to edit")
     if path.suffix == ".json":
         from mnistbench.grid.resolved import read_resolved
 
