@@ -1,0 +1,26 @@
+"""A record beside its rerun: what counts as the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from synthetic import make_record
+
+from mnistbench.results.records import CellRecord
+from mnistbench.run.verify import compare
+
+
+def with_train_loss(record: CellRecord, factor: float, revision: int) -> CellRecord:
+    """The same but for the training losses and the code that made it."""
+    epochs = [replace(epoch, train_loss=(epoch.train_loss or 0.0) * factor) for epoch in record.epochs]
+    return record.with_changes(epochs=epochs, training_revision=revision)
+
+
+@pytest.mark.parametrize(("factor", "revision", "same"), [(1 + 1e-9, 2, False), (1 + 1e-9, 1, True), (1.01, 1, False)])
+def test_losses_of_an_older_release_are_compared_up_to_rounding(factor: float, revision: int, same: bool) -> None:
+    """It summed each batch's losses where this one takes their mean; weights and other figures must be equal."""
+    record = make_record().with_changes(training_revision=2)
+    found = compare(with_train_loss(record, factor, revision), record)
+    assert found.same is same
+    assert any("older release" in line for line in found.lines) is (revision == 1)
