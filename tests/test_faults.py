@@ -347,7 +347,7 @@ def test_a_call_from_python_that_is_interrupted_keeps_its_records_and_ends_no_ho
     below = runner.first_epoch()
     ended, output = runner.end()
     assert ended == 0, output
-    assert re.search(r"raised 4 cells are left.*\nfinally\nthe host goes on", output), output
+    assert re.search(r"raised 4 cells left.*\nfinally\nthe host goes on", output), output
     assert "ending the present cell\n" in output
     assert [(record.status, len(record.epochs)) for record in folder.records()] == [("killed", 1)]
     wait_until_gone(below)

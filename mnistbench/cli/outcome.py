@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mnistbench.errors.redaction import without_credentials
 from mnistbench.results.folder import ResultsFolder
+from mnistbench.words.wording import plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,19 +91,22 @@ def _without_secret(argument: str) -> str:
 def _warnings(summary: RunSummary, command: str) -> list[str]:
     lines = list(summary.warnings)
     if summary.added:
-        lines.append(f"{len(summary.added)} cells are new in the grid since the last run")
+        lines.append(f"{plural(len(summary.added), 'cell')} came into the grid since the last run")
     if summary.dropped:
-        lines.append(f"{len(summary.dropped)} cells left the grid: their records stay on disk, but leave the report")
+        lines.append(
+            f"{plural(len(summary.dropped), 'cell')} left the grid: records stay on disk, but leave the report"
+        )
     if summary.not_mirrored:
         reason = f" ({summary.not_mirrored_reason})" if summary.not_mirrored_reason else ""
         to = f" --experiment {shlex.quote(summary.experiment)}" if summary.experiment else ""
         lines.append(
-            f"{summary.not_mirrored} records are not in MLflow{reason}: `sync {summary.results.path}{to}` mirrors them"
+            f"not in MLflow: {plural(summary.not_mirrored, 'record')}{reason};"
+            f" `sync {summary.results.path}{to}` mirrors what is missing"
         )
     if summary.failed:
-        lines.append(f"{summary.failed} cells failed; the report says why, and `{command}` tries them again")
+        lines.append(f"{plural(summary.failed, 'cell')} failed; the report says why, and `{command}` tries again")
     if summary.interrupted is not None:
-        lines.append(f"interrupted with {summary.left} cells left; `{command}` goes on")
+        lines.append(f"interrupted with {plural(summary.left, 'cell')} left; `{command}` goes on")
     return lines
 
 

@@ -25,7 +25,8 @@ from mnistbench.report.charts import (
 )
 from mnistbench.report.page_rows import highest, lowest, rows_of
 from mnistbench.report.palette import BAD, FAINT, INK, MUTED, PAPER, series_colour
-from mnistbench.words.formatting import listed, percent, plural, rate, ratio, ratio_range, short_rate
+from mnistbench.words.formatting import listed, percent, rate, ratio, ratio_range, short_rate
+from mnistbench.words.wording import plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

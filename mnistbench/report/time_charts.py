@@ -11,7 +11,8 @@ import pandas as pd
 from mnistbench.report.charts import WIDTH, Chart, canvas, handle, legend, log_axis, looks, row_labels, style, two_lines
 from mnistbench.report.page_rows import lowest, rows_of
 from mnistbench.report.palette import BAD, FAINT, INK, PAPER, series_colour
-from mnistbench.words.formatting import listed, percent, plural, seconds, significant
+from mnistbench.words.formatting import listed, percent, seconds, significant
+from mnistbench.words.wording import plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,6 +11,7 @@ import time
 from typing import IO, TYPE_CHECKING, Protocol
 
 from mnistbench.results.records import RESULTS, CellRecord, EpochMeasurement
+from mnistbench.words.wording import plural
 
 if TYPE_CHECKING:
     from mnistbench.train.job import Job
@@ -108,7 +109,7 @@ class PlainLines(Silent):
     def begin(self, cells: int, kept: int) -> None:
         """See `Progress`."""
         self._count.begin(cells, kept)
-        self.say(f"{cells} cells to run, {kept} kept from before")
+        self.say(f"{plural(cells, 'cell')} to run, {kept} kept from before")
 
     def say(self, text: str) -> None:
         """See `Progress`."""
@@ -151,7 +152,7 @@ class LiveLine(Silent):
     def begin(self, cells: int, kept: int) -> None:
         """See `Progress`."""
         self._count.begin(cells, kept)
-        self.say(f"{cells} cells to run, {kept} kept from before")
+        self.say(f"{plural(cells, 'cell')} to run, {kept} kept from before")
         self._bar.start()
         self._draw("starting")
 

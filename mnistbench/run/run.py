@@ -21,6 +21,7 @@ from mnistbench.run.interruption import Interruption
 from mnistbench.run.progress import Progress, Silent
 from mnistbench.run.selection import Asked
 from mnistbench.run.session import Round, Session, Setup, in_rounds
+from mnistbench.words.wording import plural
 
 if TYPE_CHECKING:
     from mnistbench.axes.plugins import Plugins
@@ -210,7 +211,7 @@ def run_grid(
                 interruption.records_kept = True
                 summary = run.finish()
         if summary.interrupted is not None and not own_process:
-            raise KeyboardInterrupt(f"{summary.left} cells are left; the same call goes on")
+            raise KeyboardInterrupt(f"{plural(summary.left, 'cell')} left; the same call goes on")
         return summary
     finally:
         runner.close()
@@ -364,7 +365,7 @@ class _Run:
             chosen_rounds.append(round_.only(partial(_is_again, again, disturbed)))
         cells = [cell for round_ in chosen_rounds for _, cell in round_.cells]
         if cells:
-            self._progress.say(f"noise was seen: {len(cells)} cells run once more, in whole rounds")
+            self._progress.say(f"noise was seen: {plural(len(cells), 'cell')} to run once more, in whole rounds")
             self._begin(len(cells), cells)
             session.run(chosen_rounds, noisy_rerun=True)
 

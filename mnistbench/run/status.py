@@ -13,6 +13,7 @@ from mnistbench.results.index import read_index
 from mnistbench.results.records import CellRecord, EpochMeasurement
 from mnistbench.run.budget import seconds_by_setting
 from mnistbench.run.progress import Count, Progress, duration, figures, outcome
+from mnistbench.words.wording import plural
 
 if TYPE_CHECKING:
     from mnistbench.results.folder import ResultsFolder
@@ -99,7 +100,7 @@ def standing(results: ResultsFolder) -> list[str]:
     if pending := total - len(known):
         counts["not run yet"] = pending
     said = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items())
-    lines = [f"{results.path}: {total} cells: {said or 'none'}"]
+    lines = [f"{results.path}: {plural(total, 'cell')}: {said or 'none'}"]
     if old := [item.outdated for item in known.values() if item.outdated]:
         why = ", ".join(sorted(set(old)))
         lines.append(f"{len(old)} of them outdated: an older release could train them wrongly ({why})")

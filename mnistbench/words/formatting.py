@@ -131,8 +131,3 @@ def listed(items: list[str], limit: int = 4) -> str:
     if len(items) > limit:
         items = [*items[: limit - 1], f"{len(items) - limit + 1} more"]
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
-
-
-def plural(number: int, noun: str) -> str:
-    """`1 cell`, `2 cells`, `1,200 cells`."""
-    return f"{number:,} {noun if number == 1 else noun + 's'}"

@@ -37,8 +37,8 @@ def interval_text(low: float, high: float) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """`1 cell`, `2 cells`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    """`1 cell`, `2 cells`, `1,200 cells`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _digits(value: float) -> str:

@@ -11,7 +11,7 @@ from mnistbench.report.charts import Chart, looks
 from mnistbench.report.sections.section import MOST_PANELS, Part, Question, Section, Study, groups, slug, unanswered
 from mnistbench.report.sections.speed import EXECUTION, SETTINGS
 from mnistbench.report.tables import Column, Table, table
-from mnistbench.words.formatting import plural
+from mnistbench.words.wording import plural
 
 PANEL = ["architecture_label", "optimizer_label", "device"]
 """What one panel of the learning curves holds."""

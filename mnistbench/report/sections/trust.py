@@ -14,7 +14,8 @@ from mnistbench.report import inventory, noise_charts, verdicts
 from mnistbench.report.page_rows import rows_of
 from mnistbench.report.sections.section import Log, Part, Question, Section, Study, groups, unanswered
 from mnistbench.report.tables import Column, Table, table
-from mnistbench.words.formatting import byte_count, clipped, listed, missing, percent, plural
+from mnistbench.words.formatting import byte_count, clipped, listed, missing, percent
+from mnistbench.words.wording import plural
 
 MOST_LOGS = 50
 MOST_LOG_CHARACTERS = 6000
