@@ -48,7 +48,7 @@ def test_the_resume_line_is_the_command_that_was_typed(capsys: pytest.CaptureFix
         "python -m mnistbench run 'my grid.yaml' --set 'architectures=[\"failing:fails\"]' --plugin failing.py"
         " --only seed=1 --executor inline --no-tracking '--out=some where'"
     )
-    assert f"`{line}` tries them again" in said
+    assert f"`{line}` tries again" in said
 
 
 @pytest.mark.parametrize("flag", [["--tracking-uri", SECRET], [f"--tracking-uri={SECRET}"]])
