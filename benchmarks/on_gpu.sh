@@ -17,6 +17,14 @@ fi
 export MNISTBENCH_DATA="$1"
 export MNISTBENCH_NO_SKIPS=1  # without its data a test fails
 resolved=$2 out=$3 failed=0
+for grid in speedrun cpu_vs_gpu; do
+    python3 - "$resolved/$grid.json" <<'PYTHON' || exit 2
+import json, sys
+cells = json.load(open(sys.argv[1]))["cells"]
+if not any(cell["device"].startswith("cuda") for cell in cells):
+    sys.exit(f"{sys.argv[1]} has no cell for a GPU: make it with `plan --device cuda`")
+PYTHON
+done
 mkdir -p "$out"
 python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || {
     echo "torch sees no CUDA device here" >&2

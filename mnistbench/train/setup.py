@@ -234,8 +234,11 @@ def run_unseen(model: nn.Module, inputs: Tensor) -> Any:
 
 
 def _levers_that_fit(job: Job, model: nn.Module, asked: Levers, device: torch.device) -> Levers:
-    if job.resolved:
-        return Levers.from_json(job.resolved)
+    levers = Levers.from_json(job.resolved) if job.resolved else _fitted(job, model, asked, device)
+    return levers.without("graph", False, job.without_graph) if job.without_graph and levers.graph else levers
+
+
+def _fitted(job: Job, model: nn.Module, asked: Levers, device: torch.device) -> Levers:
     from torch.nn.modules.batchnorm import _BatchNorm
 
     from mnistbench.train.steps.written import why_not

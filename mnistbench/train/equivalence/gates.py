@@ -43,6 +43,8 @@ REFERENCE_STEPS, UPDATE_STEPS, LOSS_STEPS = 20, 10, 5
 LARGEST_REFERENCE_STEP = 256
 """Examples of each of the steps that only lead away from the initial weights; larger batches would teach the gate
 nothing and cost minutes."""
+LARGEST_LOSS_STEP = 1024
+"""Examples of each of G3's steps. G1 looks at whole batches; five steps of 8192 in plain PyTorch cost minutes."""
 
 State = Mapping[str, Tensor]
 
@@ -177,7 +179,9 @@ def update(
 def loss(
     reference: Reference, path: TrainingPath, batches: Sequence[Pair], *, factors: Sequence[float]
 ) -> list[Finding]:
-    """G3: losses and buffers of a few whole steps, and what the first of them does to the weights. Longer is chaos.
+    """G3: losses and buffers of a few steps of at most 1024 examples, and what the first does to the weights.
+
+    Longer is chaos.
 
     Allowed is max(1e-4, 10 times what a change of the weights by one unit in the last place does to the reference); of
     the first update 1e-2, since Adam turns a gradient that is all rounding into a step of full size. A ReLU that flips
@@ -191,6 +195,7 @@ def loss(
             schedule is chaos from the first step on.
     """
     begin = copied(reference.model.state_dict())
+    batches = [_cut(batch, LARGEST_LOSS_STEP) for batch in batches]
     found: list[list[Finding]] = []
     for first in range(min(3, len(batches))):
         plain, timed = zip(*itertools.islice(itertools.cycle(batches), first, first + len(factors)), strict=True)
