@@ -6,25 +6,36 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
+import numpy
 import pytest
 import torch
+from synthetic import make_cell, make_environment, make_record
 from torch.optim import adagrad
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from mnistbench.cell import Cell, Component
+from mnistbench import datasets, devices, optimizers, reproducibility, train
+from mnistbench.analysis import device_speedups, results_frame
+from mnistbench.cell import Cell, Component, Training
 from mnistbench.data.cache import cache_folder
-from mnistbench.execution import fast
+from mnistbench.execution import Levers, fast, fit
 from mnistbench.executors import ProcessExecutor
 from mnistbench.gate import gates
-from mnistbench.records import Data
+from mnistbench.grid import Grid
+from mnistbench.records import CellRecord, Data
+from mnistbench.training import probe, warmup
+from mnistbench.training.batches import ResidentBatches
+from mnistbench.training.epoch import take_steps
 from mnistbench.training.steps.cuda_graph import CaptureFailed, record_cuda_graph
 from mnistbench.training.steps.update import Update
-from mnistbench.training.trainee import _levers_that_fit
-from mnistbench.worker import Job
+from mnistbench.training.trainee import _levers_that_fit, _set_backends, make_trainee
+from mnistbench.worker import Job, environment_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -162,3 +173,289 @@ def test_the_gates_whole_steps_take_a_part_of_a_large_batch() -> None:
     sides = Counting(), Counting()
     gates.loss(*sides, [(batch, batch)], factors=[1.0] * 5)  # type: ignore[arg-type]
     assert [side.examples for side in sides] == [[1024] * 5] * 2
+
+
+def test_what_a_graph_keeps_counts_as_memory_in_use() -> None:
+    """Its activations count as free between replays, and nobody else can have them."""
+    segments = [
+        {"device": 0, "segment_pool_id": (0, 0), "total_size": 100, "allocated_size": 40},
+        {"device": 0, "segment_pool_id": (0, 1), "total_size": 300, "allocated_size": 50},
+        {"device": 1, "segment_pool_id": (0, 2), "total_size": 700, "allocated_size": 0},
+    ]
+    assert devices.held_by_graphs(segments, 0) == 250
+
+
+def test_memory_is_read_before_the_closing_probe(
+    digit_images: Component, cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The probe's matrices are larger than a small network."""
+    events: list[str] = []
+    taken = train.take_probe
+
+    def probe(*arguments: Any) -> Any:
+        events.append("probe")
+        return taken(*arguments)
+
+    monkeypatch.setattr(train, "take_probe", probe)
+    monkeypatch.setattr(devices, "peak_memory", lambda device: events.append("peak"))
+    train.train_cell(job_of(digit_images, cell), on_epoch=lambda _: None, process_started=time.perf_counter())
+    assert events == ["probe", "peak", "probe"]
+
+
+def job_of(data: Component, cell: Cell, **changes: Any) -> Job:
+    prepared = datasets.prepare(data)
+    cell = replace(cell, dataset=prepared.component, training=Training(epochs=1), **changes)
+    return Job(cell=cell, record_id="r", data_directory=str(prepared.directory), data=Data(sha256=prepared.sha256))
+
+
+class Nvml(ModuleType):
+    """As much of pynvml as is asked: two counters of nanoseconds, and a GPU that is found by its UUID alone."""
+
+    NVML_PERF_POLICY_THERMAL, NVML_PERF_POLICY_BOARD_LIMIT = 1, 3
+
+    def __init__(self) -> None:
+        super().__init__("pynvml")
+        self.nanoseconds = {1: 5_000_000, 3: 0}
+
+    def nvmlInit(self) -> None:
+        pass
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+        assert uuid == "GPU-1234"
+        return uuid
+
+    def nvmlDeviceGetViolationStatus(self, handle: str, policy: int) -> SimpleNamespace:
+        return SimpleNamespace(violationTime=self.nanoseconds[policy])
+
+    def nvmlSystemGetDriverVersion(self) -> str:
+        return "580.95"
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, handle: str) -> int:
+        return 700_000
+
+
+@pytest.fixture
+def nvml(monkeypatch: pytest.MonkeyPatch) -> Nvml:
+    played = Nvml()
+    monkeypatch.setitem(sys.modules, "pynvml", played)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="1234"))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
+    return played
+
+
+def test_a_gpu_that_slowed_down_while_it_trained_is_seen(nvml: Nvml) -> None:
+    """Slowdowns of before do not count, and one that is over again does."""
+    device = torch.device("cuda")
+    before = devices.slowed_seconds(device)
+    assert before == {"heat": 0.005, "power brake": 0.0}
+    assert devices.has_slowed(before, devices.slowed_seconds(device)) is False
+    nvml.nanoseconds[3] += 1
+    assert devices.has_slowed(before, devices.slowed_seconds(device)) is True
+
+
+def test_what_nvml_does_not_tell_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert devices.slowed_seconds(torch.device("cuda")) is None
+    assert devices.has_slowed(None, None) is None
+
+
+def test_a_slowdown_is_a_flag(digit_images: Component, cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = iter([{"heat": 0.0}, {"heat": 0.1}])
+    monkeypatch.setattr(devices, "slowed_seconds", lambda device: next(readings))
+    job = job_of(digit_images, cell)
+    record = train.train_cell(job, on_epoch=lambda _: None, process_started=time.perf_counter())
+    assert record.noise is not None and record.noise.gpu_slowdown
+    assert "gpu_slowdown" in record.noise.flags
+
+
+def test_a_record_says_which_gpu_it_was_and_what_drives_it(nvml: Nvml) -> None:
+    """The UUID itself stays out of it."""
+    environment = reproducibility.describe_environment("cuda")
+    assert (environment.device_name, environment.driver, environment.power_limit_watts) == (
+        "NVIDIA H100", "580.95", 700.0,
+    )  # fmt: skip
+    assert environment.cudnn == torch.backends.cudnn.version()
+    assert environment.device_id is not None and "1234" not in environment.device_id
+
+
+def test_a_gpu_whose_driver_says_nothing_has_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
+    environment = reproducibility.describe_environment("cuda")
+    assert (environment.device_name, environment.device_id, environment.driver) == ("NVIDIA H100", None, None)
+
+
+def on_gpu(name: str, identity: str | None, device: str = "cuda") -> CellRecord:
+    return make_record(make_cell(device=device), environment=make_environment(device_name=name, device_id=identity))
+
+
+def test_records_of_two_gpus_under_one_machine_id_are_groups_of_their_own() -> None:
+    """Two calls for a rented machine may land on an H100 and an H200, and a CPU belongs to neither."""
+    cpu = make_record(make_cell(), environment=make_environment())
+    frame = results_frame([cpu, on_gpu("H100", "aa"), on_gpu("H200", "bb"), on_gpu("H200", "cc")])
+    assert frame["group"].nunique() == 4
+    assert frame["group"].str.startswith(frame["group"].iloc[0]).all()
+
+
+def test_one_gpu_and_two_that_are_asked_for_by_name_stay_with_their_machine() -> None:
+    cpu = make_record(make_cell(), environment=make_environment())
+    frame = results_frame([cpu, on_gpu("H100", "aa"), on_gpu("H100", "bb", "cuda:1")])
+    assert frame["group"].nunique() == 1
+
+
+def test_the_first_message_of_a_worker_does_not_start_cuda(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes seconds, and belongs to set-up."""
+
+    def started(device: object) -> str:
+        raise AssertionError("CUDA was started")
+
+    monkeypatch.setattr(torch.cuda, "get_device_name", started)
+    job = Job(cell=replace(cell, device="cuda"), record_id="r", data_directory="-", data=Data(sha256="d"))
+    assert environment_of(job, ask_gpu=False) is not None
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_warm_up_fetches_its_batches_as_an_epoch_does(shuffle: bool) -> None:
+    """And no epoch's batch: the first examples in their order."""
+    inputs, labels = torch.arange(10.0).unsqueeze(1), torch.arange(10)
+    batches = ResidentBatches(inputs, labels, batch_size=4, seed=0, shuffle=shuffle)
+
+    def operators(fetched: Iterator[Any]) -> set[str]:
+        with OperatorNames() as names:
+            list(fetched)
+        return names.seen
+
+    rehearsed = operators(batches.rehearsal(2))
+    assert operators(batches.epoch(1)) - {"aten.randperm", "aten.split"} <= rehearsed | {"aten.detach"}
+    assert [wanted.tolist() for _, wanted in batches.rehearsal(2)] == [[0, 1, 2, 3], [0, 1, 2, 3], [0, 1]]
+
+
+class OperatorNames(TorchDispatchMode):
+    """Which of torch's operators are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.add(str(func._overloadpacket))
+        return func(*args, **(kwargs or {}))
+
+
+def test_warm_up_runs_the_loop_of_the_epoch_until_the_clock_has_risen(
+    digit_images: Component, cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(digit_images, cell, batch_size=100)
+    trainee = make_trainee(job, torch.device("cpu"))
+    loops: list[int] = []
+    monkeypatch.setattr(warmup, "take_steps", lambda *arguments: loops.append(take_steps(*arguments)[3]))
+    warmup.warm_up(trainee, 0)
+    assert len(loops) == 1 and loops[0] >= warmup.WARMUP_STEPS
+    monkeypatch.setitem(warmup.WARMUP_SECONDS, "cpu", 0.5)
+    warmup.warm_up(trainee, 0)
+    assert len(loops) > 2
+
+
+def test_a_probe_multiplies_random_numbers_and_leaves_the_cells_seed_alone() -> None:
+    before = torch.get_rng_state()
+    matrix = probe._random(64, torch.device("cpu"))
+    assert matrix.unique().numel() > 4000
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_gpu_is_woken_before_its_first_reading_and_copies_more_than_its_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[None] = []
+    monkeypatch.setitem(probe.WAKE_SECONDS, "cpu", 0.2)
+    probe.take_probe(torch.device("cpu"), "fp32", lambda: waits.append(None))
+    woken = len(waits)
+    monkeypatch.setitem(probe.WAKE_SECONDS, "cpu", 0.0)
+    probe.take_probe(torch.device("cpu"), "fp32", lambda: waits.append(None))
+    assert woken > len(waits) - woken
+    assert probe.WAKE_SECONDS["cuda"] >= 0.05
+    assert probe.COPY_BYTES.get("cuda", probe.LARGE_COPY_BYTES) >= 256 << 20
+
+
+class MuonPath:
+    """Muon as it is, on another device that accumulates in another order, or with a learning rate that is off."""
+
+    def __init__(self, *, turned: bool = False, scale: float = 1.0) -> None:
+        torch.manual_seed(0)
+        self.model = torch.nn.Sequential(torch.nn.Linear(784, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10))
+        self._turned, self._scale = turned, scale
+        self.restore(self.model.state_dict())
+
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        self.model.load_state_dict(dict(state))
+        self._optimizer = optimizers.build_for(Component(name="muon", options={"lr": 0.01}), self.model)
+        for group in self._optimizer.param_groups:
+            group["lr"] *= self._scale
+
+    def apply(self, gradients: Sequence[torch.Tensor], factor: float) -> None:
+        for parameter, gradient in zip(self.model.parameters(), gradients, strict=True):
+            parameter.grad = gradient.clone()
+        usual = torch.optim._muon._zeropower_via_newtonschulz
+
+        def other_order(gradient: torch.Tensor, *arguments: Any) -> torch.Tensor:
+            order = torch.from_numpy(numpy.random.default_rng(0).permutation(gradient.shape[1]))
+            return usual(gradient[:, order], *arguments)[:, order.argsort()]
+
+        if self._turned:
+            torch.optim._muon._zeropower_via_newtonschulz = other_order
+        try:
+            self._optimizer.step()
+        finally:
+            torch.optim._muon._zeropower_via_newtonschulz = usual
+
+
+def test_muon_is_judged_by_the_references_own_rounding() -> None:
+    reference = MuonPath()
+    found = gates.update(reference, MuonPath(turned=True), scheduled=False)  # type: ignore[arg-type]
+    assert found.error > gates.UPDATE_TOLERANCE
+    assert found.passed
+    assert not gates.update(reference, MuonPath(scale=1.02), scheduled=False).passed  # type: ignore[arg-type]
+
+
+def test_a_device_comparison_with_short_cells_says_that_it_is_not_to_be_published() -> None:
+    """Else the fastest device reads as not proven faster."""
+    records = [
+        make_record(make_cell(device=device, seed=seed), flags=flags, environment=make_environment(), round=seed)
+        for device, flags in (("cpu", []), ("cuda", ["short"]))
+        for seed in range(3)
+    ]
+    (note,) = device_speedups(results_frame(records)).notes
+    assert note.startswith("3 cells of this comparison trained for under 1 s or 50 steps")
+    assert "Do not publish" in note
+    assert device_speedups(results_frame([record.with_changes(noise=None) for record in records])).notes == ()
+
+
+def test_cudnns_choice_among_deterministic_engines_is_a_lever() -> None:
+    """Left out of a cell's identity while it is at its default, and on a CPU it steps aside."""
+    levers = fast(benchmark=True)
+    _set_backends(levers)
+    assert torch.backends.cudnn.benchmark and not fast().benchmark
+    _set_backends(fast())
+    assert not torch.backends.cudnn.benchmark
+    old = {name: value for name, value in fast().to_json().items() if name != "benchmark"}
+    assert Levers.from_json(old) == fast()
+    fitted = fit(levers, device_type="cpu", has_batchnorm=False, why_not_written="", is_ours=True)
+    assert not fitted.benchmark
+    assert fitted.stepped_aside["benchmark"] == "cuDNN needs a CUDA device"
+    kept = fit(levers, device_type="cuda", has_batchnorm=False, why_not_written="", is_ours=True)
+    assert kept.benchmark
+    asked = [
+        Grid.from_text(GRID + f"execution: {{profile: fast{option}}}\n").cells(Component(name="mnist"), 60_000, ["cpu"])
+        for option in ("", ", benchmark: false", ", benchmark: true")
+    ]
+    assert asked[0][0].cell_id == asked[1][0].cell_id != asked[2][0].cell_id
+
+
+GRID = """
+name: x
+dataset: mnist
+architectures: [mlp]
+optimizers: [sgd]
+batch_sizes: [64]
+training: {epochs: 1}
+"""

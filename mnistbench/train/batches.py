@@ -34,6 +34,13 @@ class Batches(Protocol):
         """The first batches of an epoch and its last one, for who need not see all of it."""
         ...
 
+    def rehearsal(self, whole: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """So many whole batches, and one of the size of the last, partial one, fetched as `epoch` fetches its own.
+
+        They are of the first examples of the data, in their order: no epoch's batch.
+        """
+        ...
+
 
 @dataclass
 class ResidentBatches:
@@ -67,6 +74,24 @@ class ResidentBatches:
         batches = list(self.epoch(number))
         yield from batches[:first] + batches[first:][-1:]
 
+    def rehearsal(self, whole: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Batches`."""
+        import torch
+
+        order = torch.arange(self.batch_size).to(self.inputs.device)
+        for size in _rehearsed(self, whole):
+            if self.shuffle:
+                chosen = order[:size]
+                yield self.inputs.index_select(0, chosen), self.labels.index_select(0, chosen)
+            else:
+                yield self.inputs[:size], self.labels[:size]
+
+
+def _rehearsed(batches: Batches, whole: int) -> list[int]:
+    """Sizes: kernels and graphs are made for each."""
+    last = batches.examples % batches.batch_size
+    return [batches.batch_size] * whole + ([last] if last else [])
+
 
 class LoaderBatches:
     """As a tutorial reads them: one example at a time, made into a picture, a tensor, a batch, and sent to the device.
@@ -99,6 +124,11 @@ class LoaderBatches:
         """See `Batches`; the other examples are not even read."""
         batches = self._order(number).split(self.batch_size)
         yield from (batch for indices in batches[:first] + batches[first:][-1:] for batch in self._read(indices))
+
+    def rehearsal(self, whole: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Batches`; the examples are read once, since reading warms nothing on a device."""
+        inputs, labels = next(self._read(self._order(0)[: self.batch_size]))
+        yield from ((inputs[:size], labels[:size]) for size in _rehearsed(self, whole))
 
     def _order(self, number: int) -> Tensor:
         return order_of_examples(self.examples, self.seed, number, shuffle=self.shuffle)

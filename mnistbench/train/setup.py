@@ -189,7 +189,7 @@ def make_trainee(job: Job, device: torch.device) -> Trainee:
     levers = dataclasses.replace(_levers_that_fit(job, probe, asked, device), threads=threads)
     if not job.resolved and (reason := _overruled(builder, asked)):
         levers = levers.without("threads", threads, reason)
-    _set_precision(levers)
+    _set_backends(levers)
     channels_last = levers.memory_format == "channels_last"
     inputs = Inputs(normalization, torch.channels_last if channels_last else torch.contiguous_format)
 
@@ -252,9 +252,10 @@ def _fitted(job: Job, model: nn.Module, asked: Levers, device: torch.device) -> 
     )
 
 
-def _set_precision(levers: Levers) -> None:
+def _set_backends(levers: Levers) -> None:
     import torch
 
+    torch.backends.cudnn.benchmark = levers.benchmark  # among deterministic engines: see `make_deterministic`
     tf32 = levers.precision == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
