@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ from mnistbench.executors import ProcessExecutor
 from mnistbench.gate import gates
 from mnistbench.grid import Grid
 from mnistbench.records import CellRecord, Data
+from mnistbench.training import batches as batches_module
 from mnistbench.training import probe, warmup
 from mnistbench.training.batches import ResidentBatches
 from mnistbench.training.epoch import take_steps
@@ -53,7 +55,7 @@ def test_without_platformdirs_the_cache_lies_in_the_home_folder(
 @pytest.mark.parametrize(
     ("devices", "answer"),
     [
-        (["cpu"], "has no cell for a GPU: make it with `plan --device cuda`"),
+        (["cpu"], "has no cell for cuda: make it with `plan --device cuda`"),
         (["cpu", "cuda"], "torch sees no CUDA device here"),
     ],
 )
@@ -459,3 +461,36 @@ optimizers: [sgd]
 batch_sizes: [64]
 training: {epochs: 1}
 """
+
+
+def test_the_next_epochs_order_is_drawn_while_a_gpu_still_works_on_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end of an epoch's own steps, never for an epoch that is not trained, and it is the same order."""
+    drawn: list[int] = []
+
+    def noted(examples: int, seed: int, epoch: int, *, shuffle: bool) -> torch.Tensor:
+        drawn.append(epoch)
+        return reproducibility.order_of_examples(examples, seed, epoch, shuffle=shuffle)
+
+    monkeypatch.setattr(batches_module, "order_of_examples", noted)
+    inputs, labels = torch.arange(10.0).unsqueeze(1), torch.arange(10)
+    usual = ResidentBatches(inputs, labels, batch_size=4, seed=0, shuffle=True)
+    ahead = ResidentBatches(inputs, labels, batch_size=4, seed=0, shuffle=True, drawn_ahead=2)
+    expected = [[wanted.tolist() for _, wanted in usual.epoch(number)] for number in (1, 2)]
+    drawn.clear()
+    assert [wanted.tolist() for _, wanted in ahead.epoch(1)] == expected[0]
+    assert drawn == [1, 2]
+    assert [wanted.tolist() for _, wanted in ahead.epoch(2)] == expected[1]
+    assert drawn == [1, 2]
+
+
+@pytest.mark.slow
+def test_the_probe_for_a_gpu_answers_each_question_once_and_goes_on_behind_an_error(tmp_path: Path) -> None:
+    """Tried on the CPU; on a GPU an error of CUDA's ends the process, and the next one takes the rest."""
+    command = [sys.executable, "benchmarks/gpu_probe.py", "facts", "--device", "cpu"]
+    environment = {**os.environ, "OUT": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    (tmp_path / "facts.jsonl").write_text('{"what": "environment", "ok": false, "error": "it failed before"}\n')
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+    answers = [json.loads(line) for line in (tmp_path / "facts.jsonl").read_text().splitlines()]
+    assert [answer["what"] for answer in answers].count("environment") == 1
+    assert len(answers) > 5
+    assert [answer["what"] for answer in answers if not answer["ok"]] == ["environment"]

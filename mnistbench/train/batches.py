@@ -49,6 +49,8 @@ class ResidentBatches:
     Attributes:
         inputs: uint8 [n, height, width] or float32 [n, features].
         labels: int64 [n].
+        drawn_ahead: how many epochs there are, where the order of the next one is drawn at the end of each, while a GPU
+            still works on its queue; 0 draws each at its own beginning. All of it is on the training clock.
     """
 
     inputs: Tensor
@@ -56,18 +58,28 @@ class ResidentBatches:
     batch_size: int
     seed: int
     shuffle: bool
+    drawn_ahead: int = 0
 
     def __post_init__(self) -> None:
         self.examples = len(self.labels)
+        self._next: dict[int, Tensor] = {}
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Batches`; an order that is not shuffled is read in slices, without a copy."""
         if not self.shuffle:
             yield from zip(self.inputs.split(self.batch_size), self.labels.split(self.batch_size), strict=True)
             return
-        order = order_of_examples(self.examples, self.seed, number, shuffle=True).to(self.inputs.device)
+        order = self._next.pop(number) if number in self._next else self._drawn(number)
         for chosen in order.split(self.batch_size):
             yield self.inputs.index_select(0, chosen), self.labels.index_select(0, chosen)
+        if number < self.drawn_ahead:
+            self._next = {number + 1: self._drawn(number + 1)}
+
+    def _drawn(self, number: int) -> Tensor:
+        order = order_of_examples(self.examples, self.seed, number, shuffle=True)
+        if self.inputs.device.type != "cuda":
+            return order.to(self.inputs.device)
+        return order.pin_memory().to(self.inputs.device, non_blocking=True)  # the copy waits for no step before it
 
     def part_of_epoch(self, number: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Batches`."""

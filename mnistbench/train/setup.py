@@ -296,7 +296,8 @@ def _batches(
             normalization=normalization,
         )
     inputs, labels = _on_device(*training, device)
-    return ResidentBatches(inputs, labels, cell.batch_size, cell.seed, cell.training.shuffle)
+    ahead = cell.training.epochs if device.type == "cuda" else 0
+    return ResidentBatches(inputs, labels, cell.batch_size, cell.seed, cell.training.shuffle, drawn_ahead=ahead)
 
 
 def _on_device(inputs: Any, labels: Any, device: torch.device) -> tuple[Tensor, Tensor]:
