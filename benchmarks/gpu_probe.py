@@ -245,7 +245,7 @@ def _profile(cells: Cells, job: Job, path: Path) -> Answer:
 
 def main() -> int:
     """Ask the questions of one part, until its seconds are used up."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--seconds", type=float, default=60.0, help="no question is asked after so many")

@@ -30,6 +30,7 @@ from mnistbench.executors import ProcessExecutor
 from mnistbench.gate import gates
 from mnistbench.grid import Grid
 from mnistbench.records import CellRecord, Data
+from mnistbench.storage.merging import one_per_build
 from mnistbench.training import batches as batches_module
 from mnistbench.training import probe, warmup
 from mnistbench.training.batches import ResidentBatches
@@ -494,3 +495,24 @@ def test_the_probe_for_a_gpu_answers_each_question_once_and_goes_on_behind_an_er
     assert [answer["what"] for answer in answers].count("environment") == 1
     assert len(answers) > 5
     assert [answer["what"] for answer in answers if not answer["ok"]] == ["environment"]
+
+
+def test_results_of_one_cell_on_two_gpus_are_both_kept_when_folders_are_merged() -> None:
+    """And an attempt that was killed, and could not say on which, stands in no result's way."""
+    first, second = on_gpu("H100", "aa"), on_gpu("H200", "bb")
+    killed = make_record(first.cell, status="killed", environment=make_environment())
+    chosen, rest = one_per_build([killed, first, second])
+    assert [record.record_id for record in chosen] == [first.record_id, second.record_id]
+    assert [record.record_id for record in rest] == [killed.record_id]
+
+
+def test_waiting_for_a_device_that_has_not_started_does_not_start_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set-up's clock waits for the device before it begins, and CUDA's start is to lie on it."""
+    waits: list[object] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waits.append)
+    wait = devices.synchronizer(torch.device("cuda"))
+    wait()
+    assert waits == []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    wait()
+    assert waits == [torch.device("cuda")]

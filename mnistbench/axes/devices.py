@@ -91,11 +91,14 @@ def accelerator_may_be_here() -> bool:
 
 
 def synchronizer(device: torch.device) -> Callable[[], None]:
-    """The function that returns when the device has done what it was asked."""
+    """The function that returns when the device has done what it was asked.
+
+    It does not start CUDA: the clock of the set-up waits for the device first, and CUDA's start is part of set-up.
+    """
     import torch
 
     if device.type == "cuda":
-        return lambda: torch.cuda.synchronize(device)
+        return lambda: torch.cuda.synchronize(device) if torch.cuda.is_initialized() else None
     if device.type == "mps":
         return torch.mps.synchronize
     return nothing_to_wait_for
