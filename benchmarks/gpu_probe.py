@@ -25,18 +25,21 @@ STARTED = time.perf_counter()
 
 import torch  # noqa: E402
 
-from mnistbench import datasets, devices, equivalence, reproducibility, train  # noqa: E402
+from mnistbench.axes import devices  # noqa: E402
 from mnistbench.cell import Cell, Component, Training  # noqa: E402
-from mnistbench.gate.timed_path import TimedPath  # noqa: E402
-from mnistbench.records import Data, dump  # noqa: E402
-from mnistbench.training.steps.cuda_graph import CaptureFailed, record_cuda_graph  # noqa: E402
-from mnistbench.training.steps.update import Update  # noqa: E402
-from mnistbench.training.trainee import Trainee, make_trainee  # noqa: E402
-from mnistbench.training.warmup import choose, warm_up  # noqa: E402
-from mnistbench.worker import Job  # noqa: E402
+from mnistbench.data import datasets  # noqa: E402
+from mnistbench.results.records import Data, dump  # noqa: E402
+from mnistbench.train import machine, train  # noqa: E402
+from mnistbench.train.equivalence import check as equivalence  # noqa: E402
+from mnistbench.train.equivalence.timed_path import TimedPath  # noqa: E402
+from mnistbench.train.job import Job  # noqa: E402
+from mnistbench.train.setup import Trainee, make_trainee  # noqa: E402
+from mnistbench.train.steps.cuda_graph import CaptureFailed, record_cuda_graph  # noqa: E402
+from mnistbench.train.steps.update import Update  # noqa: E402
+from mnistbench.train.warmup import choose, warm_up  # noqa: E402
 
 if TYPE_CHECKING:
-    from mnistbench.gate.reference import TrainingPath
+    from mnistbench.train.equivalence.reference import TrainingPath
 
 SPOILT = 75
 MOMENTUM = Component(name="sgd", options={"lr": 0.05, "momentum": 0.9})
@@ -83,7 +86,7 @@ class Cells:
 def facts(cells: Cells, out: Path) -> Iterator[Question]:
     """What the machine is, and single calls of torch's that our CUDA code relies on."""
     device, on_cuda = cells.device, cells.device.type == "cuda"
-    yield "environment", lambda: asdict(reproducibility.describe_environment(device.type))
+    yield "environment", lambda: asdict(machine.describe_environment(device.type))
     yield "first work on the device, from process start", lambda: _first_work(device)
     yield "packages", _packages
     yield "switches", lambda: _switches(cells)

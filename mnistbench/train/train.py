@@ -19,8 +19,8 @@ from mnistbench.results.records import CellRecord, EpochMeasurement, Error, Memo
 from mnistbench.train import clocks as measurement
 from mnistbench.train import machine as reproducibility
 from mnistbench.train.clocks import InterferenceMeter, Stopwatch, read_counters
-from mnistbench.train.equivalence import check as equivalence
 from mnistbench.train.epoch import take_steps
+from mnistbench.train.equivalence import check as equivalence
 from mnistbench.train.evaluate import Evaluation, evaluate, flops_per_example, is_finite
 from mnistbench.train.kept_weights import KeptWeights
 from mnistbench.train.probe import take_probe
