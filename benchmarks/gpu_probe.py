@@ -116,28 +116,33 @@ def gates(cells: Cells, out: Path) -> Iterator[Question]:
 
 def rates(cells: Cells, out: Path) -> Iterator[Question]:
     """Whole cells, and what each lever of a GPU does to them."""
-    on_cpu = cells.device.type == "cpu"
-    for network, optimizer, batch_size, epochs in (
-        ("lenet5", MOMENTUM, 8192, 40), ("mlp", MOMENTUM, 64, 4), ("speedrun", ADAM, 256, 1),
-    ):  # fmt: skip
+    for network, optimizer, batch_size, epochs in _rated(cells.device):
         for levers in (
             {}, {"graph": False}, {"benchmark": True}, {"precision": "tf32"}, {"memory_format": "channels_last"},
             {"compile": True},
         ):  # fmt: skip
             said = " ".join(f"{lever}={value}" for lever, value in levers.items())
-            job = cells.job(network, optimizer, batch_size, epochs=1 if on_cpu else epochs, **levers)
+            job = cells.job(network, optimizer, batch_size, epochs=epochs, **levers)
             name = f"{network} {batch_size} {said}".strip()
-            yield name, lambda job=job, name=name: _rate(job, out / "records" / f"{name.replace(' ', '_')}.json")  # type: ignore[misc]
+            path = out / "records" / f"{name.replace(' ', '_')}.json"
+            yield name, lambda job=job, path=path: _rate(job, path)  # type: ignore[misc]
 
 
 def profile(cells: Cells, out: Path) -> Iterator[Question]:
     """Where the time of a step goes: torch's profiler, a table a network."""
-    for network, optimizer, batch_size in (("lenet5", MOMENTUM, 8192), ("mlp", MOMENTUM, 64), ("speedrun", ADAM, 256)):
+    for network, optimizer, batch_size, _ in _rated(cells.device):
         for graph in (True, False):
             job = cells.job(network, optimizer, batch_size, graph=graph)
             name = f"{network} {batch_size}{'' if graph else ' eager'}"
             path = out / "profiles" / f"{name.replace(' ', '_')}.txt"
             yield name, lambda job=job, path=path: _profile(cells, job, path)  # type: ignore[misc]
+
+
+def _rated(device: torch.device) -> list[tuple[str, Component, int, int]]:
+    """Networks, optimizers, batch sizes and epochs; on a CPU the smallest, since there only the questions are tried."""
+    if device.type == "cpu":
+        return [("mlp", MOMENTUM, 64, 1)]
+    return [("lenet5", MOMENTUM, 8192, 40), ("mlp", MOMENTUM, 64, 4), ("speedrun", ADAM, 256, 1)]
 
 
 PARTS = {"facts": facts, "gates": gates, "rates": rates, "profile": profile}
