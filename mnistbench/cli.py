@@ -22,6 +22,7 @@ from mnistbench import __version__
 from mnistbench.commands import grids, looking, models, reports
 from mnistbench.errors import UserError
 from mnistbench.homeless import ensure_home
+from mnistbench.redaction import without_credentials
 
 COMPLETE, FAILED_CELLS, BAD_USAGE, INTERNAL_ERROR, INTERRUPTED = 0, 1, 2, 3, 130
 MODULE = "python -m mnistbench"
@@ -112,7 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = app(typed, prog_name=MODULE, standalone_mode=False, obj=[MODULE, *typed])
         sys.stdout.flush()
     except (UserError, TyperException) as error:
-        print(f"error: {error if isinstance(error, UserError) else _usage(error)}", file=sys.stderr)
+        text = str(error) if isinstance(error, UserError) else _usage(error)
+        print(f"error: {without_credentials(text)}", file=sys.stderr)
         return BAD_USAGE
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
@@ -124,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with contextlib.suppress(OSError):
                 print(f"error: standard output cannot be written: {error.strerror}", file=sys.stderr)
             return BAD_USAGE
-        traceback.print_exc()
+        print(without_credentials(traceback.format_exc()), end="", file=sys.stderr)
         print("error: a bug in mnistbench, not in your input. What was measured is kept.", file=sys.stderr)
         return INTERNAL_ERROR
     return status if isinstance(status, int) else COMPLETE
