@@ -16,6 +16,19 @@ from mnistbench.errors import UserError
 PART = ".part"
 """Ending of a file that is still being written; a run clears what a killed one left."""
 
+_WAYS_OUT = {
+    errno.ENOSPC: "make room, and run again to go on",
+    errno.EDQUOT: "make room, and run again to go on",
+    errno.EROFS: "name a folder on another file system",
+    errno.EACCES: "name a folder that you may write to",
+    errno.EPERM: "name a folder that you may write to",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "choose another path",
+    errno.ENOTDIR: "a file stands where a folder is needed: move it away, or choose another path",
+    errno.EEXIST: "a file stands where a folder is needed: move it away, or choose another path",
+    errno.EISDIR: "a folder stands where a file is needed: move it away, or choose another path",
+}
+"""What helps, by what the system says; after anything else, running again does."""
 
 weaknesses: list[str] = []
 """What the file systems that were written to in this process cannot do, and what is lost by it."""
@@ -119,6 +132,5 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(
-            f"cannot write {path}: {reason}. What was written before is whole; run again to go on."
-        ) from error
+        way_out = _WAYS_OUT.get(error.errno or 0, "run again to go on")
+        raise UserError(f"cannot write {path}: {reason}. What was written before is whole; {way_out}.") from error
