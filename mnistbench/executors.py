@@ -14,6 +14,7 @@ from typing import Protocol
 
 from mnistbench.cell import Cell
 from mnistbench.execution import KEPT_ALLOCATOR, levers_of
+from mnistbench.plugins import same_folder
 from mnistbench.records import CellRecord, EpochMeasurement, Error, utc_now
 from mnistbench.redaction import redact
 from mnistbench.running.child import Running
@@ -93,7 +94,8 @@ class InlineExecutor:
 
         try:
             self._training = True
-            return train_safely(replace(job, own_process=False), find_function(self._train), remember, started)
+            with same_folder():
+                return train_safely(replace(job, own_process=False), find_function(self._train), remember, started)
         except KeyboardInterrupt:
             if self._reason is None:
                 raise

@@ -13,6 +13,7 @@ from mnistbench.data.arrays import Arrays, DataSpec, check, checksum, image_arra
 from mnistbench.data.csv_table import MAX_CLASSES
 from mnistbench.data.sources import Opened, Search
 from mnistbench.errors import UserError
+from mnistbench.plugins import same_folder
 
 EXPECTED = (
     "must return (train_inputs, train_labels, test_inputs, test_labels): images as uint8 [n, height, width] or rows as "
@@ -49,7 +50,8 @@ class PluginSource:
 
     def _arrays(self) -> Arrays:
         try:
-            made = self.function(**self.options)
+            with same_folder():
+                made = self.function(**self.options)
             if isinstance(made, Arrays):
                 return made
             parts = [np.asarray(part) for part in made] if isinstance(made, tuple | list) else []
