@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mnistbench.errors import UserError
 from mnistbench.records import EpochMeasurement
+from mnistbench.storage.atomic import read_regular
 
 if TYPE_CHECKING:
     from mnistbench.results import ResultsFolder
@@ -65,7 +66,7 @@ def _targets_of_grid_file(folder: ResultsFolder) -> tuple[float, ...] | None:
     from mnistbench.config.yaml_places import plain, read_document
 
     try:
-        grid: Any = plain(read_document(folder.grid_file.read_text(encoding="utf-8"), "grid.yaml"))
+        grid: Any = plain(read_document(read_regular(folder.grid_file).decode(), "grid.yaml"))
         trainings = [grid["training"], *(more["training"] for more in grid.get("include") or ())]
         named = [training.get("target_accuracy") for training in trainings]
     except (OSError, UnicodeDecodeError, UserError, KeyError, TypeError, AttributeError):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mnistbench.records import CellRecord, EpochMeasurement
 from mnistbench.running.budget import seconds_by_setting
 from mnistbench.running.progress import Count, Progress, duration, figures, outcome
+from mnistbench.storage.atomic import read_regular
 from mnistbench.storage.index import read_index
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def standing(results: ResultsFolder) -> list[str]:
 def _note(folder: Path) -> dict[str, object] | None:
     """The note of a runner that is alive."""
     try:
-        plain = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+        plain = json.loads(read_regular(folder / NOTE))
         os.kill(int(plain["pid"]), 0)
     except PermissionError:  # alive, and another user's
         return plain if isinstance(plain, dict) else None

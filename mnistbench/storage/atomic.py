@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,17 @@ def write_whole(path: Path, content: str | bytes) -> None:
             raise
 
 
+def read_regular(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        OSError: if it cannot be read, or is no regular file: reading a pipe would wait for ever.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "is not a regular file")
+    return path.read_bytes()
+
+
 def write_answer(path: Path, content: dict[str, Any]) -> None:
     """Keep an answer that can be found again at some cost, with its checksum; `read_answer` gives it back.
 
@@ -70,7 +82,7 @@ def write_answer(path: Path, content: dict[str, Any]) -> None:
 def read_answer(path: Path) -> dict[str, Any] | None:
     """What `write_answer` kept, or None: nothing is there, or it is not what was written, whatever it says."""
     try:
-        plain = json.loads(path.read_bytes())
+        plain = json.loads(read_regular(path))
         checksum = plain.pop("sha256")
         return plain if checksum == _checksum(plain) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
