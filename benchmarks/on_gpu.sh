@@ -1,29 +1,88 @@
 #!/bin/bash
-# Everything that only a machine with a GPU can show, in one call under 8 minutes: tests marked gpu, the GPU targets,
-# cpu_vs_gpu and speedrun, with the equivalence gate on every cell. Needs torch, no network, neither mlflow nor pydantic:
-# the grids were resolved beforehand, on any machine, by
-#     for grid in cpu_vs_gpu speedrun; do python -m mnistbench plan $grid --resolved gpu/$grid.json; done
+# Everything that only a machine with a GPU can show: gpu_probe.py, the tests marked gpu, the grids speedrun and
+# cpu_vs_gpu with the equivalence gate on every cell. Needs torch, no network, neither mlflow nor pydantic: the grids
+# were resolved beforehand, on any machine, by
+#     python -m mnistbench plan cpu_vs_gpu --device cpu --device cuda --resolved gpu/cpu_vs_gpu.json
+#     python -m mnistbench plan speedrun --device cuda --resolved gpu/speedrun.json
 #
 #     benchmarks/on_gpu.sh DATA RESOLVED OUT
 #
-# DATA has MNIST/raw, RESOLVED the resolved grids, and OUT receives the results folders; bring them back to
-# results/reference/, and mirror and report them where everything is installed (`sync`, `report`).
+# DATA has MNIST/raw, RESOLVED the resolved grids, and OUT receives at most 8 files: a .jsonl for each part of the
+# probe, profiles.tar, records.tar (a results folder for each grid; bring them to results/reference/, then `sync` and
+# `report` where everything is installed) and log.txt. What fails does not end the rest; what is most important comes
+# first. PARTS="facts gates" makes these alone, DEVICE=cpu tries the script without a GPU. Limits: 6 minutes for the
+# probe, 9 for the rest.
 set -uo pipefail
-cd "$(dirname "$0")/.."
 if (($# != 3)); then
-    sed -n '2,12p' "$0" >&2
+    sed -n '2,17p' "$0" >&2
     exit 2
 fi
-export MNISTBENCH_DATA="$1"
+mkdir -p "$3"
+data=$(realpath "$1") resolved=$(realpath "$2") out=$(realpath "$3") failed=0
+device=${DEVICE:-cuda} parts=${PARTS:-facts gates rates profile tests speedrun cpu_vs_gpu} python=${PYTHON:-python3}
+cd "$(dirname "$0")/.."
+export MNISTBENCH_DATA="$data" PYTHONPATH="$PWD" PYTHONUNBUFFERED=1
 export MNISTBENCH_NO_SKIPS=1  # without its data a test fails
-resolved=$2 out=$3 failed=0
-mkdir -p "$out"
-python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || {
-    echo "torch sees no CUDA device here" >&2
-    exit 2
-}
-timeout 120 python3 -m pytest -q -m gpu -p no:cacheprovider tests/test_gpu.py || failed=1
 for grid in speedrun cpu_vs_gpu; do
-    timeout 150 python3 -m mnistbench run "$resolved/$grid.json" --out "$out/$grid" --no-tracking || failed=1
+    [[ " $parts " == *" $grid "* ]] || continue
+    "$python" - "$resolved/$grid.json" "$device" <<'PYTHON' || exit 2
+import json, sys
+path, device = sys.argv[1:]
+with open(path, encoding="utf-8") as file:
+    cells = json.load(file)["cells"]
+if not any(cell["device"].startswith(device) for cell in cells):
+    sys.exit(f"{path} has no cell for {device}: make it with `plan --device {device}`")
+PYTHON
 done
-exit $failed
+if [[ $device == cuda ]]; then
+    "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || {
+        echo "torch sees no CUDA device here" >&2
+        exit 2
+    }
+    only_collect=
+else
+    only_collect=--collect-only # what is marked gpu cannot pass
+fi
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+probe() { # PART SECONDS: a process that CUDA errors have spoilt is followed by another, which goes on behind it
+    local status=75 until=$((SECONDS + $2)) left
+    while ((status == 75 && SECONDS < until)); do
+        left=$((until - SECONDS))
+        OUT="$work" timeout -k 5 $((left + 20)) "$python" benchmarks/gpu_probe.py "$1" --device "$device" --seconds $left
+        status=$?
+    done
+    mv "$work/$1.jsonl" "$out/" || status=1
+    return $status
+}
+
+grid() { # NAME SECONDS: no new round after them
+    timeout -k 5 $(($2 + 60)) "$python" -m mnistbench run "$resolved/$1.json" --out "$work/records/$1" \
+        --budget "$2s" --no-tracking
+}
+
+part() {
+    case $1 in
+    facts) probe facts 45 ;;
+    gates) probe gates 130 ;;
+    rates) probe rates 110 ;;
+    profile) probe profile 45 ;;
+    tests) timeout -k 5 120 "$python" -m pytest -q -m gpu -p no:cacheprovider $only_collect tests/test_gpu.py ;;
+    *) grid "$1" 150 ;;
+    esac
+}
+
+all_parts() {
+    for name in $parts; do
+        echo "== $name at ${SECONDS} s"
+        part "$name" || { failed=1; echo "== $name failed"; }
+        for kept in records profiles; do # after each part: what is there when the machine is taken away counts
+            [[ -d $work/$kept ]] && tar -C "$work" -cf "$out/$kept.tar" "$kept"
+        done
+    done
+    return $failed
+}
+
+all_parts 2>&1 | tee "$out/log.txt"
+exit "${PIPESTATUS[0]}"

@@ -48,6 +48,16 @@ def improving(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRec
     return record.with_changes(epochs=epochs, model=model, environment=make_environment())
 
 
+def captured(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
+    """Cannot be captured as a CUDA graph with seed 0."""
+    from mnistbench.train.steps.cuda_graph import CaptureFailed
+
+    if job.cell.seed == 0 and not job.without_graph:
+        raise CaptureFailed("it calls .item()")
+    record = quick(job, on_epoch=on_epoch, process_started=process_started)
+    return record.with_changes(execution_resolved={"without_graph": job.without_graph})
+
+
 def unhurried(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
     """Takes at least 40 ms, so that a machine of any speed has cells left to be killed in."""
     time.sleep(0.04)

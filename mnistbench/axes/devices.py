@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mnistbench.errors import UserError
 
@@ -89,23 +91,38 @@ def accelerator_may_be_here() -> bool:
 
 
 def synchronizer(device: torch.device) -> Callable[[], None]:
-    """The function that returns when the device has done what it was asked."""
+    """The function that returns when the device has done what it was asked.
+
+    It does not start CUDA: the clock of the set-up waits for the device first, and CUDA's start is part of set-up.
+    """
     import torch
 
     if device.type == "cuda":
-        return lambda: torch.cuda.synchronize(device)
+        return lambda: torch.cuda.synchronize(device) if torch.cuda.is_initialized() else None
     if device.type == "mps":
         return torch.mps.synchronize
     return nothing_to_wait_for
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Peak bytes allocated on the device since the last reset; None on the CPU, whose process is measured instead."""
+    """Peak bytes allocated on the device since the last reset; None on the CPU, whose process is measured instead.
+
+    What a captured graph writes at each replay counts as free once it is recorded, and is nobody else's: it is added.
+    """
     import torch
 
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        return torch.cuda.max_memory_allocated(device) + held_by_graphs(torch.cuda.memory_snapshot(), device.index or 0)
     return torch.mps.driver_allocated_memory() if device.type == "mps" else None
+
+
+def held_by_graphs(segments: Sequence[Mapping[str, Any]], index: int) -> int:
+    """Bytes in the private memory pools of graphs that count as free, from `torch.cuda.memory_snapshot()`."""
+    return sum(
+        segment["total_size"] - segment["allocated_size"]
+        for segment in segments
+        if tuple(segment["segment_pool_id"]) != (0, 0) and segment["device"] == index
+    )
 
 
 def reset_peak_memory(device: torch.device) -> None:
@@ -129,19 +146,61 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def gpu_slowdown(index: int) -> bool | None:
-    """True if the GPU has slowed down for heat or power-brake since; None where NVML does not answer."""
+def slowed_seconds(device: torch.device) -> dict[str, float] | None:
+    """Seconds that a GPU has been slowed down for so far, by cause; None where NVML does not answer.
+
+    Counters and not the present state: heat of the fourth second is over in the sixth.
+    """
+    if device.type != "cuda":
+        return None
     try:
         import pynvml
 
-        pynvml.nvmlInit()
-        reasons = pynvml.nvmlDeviceGetCurrentClocksEventReasons(pynvml.nvmlDeviceGetHandleByIndex(index))
-        wanted = (
-            pynvml.nvmlClocksThrottleReasonHwSlowdown
-            | pynvml.nvmlClocksThrottleReasonHwThermalSlowdown
-            | pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown
-            | pynvml.nvmlClocksThrottleReasonSwThermalSlowdown
-        )
-        return bool(reasons & wanted)
+        handle = _nvml_handle(device)
+        causes = {"heat": pynvml.NVML_PERF_POLICY_THERMAL, "power brake": pynvml.NVML_PERF_POLICY_BOARD_LIMIT}
+        return {
+            cause: pynvml.nvmlDeviceGetViolationStatus(handle, policy).violationTime / 1e9
+            for cause, policy in causes.items()
+        }
     except Exception:  # no driver, no library, an old one: what cannot be observed is unknown
         return None
+
+
+def has_slowed(before: Mapping[str, float] | None, after: Mapping[str, float] | None) -> bool | None:
+    """Whether a GPU was slowed down between two readings; None if that is unknown."""
+    return None if before is None or after is None else any(after[cause] > before[cause] for cause in after)
+
+
+def describe_gpu(device: torch.device) -> dict[str, Any]:
+    """What a record's environment says of a GPU: its name, which one it is, and what drives and limits it.
+
+    A hash stands for its UUID. What the driver does not tell is left out.
+    """
+    import torch
+
+    described: dict[str, Any] = {"device_name": torch.cuda.get_device_name(device)}
+    with contextlib.suppress(Exception):
+        described["cudnn"] = torch.backends.cudnn.version()
+    with contextlib.suppress(Exception):
+        described["device_id"] = hashlib.sha256(_uuid(device).encode()).hexdigest()[:12]
+    with contextlib.suppress(Exception):
+        import pynvml
+
+        handle = _nvml_handle(device)
+        described["driver"] = str(pynvml.nvmlSystemGetDriverVersion())
+        described["power_limit_watts"] = pynvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000
+    return described
+
+
+def _uuid(device: torch.device) -> str:
+    import torch
+
+    return f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+
+
+def _nvml_handle(device: torch.device) -> Any:
+    """By its UUID: NVML counts all GPUs of the machine, torch those that CUDA_VISIBLE_DEVICES leaves."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    return pynvml.nvmlDeviceGetHandleByUUID(_uuid(device))

@@ -43,6 +43,8 @@ class Levers:
         threads: of the CPU; 0 takes what the machine gives (rule 13).
         precision: tf32 and fp16 are for GPUs.
         compile: torch.compile on the network; its start-up is warm-up time.
+        benchmark: cuDNN times its deterministic engines and takes the fastest, not the one that it expects to be fast
+            (CUDA). Another run may pick another one, and differ in the last bits.
         isolation: whether other cells may run beside it; only `alone` is ranked by speed.
         kernels: per layer, what the written step measured as fastest.
         stepped_aside: levers that could not apply, with the reason.
@@ -59,6 +61,7 @@ class Levers:
     precision: Precision
     compile: bool
     isolation: Isolation
+    benchmark: bool = False
     kernels: list[dict[str, Any]] | None = None
     stepped_aside: dict[str, str] = field(default_factory=dict)
 
@@ -90,6 +93,7 @@ def plain(
     precision: Precision = "fp32",
     compile: bool = False,
     isolation: Isolation = "alone",
+    benchmark: bool = False,
 ) -> Levers:
     """What a tutorial writes: torchvision dataset, DataLoader, `.to(device)`, eager, fp32."""
     return Levers(**locals())
@@ -108,6 +112,7 @@ def fast(
     precision: Precision = "fp32",
     compile: bool = False,
     isolation: Isolation = "alone",
+    benchmark: bool = False,
 ) -> Levers:
     """Every lever that leaves fp32 results equivalent (docs/measurement.md says how that is checked)."""
     return Levers(**locals())
@@ -133,6 +138,8 @@ def fit(levers: Levers, *, device_type: str, has_batchnorm: bool, why_not_writte
     """
     if levers.graph and device_type != "cuda":
         levers = replace(levers, graph=False)
+    if levers.benchmark and device_type != "cuda":
+        levers = levers.without("benchmark", False, "cuDNN needs a CUDA device")
     if levers.precision in ("tf32", "fp16") and device_type != "cuda":
         levers = levers.without("precision", "fp32", f"{levers.precision} needs a CUDA device")
     if levers.step == "written":

@@ -16,9 +16,11 @@ def cache_folder() -> Path:
     """
     if named := os.environ.get("MNISTBENCH_CACHE"):
         return Path(named).expanduser().absolute()
-    import platformdirs
-
     try:
+        try:
+            import platformdirs
+        except ImportError:  # a machine with torch alone
+            return Path.home() / ".cache" / "mnistbench"
         return platformdirs.user_cache_path("mnistbench", appauthor=False)
     except RuntimeError:  # a user id without an entry in passwd, and no HOME
         return home_for_nobody() / "cache"

@@ -68,9 +68,10 @@ def results_frame(
         shared), short, noise_known (at least one cause was observable), equivalence, stepped_aside (`lever: why; …`),
         fallback, data_sha256.
     Columns (where):
-        group (machine, torch build and protocol version: what may be compared), machine_id, machine, device_name, os,
-        cpu, memory_bytes, python, torch, cuda, mnistbench, git_commit, git_dirty, protocol, round, position,
-        started_at, source, error (`Type: message`), error_type, error_message, error_step, error_log, error_stack.
+        group (machine, torch build and protocol version, and the GPU where one machine's were several: what may be
+        compared), machine_id, machine, device_name, device_id, os, cpu, memory_bytes, python, torch, cuda, mnistbench,
+        git_commit, git_dirty, protocol, round, position, started_at, source, error (`Type: message`), error_type,
+        error_message, error_step, error_log, error_stack.
 
     Args:
         records: records, or their plain JSON; read one at a time.
@@ -87,7 +88,21 @@ def results_frame(
         if row["kind"] in kinds:
             for name, values in columns.items():
                 values.append(row.get(name))
-    return ask(_frame(columns, _DTYPES), named if targets is None else targets)
+    return ask(_apart_by_gpu(_frame(columns, _DTYPES)), named if targets is None else targets)
+
+
+def _apart_by_gpu(frame: pd.DataFrame) -> pd.DataFrame:
+    """Where one machine's `cuda` was several GPUs (rented machines, containers), each is a group of its own.
+
+    Nobody knows then which of them the machine's CPU cells ran beside: they stay without, and no ratio is made.
+    """
+    named = frame["device_name"].fillna("") + " " + frame["device_id"].fillna("")
+    on_gpu = (frame["device_kind"] == "cuda") & (named != " ")
+    several = named[on_gpu].groupby([frame["group"], frame["device"]]).transform("nunique") > 1
+    groups = frame["group"].copy()
+    apart = several[several].index
+    groups[apart] = groups[apart] + " · " + named[apart].str.strip()
+    return frame.assign(group=groups)
 
 
 def ask(frame: pd.DataFrame, targets: Iterable[float]) -> pd.DataFrame:
@@ -227,7 +242,7 @@ _DTYPES: dict[str, str] = {
     **_columns("bool", "noisy short noise_known"),
     **_columns("str", "equivalence"),
     **_columns("bool", "fallback"),
-    **_columns("str", "data_sha256 group machine_id machine device_name os cpu"),
+    **_columns("str", "data_sha256 group machine_id machine device_name device_id os cpu"),
     **_columns("Int64", "memory_bytes"),
     **_columns("str", "python torch cuda mnistbench git_commit"),
     **_columns("boolean", "git_dirty"),

@@ -174,8 +174,8 @@ def environment_of(plain: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 _ENVIRONMENT = (
-    "machine_id", "machine", "device_name", "os", "cpu", "memory_bytes", "python", "torch", "cuda", "mnistbench",
-    "git_commit", "git_dirty",
+    "machine_id", "machine", "device_name", "device_id", "os", "cpu", "memory_bytes", "python", "torch", "cuda",
+    "mnistbench", "git_commit", "git_dirty",
 )  # fmt: skip
 
 

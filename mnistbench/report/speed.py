@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from mnistbench.report.repeats import counted, repeats
 from mnistbench.report.samples import Metric
 from mnistbench.report.statistics import Floats
 from mnistbench.report.verdicts import Pair, compare_chosen
-from mnistbench.words.wording import interval_text, times
+from mnistbench.words.wording import interval_text, plural, times
 
 CLOCKS: dict[str, Metric] = {"steady": "examples_per_second", "cold": "cold_seconds"}
 CLOCK_WORDS = {"steady": "training clock", "cold": "from process start to the last evaluation"}
@@ -109,7 +110,19 @@ def device_speedups(frame: pd.DataFrame) -> Exhibit:
     if not table:
         return nothing("No settings ran on two devices of the same machine and build.")
     order = ["group", "clock", "series", "device", "batch_size"]
-    return Exhibit(pd.DataFrame(table).sort_values(order, ascending=[True, False, True, True, True], ignore_index=True))
+    found = pd.DataFrame(table).sort_values(order, ascending=[True, False, True, True, True], ignore_index=True)
+    return Exhibit(found, notes=_short_notes(rows, {settings for pair in chosen for settings in pair}))
+
+
+def _short_notes(rows: pd.DataFrame, settings: Collection[str]) -> tuple[str, ...]:
+    """A fast device makes a cell short first: what is shown then favours the slow one."""
+    short = int((rows["short"] & rows["settings"].isin(settings)).sum())
+    if not short:
+        return ()
+    return (
+        f"{plural(short, 'cell')} of this comparison trained for under 1 s or 50 steps, and such a cell gets no verdict"
+        " however fast it is. Do not publish the comparison so: run it with more epochs, until none is short.",
+    )
 
 
 def ratio_columns(pair: Pair) -> dict[str, Any]:

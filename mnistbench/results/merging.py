@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from mnistbench.errors import UserError
 from mnistbench.files.whole import move_whole, write_whole, writing
@@ -77,20 +78,30 @@ def _refuse_another(record: CellRecord, source: ResultsFolder, seen: tuple[CellR
         )
 
 
+class _Build(NamedTuple):
+    place: tuple[object, ...]
+    gpu: str | None
+
+
 def one_per_build(records: Iterable[CellRecord]) -> tuple[list[CellRecord], list[CellRecord]]:
-    """Of each cell on each machine, torch build and protocol the latest result, else the latest attempt; and the rest.
+    """Of each cell on each machine, GPU, torch build and protocol the latest result, else attempt; and the rest.
 
     The same seed run again is the same repeat. An attempt that never got to say where it ran counts only where nothing
     else is known of its cell.
     """
-    by_cell: dict[str, dict[tuple[object, ...] | None, list[CellRecord]]] = {}
+    by_cell: dict[str, dict[_Build | None, list[CellRecord]]] = {}
     for record in records:
         where = record.environment
-        build = (recognized(where.machine_id), where.torch, record.protocol) if where else None
+        build = _Build((recognized(where.machine_id), where.torch, record.protocol), where.device_id) if where else None
         by_cell.setdefault(record.cell_id, {}).setdefault(build, []).append(record)
     chosen, rest = [], []
     for builds in by_cell.values():
         unplaced = builds.pop(None, []) if len(builds) > 1 else []
+        for build in [build for build in builds if build is not None and build.gpu is None]:
+            # An attempt that was killed could not say which GPU it was on.
+            same = [other for other in builds if other is not None and other.gpu and other.place == build.place]
+            if same:
+                builds[same[0]] += builds.pop(build)
         for group in builds.values():
             *earlier, best = sorted(group, key=_standing)
             chosen.append(best)

@@ -98,7 +98,8 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Peak bytes: resident set of the cell's process, and allocations on the device (None on the CPU).
+    """Peak bytes: resident set of the cell's process, and allocations on the device (None on the CPU), those of a
+    captured graph included.
 
     The process's peak begins after kernels were chosen, where the system lets it (Linux); None for a cell that ran in
     the runner's own process.
@@ -116,7 +117,7 @@ class Noise:
         probe: seconds of the shared probe before and after the cell, by name: `compute`, `copy`, `launch`.
         foreign_cpu: CPU time of other processes as a share of the machine's capacity.
         steal, throttled: shares of time taken by the hypervisor, by the cgroup quota.
-        gpu_slowdown: thermal or power-brake slowdown was active.
+        gpu_slowdown: the GPU was slowed down for heat or by its power brake during the training.
         flags: names of what was over its limit, and `short` (rule 8), `shared`.
     """
 
@@ -140,12 +141,14 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """Where it ran. A hash stands for the host; no user name, host name or path is kept.
+    """Where it ran. Hashes stand for the host and its GPU; no user name, host name or path is kept.
 
     Attributes:
         machine_id: hash that is the same for the same machine.
         machine_id_source: what the hash stays with: `system` (an id that the system has), `cache` (a random one in the
             user's cache folder), `boot` (neither: until the machine starts again); None in records before 0.2.0.
+        device_name, device_id: of the GPU: its model, and a hash of its UUID. The id, `driver`, `cudnn` (its version
+            as a number) and `power_limit_watts` are None on a CPU, where the driver does not tell, and before 0.2.0.
         peak_flops: GEMM rate measured on this machine in the session, by `device/precision`, FLOP/s.
     """
 
@@ -158,6 +161,10 @@ class Environment:
     logical_cores: int | None
     memory_bytes: int | None
     device_name: str | None = None
+    device_id: str | None = None
+    driver: str | None = None
+    cudnn: int | None = None
+    power_limit_watts: float | None = None
     smt: bool | None = None
     governor: str | None = None
     frequency_mhz: float | None = None

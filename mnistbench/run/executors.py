@@ -21,6 +21,7 @@ from mnistbench.run.child import Running
 from mnistbench.run.forkserver import PRELOAD, ForkServer, ServerLost, kill_group
 from mnistbench.run.worker import TRAIN_CELL, find_function, train_safely
 from mnistbench.train.job import Job
+from mnistbench.train.steps.cuda_graph import CaptureFailed
 
 OnEpoch = Callable[[Job, EpochMeasurement], None]
 LOST = "lost"
@@ -109,6 +110,7 @@ class InlineExecutor:
 class ProcessExecutor:
     """Runs each cell in a process of its own, forked by a server that has torch loaded.
 
+    A cell whose CUDA graph cannot be captured runs again at once, in a fresh process and without one.
     Cells that run alone follow each other. Cells with `isolation: shared` run as many at once as there are cores.
 
     Args:
@@ -149,10 +151,11 @@ class ProcessExecutor:
         """See `Executor`."""
         waiting = iter(jobs)
         upcoming: Job | None = None
+        again: list[Job] = []
         try:
             while True:
                 while self._reason is None and self._has_room():
-                    upcoming = upcoming or next(waiting, None)
+                    upcoming = upcoming or (again.pop() if again else next(waiting, None))
                     if upcoming is None or not self._fits(upcoming):
                         break
                     not_started = self._start(upcoming)
@@ -164,7 +167,12 @@ class ProcessExecutor:
                 self._wait(on_epoch)
                 for worker in [worker for worker in self._running if worker.ended]:
                     self._running.remove(worker)
-                    yield worker.finish()
+                    record = worker.finish()
+                    eager = None if self._reason is not None else without_graph(worker.job, record)
+                    if eager is None:
+                        yield record
+                    else:
+                        again.append(eager)
         finally:
             self._end_all()
 
@@ -256,6 +264,14 @@ class ProcessExecutor:
         for worker in self._running:
             worker.finish()
         self._running.clear()
+
+
+def without_graph(job: Job, record: CellRecord) -> Job | None:
+    """The job once more, without a CUDA graph, if that is what its worker failed at; None otherwise."""
+    error = record.error
+    if record.status != "failed" or error is None or error.type != CaptureFailed.__name__ or job.without_graph:
+        return None
+    return replace(job, without_graph=error.message)
 
 
 def is_shared(cell: Cell) -> bool:

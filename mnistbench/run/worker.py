@@ -116,12 +116,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def environment_of(job: Job) -> Environment | None:
-    """Where this process runs; None if even that cannot be found out."""
+def environment_of(job: Job, *, ask_gpu: bool = True) -> Environment | None:
+    """Where this process runs; None if even that cannot be found out.
+
+    Args:
+        ask_gpu: False before the training: the first question starts CUDA, and that belongs to set-up.
+    """
     try:
         from mnistbench.train.machine import describe_environment
 
-        environment: Environment = describe_environment(job.cell.device)
+        device = job.cell.device
+        environment: Environment = describe_environment("cpu" if device.startswith("cuda") and not ask_gpu else device)
         return environment
     except Exception:
         return None
@@ -187,7 +192,7 @@ def _work(channel: socket.socket, process_started: float, not_loaded: Exception 
             raise EOFError
         told_at = time.monotonic()
 
-    send(Began(environment_of(job)))
+    send(Began(environment_of(job, ask_gpu=False)))
     record = train_safely(job, partial(_train_named, function, not_loaded), on_epoch, process_started)
     if untold:
         send(untold)

@@ -34,6 +34,13 @@ class Batches(Protocol):
         """The first batches of an epoch and its last one, for who need not see all of it."""
         ...
 
+    def rehearsal(self, whole: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """So many whole batches, and one of the size of the last, partial one, fetched as `epoch` fetches its own.
+
+        They are of the first examples of the data, in their order: no epoch's batch.
+        """
+        ...
+
 
 @dataclass
 class ResidentBatches:
@@ -42,6 +49,8 @@ class ResidentBatches:
     Attributes:
         inputs: uint8 [n, height, width] or float32 [n, features].
         labels: int64 [n].
+        drawn_ahead: how many epochs there are, where the order of the next one is drawn at the end of each, while a GPU
+            still works on its queue; 0 draws each at its own beginning. All of it is on the training clock.
     """
 
     inputs: Tensor
@@ -49,23 +58,51 @@ class ResidentBatches:
     batch_size: int
     seed: int
     shuffle: bool
+    drawn_ahead: int = 0
 
     def __post_init__(self) -> None:
         self.examples = len(self.labels)
+        self._next: dict[int, Tensor] = {}
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Batches`; an order that is not shuffled is read in slices, without a copy."""
         if not self.shuffle:
             yield from zip(self.inputs.split(self.batch_size), self.labels.split(self.batch_size), strict=True)
             return
-        order = order_of_examples(self.examples, self.seed, number, shuffle=True).to(self.inputs.device)
+        order = self._next.pop(number) if number in self._next else self._drawn(number)
         for chosen in order.split(self.batch_size):
             yield self.inputs.index_select(0, chosen), self.labels.index_select(0, chosen)
+        if number < self.drawn_ahead:
+            self._next = {number + 1: self._drawn(number + 1)}
+
+    def _drawn(self, number: int) -> Tensor:
+        order = order_of_examples(self.examples, self.seed, number, shuffle=True)
+        if self.inputs.device.type != "cuda":
+            return order.to(self.inputs.device)
+        return order.pin_memory().to(self.inputs.device, non_blocking=True)  # the copy waits for no step before it
 
     def part_of_epoch(self, number: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Batches`."""
         batches = list(self.epoch(number))
         yield from batches[:first] + batches[first:][-1:]
+
+    def rehearsal(self, whole: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Batches`."""
+        import torch
+
+        order = torch.arange(self.batch_size).to(self.inputs.device)
+        for size in _rehearsed(self, whole):
+            if self.shuffle:
+                chosen = order[:size]
+                yield self.inputs.index_select(0, chosen), self.labels.index_select(0, chosen)
+            else:
+                yield self.inputs[:size], self.labels[:size]
+
+
+def _rehearsed(batches: Batches, whole: int) -> list[int]:
+    """Sizes: kernels and graphs are made for each."""
+    last = batches.examples % batches.batch_size
+    return [batches.batch_size] * whole + ([last] if last else [])
 
 
 class LoaderBatches:
@@ -99,6 +136,11 @@ class LoaderBatches:
         """See `Batches`; the other examples are not even read."""
         batches = self._order(number).split(self.batch_size)
         yield from (batch for indices in batches[:first] + batches[first:][-1:] for batch in self._read(indices))
+
+    def rehearsal(self, whole: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Batches`; the examples are read once, since reading warms nothing on a device."""
+        inputs, labels = next(self._read(self._order(0)[: self.batch_size]))
+        yield from ((inputs[:size], labels[:size]) for size in _rehearsed(self, whole))
 
     def _order(self, number: int) -> Tensor:
         return order_of_examples(self.examples, self.seed, number, shuffle=self.shuffle)

@@ -26,6 +26,7 @@ class Job:
         timeout_seconds: the parent ends the attempt after this time; None for never.
         environment_extra: what the parent measured once for all cells, for the record's environment.
         resolved: the `execution_resolved` of an earlier record, to be taken as it is instead of chosen anew.
+        without_graph: why no CUDA graph is captured: what an earlier worker said that tried; empty if none did.
         own_process: False where it trains in the runner's process, whose memory is not the cell's.
     """
 
@@ -41,6 +42,7 @@ class Job:
     timeout_seconds: float | None = None
     environment_extra: Mapping[str, Any] = field(default_factory=dict)
     resolved: Mapping[str, Any] | None = None
+    without_graph: str = ""
     own_process: bool = True
 
     def record(self, status: Status, started_at: str, **changes: Any) -> CellRecord:

@@ -9,9 +9,9 @@ import platform
 import random
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mnistbench.axes.devices import cpu_model
+from mnistbench.axes.devices import cpu_model, describe_gpu
 from mnistbench.cell import __version__
 from mnistbench.results.records import Environment
 from mnistbench.results.this_machine import first_line, identify_machine, machine_id, memory_bytes
@@ -83,11 +83,11 @@ def describe_environment(device: str = "cpu") -> Environment:
     """What a reader needs to know of the machine and the build, without names of hosts, users or paths."""
     import torch
 
-    device_name = None
+    about_device: dict[str, Any] = {}
     if device.startswith("cuda"):
-        device_name = torch.cuda.get_device_name(torch.device(device))
+        about_device = describe_gpu(torch.device(device))
     elif device == "mps":
-        device_name = "Apple GPU"
+        about_device = {"device_name": "Apple GPU"}
     commit, dirty = git_state()
     cores, logical = physical_cores(), os.cpu_count()
     return Environment(
@@ -99,7 +99,7 @@ def describe_environment(device: str = "cpu") -> Environment:
         physical_cores=cores,
         logical_cores=logical,
         memory_bytes=memory_bytes(),
-        device_name=device_name,
+        **about_device,
         smt=_smt(),
         governor=first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         frequency_mhz=_frequency(),

@@ -189,7 +189,7 @@ def make_trainee(job: Job, device: torch.device) -> Trainee:
     levers = dataclasses.replace(_levers_that_fit(job, probe, asked, device), threads=threads)
     if not job.resolved and (reason := _overruled(builder, asked)):
         levers = levers.without("threads", threads, reason)
-    _set_precision(levers)
+    _set_backends(levers)
     channels_last = levers.memory_format == "channels_last"
     inputs = Inputs(normalization, torch.channels_last if channels_last else torch.contiguous_format)
 
@@ -234,8 +234,11 @@ def run_unseen(model: nn.Module, inputs: Tensor) -> Any:
 
 
 def _levers_that_fit(job: Job, model: nn.Module, asked: Levers, device: torch.device) -> Levers:
-    if job.resolved:
-        return Levers.from_json(job.resolved)
+    levers = Levers.from_json(job.resolved) if job.resolved else _fitted(job, model, asked, device)
+    return levers.without("graph", False, job.without_graph) if job.without_graph and levers.graph else levers
+
+
+def _fitted(job: Job, model: nn.Module, asked: Levers, device: torch.device) -> Levers:
     from torch.nn.modules.batchnorm import _BatchNorm
 
     from mnistbench.train.steps.written import why_not
@@ -249,9 +252,10 @@ def _levers_that_fit(job: Job, model: nn.Module, asked: Levers, device: torch.de
     )
 
 
-def _set_precision(levers: Levers) -> None:
+def _set_backends(levers: Levers) -> None:
     import torch
 
+    torch.backends.cudnn.benchmark = levers.benchmark  # among deterministic engines: see `make_deterministic`
     tf32 = levers.precision == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
@@ -292,7 +296,8 @@ def _batches(
             normalization=normalization,
         )
     inputs, labels = _on_device(*training, device)
-    return ResidentBatches(inputs, labels, cell.batch_size, cell.seed, cell.training.shuffle)
+    ahead = cell.training.epochs if device.type == "cuda" else 0
+    return ResidentBatches(inputs, labels, cell.batch_size, cell.seed, cell.training.shuffle, drawn_ahead=ahead)
 
 
 def _on_device(inputs: Any, labels: Any, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from mnistbench.results.records import CellRecord, EpochMeasurement, Error, Memo
 from mnistbench.train import clocks as measurement
 from mnistbench.train import machine as reproducibility
 from mnistbench.train.clocks import InterferenceMeter, Stopwatch, read_counters
+from mnistbench.train.epoch import take_steps
 from mnistbench.train.equivalence import check as equivalence
 from mnistbench.train.evaluate import Evaluation, evaluate, flops_per_example, is_finite
 from mnistbench.train.kept_weights import KeptWeights
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mnistbench.train.job import Job
-
-DIVERGENCE_CHECK = {"cpu": 50}
-"""Steps between looks at the loss; on other devices a look waits for the device, so it is rarer."""
 
 OnEpoch = Callable[[EpochMeasurement], None]
 
@@ -67,6 +65,7 @@ def train_cell(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRe
         warm_up(trainee, cell.seed)
     probes = [take_probe(device, trainee.levers.precision, watch.synchronize)]
     devices.reset_peak_memory(device)
+    slowed_before = devices.slowed_seconds(device)
 
     epochs: list[EpochMeasurement] = []
     error: Error | None = None
@@ -80,6 +79,8 @@ def train_cell(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRe
         on_epoch(measured)
         if error or _reached(cell, measured):
             break
+    slowed = devices.has_slowed(slowed_before, devices.slowed_seconds(device))
+    device_peak_bytes = devices.peak_memory(device)  # the probe below needs more than a small network
     probes.append(take_probe(device, trainee.levers.precision, watch.synchronize))
     kept.finish(diverged=error is not None)
 
@@ -90,12 +91,14 @@ def train_cell(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRe
         flags.append("short")
     if trainee.levers.isolation == "shared":
         flags.append("shared")
+    if slowed:
+        flags.append("gpu_slowdown")
     noise = Noise(
         probe={name: [probe.seconds[name] for probe in probes] for name in probes[0].seconds},
         foreign_cpu=interference.foreign_cpu,
         steal=interference.steal,
         throttled=interference.throttled,
-        gpu_slowdown=devices.gpu_slowdown(device.index or 0) if device.type == "cuda" else None,
+        gpu_slowdown=slowed,
         flags=flags,
     )
     with watch.region("closing"):
@@ -124,7 +127,7 @@ def train_cell(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRe
         model=model,
         memory=Memory(
             process_peak_bytes=measurement.process_peak() if job.own_process else None,
-            device_peak_bytes=devices.peak_memory(device),
+            device_peak_bytes=device_peak_bytes,
         ),
         noise=noise,
         checks=checks,
@@ -202,25 +205,11 @@ def _train_epoch(trainee: Trainee, number: int) -> tuple[Tensor, Tensor, int, in
     """Each example once, in training mode. All of this is timed.
 
     Returns:
-        Mean loss and number of right answers per step (on the device), examples, steps.
+        As `take_steps`.
     """
-    import torch
-
     expected = math.ceil(trainee.batches.examples / trainee.batches.batch_size)
-    losses = torch.zeros(expected, device=trainee.device)
-    rights = torch.zeros(expected, dtype=torch.int64, device=trainee.device)
     factors = trainee.factors[(number - 1) * expected : number * expected]
-    look_every = DIVERGENCE_CHECK.get(trainee.device.type, 500)
-    examples, steps = 0, 0
-    for inputs, labels in trainee.batches.epoch(number):
-        loss, right = trainee.take_step(inputs, labels, factors[steps])
-        losses[steps] = loss
-        rights[steps] = right
-        examples += len(labels)
-        steps += 1
-        if steps % look_every == 0 and not math.isfinite(losses[steps - 1].item()):
-            break
-    return losses, rights, examples, steps
+    return take_steps(trainee, trainee.batches.epoch(number), factors)
 
 
 def _reached(cell: Cell, measured: EpochMeasurement) -> bool:

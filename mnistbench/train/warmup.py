@@ -7,11 +7,13 @@ that is trained: a compiled network, a captured graph.
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import TYPE_CHECKING, Any
 
 from mnistbench.results import this_machine
 from mnistbench.train import machine as reproducibility
 from mnistbench.train.batches import ResidentBatches
+from mnistbench.train.epoch import take_steps
 from mnistbench.train.setup import Trainee
 from mnistbench.train.snapshot import Snapshot
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 WARMUP_STEPS = 5
 LARGE_BATCH = 4096
 """From here on one step is long enough to warm caches and threads."""
+WARMUP_SECONDS = {"cuda": 0.1}
+"""A GPU that idled needs some ten milliseconds of work before its clock has risen."""
 TRIED_STEPS = 2
 """Some optimizers see at their second step only that something is missing."""
 
@@ -147,12 +151,14 @@ def warm_up(trainee: Trainee, seed: int) -> None:
 
 
 def _throw_away_steps(trainee: Trainee) -> None:
-    """Whole batches, and one of the size of the last, partial one: kernels and graphs are made for each size."""
-    batches = trainee.batches
-    whole = min(batches.batch_size, batches.examples)
-    inputs, labels = _first_batch(trainee, whole)
-    sizes = [whole] * (WARMUP_STEPS if whole < LARGE_BATCH else 1)
-    if last := batches.examples % whole:
-        sizes.append(last)
-    for size in sizes:
-        trainee.take_step(inputs[:size], labels[:size], trainee.factors[0])
+    """Steps as an epoch takes them, from fetching a batch to noting its loss; on a GPU until its clock has risen."""
+    import torch
+
+    whole = WARMUP_STEPS if trainee.batches.batch_size < LARGE_BATCH else 1
+    until = time.perf_counter() + WARMUP_SECONDS.get(trainee.device.type, 0.0)
+    while True:
+        take_steps(trainee, trainee.batches.rehearsal(whole), [trainee.factors[0]] * (whole + 1))
+        if trainee.device.type == "cuda":
+            torch.cuda.synchronize(trainee.device)
+        if time.perf_counter() >= until:
+            return

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from mnistbench.train.steps.autograd import AutogradStep
     from mnistbench.train.steps.update import Update
 
+
+class CaptureFailed(RuntimeError):
+    """The network runs, but not under capture; what is left of the process's CUDA state nobody knows."""
+
+
 WARMUPS = 3
 """Eager passes on a side stream before the capture, as torch's notes on CUDA graphs ask for."""
 
@@ -61,7 +66,7 @@ class GraphStep:
         """See `Step`; results and gradients are overwritten by the next batch of this size.
 
         Raises:
-            RuntimeError: at a first batch, if the network does something that a graph cannot hold.
+            CaptureFailed: at a first batch, if the network does something that a graph cannot hold.
         """
         captured = self._captured.get(len(labels))
         if captured is None:
@@ -86,7 +91,11 @@ class GraphStep:
 
 
 def record_cuda_graph(launch: Launch) -> tuple[Graph, list[Tensor]]:
-    """Capture what `launch` does on the current CUDA device."""
+    """Capture what `launch` does on the current CUDA device.
+
+    Raises:
+        CaptureFailed: if it did run, and could not be captured: it waits for the device (`.item()`), for one.
+    """
     import torch
 
     side = torch.cuda.Stream()
@@ -97,6 +106,12 @@ def record_cuda_graph(launch: Launch) -> tuple[Graph, list[Tensor]]:
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     recording: AbstractContextManager[None] = torch.cuda.graph(graph)
-    with recording:
-        overwritten = launch()
+    try:
+        with recording:
+            overwritten = launch()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # torch raises errors of several types
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CaptureFailed(f"the step cannot be captured as a CUDA graph ({reason}): say `graph: false`") from error
     return graph, overwritten

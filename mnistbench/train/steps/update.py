@@ -73,7 +73,8 @@ class Update:
         ours = ":" not in component.name
         self._shortcut = fused and ours and is_ours
         # torch's fused SGD fails where one weight's momentum begins later than another's.
-        self._fused = self._shortcut or (fused and ours and not component.options.get("momentum"))
+        wanted = self._shortcut or (fused and ours and not component.options.get("momentum"))
+        self._fused = wanted and self._fused_runs()
         self.renew()
         if self._shortcut and not self.fused and component.name not in WHOLE_MATRICES:
             import torch
@@ -184,11 +185,22 @@ class Update:
         if self._flat is not None:
             return optimizers.build(self._component, [self._flat], self._plugins)
         if self._fused:
-            try:
-                return optimizers.build_for(self._component, self._model, self._plugins, fused=True)
-            except RuntimeError:  # a device or type of number that this torch has no fused kernel for
-                pass
+            return optimizers.build_for(self._component, self._model, self._plugins, fused=True)
         return optimizers.build_for(self._component, self._model, self._plugins)
+
+    def _fused_runs(self) -> bool:
+        """Whether this torch has a fused kernel for the device and the type of number; some say so at a step only."""
+        import torch
+
+        kinds = {(each.device, each.dtype) for each in self.parameters}
+        trial = [torch.nn.Parameter(torch.zeros(2, 2, device=device, dtype=dtype)) for device, dtype in kinds]
+        for each in trial:
+            each.grad = torch.zeros_like(each)
+        try:
+            optimizers.build(self._component, trial, self._plugins, fused=True).step()
+        except RuntimeError:
+            return False
+        return True
 
     def _plain_fused_sgd(self) -> _FusedSGD | None:
         import torch
