@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Any
 
 STARTED = time.perf_counter()
 
-import torch  # noqa: E402
+import torch
 
-from mnistbench import train
 from mnistbench.axes import devices
 from mnistbench.cell import Cell, Component, Training
 from mnistbench.data import datasets
 from mnistbench.results.records import Data, dump
 from mnistbench.train import machine as reproducibility
+from mnistbench.train import train
 from mnistbench.train.equivalence import check as equivalence
 from mnistbench.train.equivalence.timed_path import TimedPath
 from mnistbench.train.job import Job

@@ -21,28 +21,28 @@ from synthetic import make_cell, make_environment, make_record
 from torch.optim import adagrad
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mnistbench import train
-from mnistbench.analysis import device_speedups, results_frame
 from mnistbench.axes import devices, optimizers
 from mnistbench.axes.execution import Levers, fast, fit
 from mnistbench.cell import Cell, Component, Training
 from mnistbench.data import datasets
 from mnistbench.files.cache_folder import cache_folder
 from mnistbench.grid.grid import Grid
+from mnistbench.report.frame import results_frame
+from mnistbench.report.speed import device_speedups
 from mnistbench.results.merging import one_per_build
 from mnistbench.results.records import CellRecord, Data
 from mnistbench.run.executors import ProcessExecutor
 from mnistbench.run.worker import environment_of
 from mnistbench.train import batches as batches_module
 from mnistbench.train import machine as reproducibility
-from mnistbench.train import probe, warmup
+from mnistbench.train import probe, train, warmup
 from mnistbench.train.batches import ResidentBatches
+from mnistbench.train.epoch import take_steps
 from mnistbench.train.equivalence import gates
 from mnistbench.train.job import Job
 from mnistbench.train.setup import _levers_that_fit, _set_backends, make_trainee
 from mnistbench.train.steps.cuda_graph import CaptureFailed, record_cuda_graph
 from mnistbench.train.steps.update import Update
-from mnistbench.training.epoch import take_steps
 
 ROOT = Path(__file__).parents[1]
 
