@@ -23,20 +23,20 @@ from typing import TYPE_CHECKING, Any
 
 STARTED = time.perf_counter()
 
-import torch  # noqa: E402
+import torch
 
-from mnistbench.axes import devices  # noqa: E402
-from mnistbench.cell import Cell, Component, Training  # noqa: E402
-from mnistbench.data import datasets  # noqa: E402
-from mnistbench.results.records import Data, dump  # noqa: E402
-from mnistbench.train import machine, train  # noqa: E402
-from mnistbench.train.equivalence import check as equivalence  # noqa: E402
-from mnistbench.train.equivalence.timed_path import TimedPath  # noqa: E402
-from mnistbench.train.job import Job  # noqa: E402
-from mnistbench.train.setup import Trainee, make_trainee  # noqa: E402
-from mnistbench.train.steps.cuda_graph import CaptureFailed, record_cuda_graph  # noqa: E402
-from mnistbench.train.steps.update import Update  # noqa: E402
-from mnistbench.train.warmup import choose, warm_up  # noqa: E402
+from mnistbench.axes import devices
+from mnistbench.cell import Cell, Component, Training
+from mnistbench.data import datasets
+from mnistbench.results.records import Data, dump
+from mnistbench.train import machine, train
+from mnistbench.train.equivalence import check as equivalence
+from mnistbench.train.equivalence.timed_path import TimedPath
+from mnistbench.train.job import Job
+from mnistbench.train.setup import Trainee, make_trainee
+from mnistbench.train.steps.cuda_graph import CaptureFailed, record_cuda_graph
+from mnistbench.train.steps.update import Update
+from mnistbench.train.warmup import choose, warm_up
 
 if TYPE_CHECKING:
     from mnistbench.train.equivalence.reference import TrainingPath

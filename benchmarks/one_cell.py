@@ -16,26 +16,26 @@ import time
 
 STARTED = time.perf_counter()
 
-from mnistbench.axes.execution import KEPT_ALLOCATOR  # noqa: E402
+from mnistbench.axes.execution import KEPT_ALLOCATOR
 
 if not set(KEPT_ALLOCATOR) <= set(os.environ):  # glibc reads them only when a process starts
     os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEPT_ALLOCATOR})
 
-import dataclasses  # noqa: E402
-from pathlib import Path  # noqa: E402
+import dataclasses
+from pathlib import Path
 
-import torch  # noqa: E402
+import torch
 
-from mnistbench.cell import Cell  # noqa: E402
-from mnistbench.data import datasets  # noqa: E402
-from mnistbench.grid.grid import Grid  # noqa: E402
-from mnistbench.results.records import Data  # noqa: E402
-from mnistbench.run.worker import Job  # noqa: E402
-from mnistbench.train.clocks import InterferenceMeter, Stopwatch  # noqa: E402
-from mnistbench.train.evaluate import evaluate  # noqa: E402
-from mnistbench.train.setup import Trainee, make_trainee  # noqa: E402
-from mnistbench.train.train import _one_epoch, train_cell  # noqa: E402
-from mnistbench.train.warmup import choose, warm_up  # noqa: E402
+from mnistbench.cell import Cell
+from mnistbench.data import datasets
+from mnistbench.grid.grid import Grid
+from mnistbench.results.records import Data
+from mnistbench.run.worker import Job
+from mnistbench.train.clocks import InterferenceMeter, Stopwatch
+from mnistbench.train.evaluate import evaluate
+from mnistbench.train.setup import Trainee, make_trainee
+from mnistbench.train.train import _one_epoch, train_cell
+from mnistbench.train.warmup import choose, warm_up
 
 GRIDS = Path(__file__).parents[1] / "mnistbench" / "grid" / "ready"
 

@@ -107,6 +107,9 @@ def test_an_index_that_is_used_as_a_feature_is_pointed_out() -> None:
         ("a,label\n1,0\n1e39,1\n", {}, "t.csv:3: column `a`: `1e39` is no number"),
         ("a,label\n1,0\n1_000,1\n", {}, "t.csv:3: column `a`: `1_000` is no number"),
         ("a,b,label\n1,5,0\n2,5,1\n", {}, "column `b` has the same value in all rows"),
+        ("a,b,label\n1,1000000000000001,0\n2,1000000000000002,1\n", {}, "same value in all rows once it is float32"),
+        ("a,b,label\n1,1e-320,0\n2,2e-320,1\n", {}, "as networks take it; say `standardize: true`"),
+        ("a,b,label\n1,1e-320,0\n2,2e-320,1\n", {"standardize": True}, "as networks take it; rescale it"),
         ("a,label\n1,0\n2,0\n", {}, "label `label` is 0 in all rows"),
         ("a,label\n1,x\n2,x\n", {"task": "classes"}, "label `label` is `x` in all rows"),
         (

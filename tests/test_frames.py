@@ -182,8 +182,8 @@ def test_merge_refuses_two_records_of_one_id() -> None:
 
 def test_analysis_needs_neither_torch_nor_mlflow() -> None:
     code = (
-        "import sys, mnistbench.analysis, synthetic\n"
-        "mnistbench.analysis.results_frame([synthetic.make_record()])\n"
+        "import sys, mnistbench.report.frame, synthetic\n"
+        "mnistbench.report.frame.results_frame([synthetic.make_record()])\n"
         "assert not {'torch', 'mlflow'} & set(sys.modules), sorted(sys.modules)"
     )
     done = subprocess.run(

@@ -144,7 +144,7 @@ def test_a_hook_of_git_does_not_put_another_checkouts_commit_into_records(tmp_pa
     author = {f"GIT_{role}_{key}": "a@b" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
     for arguments in (["init", "-q", str(other)], ["-C", str(other), "commit", "-q", "--allow-empty", "-m", "x"]):
         subprocess.run(["git", *arguments], check=True, env={**os.environ, **author}, timeout=60)
-    code = "from mnistbench import reproducibility; print(reproducibility.git_state())"
+    code = "from mnistbench.train import machine; print(machine.git_state())"
     answers = set()
     for hook in ({}, {"GIT_DIR": str(other / ".git"), "GIT_WORK_TREE": str(other), "GIT_INDEX_FILE": "x"}):
         command = [sys.executable, "-c", code]

@@ -63,3 +63,13 @@ def test_warnings_made_errors_find_nothing_unclosed(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Warning" not in done.stdout + done.stderr
     assert "note: the report" not in done.stdout
+
+
+def test_a_limit_of_memory_that_torch_does_not_fit_in_is_called_so(tmp_path: Path) -> None:
+    (tmp_path / "grid.yaml").write_text(GRID)
+    done = in_shell("ulimit -v 1200000; mnistbench run grid.yaml --no-tracking", tmp_path, OPENBLAS_NUM_THREADS="1")
+    assert "out_of_memory (libtorch" in done.stderr, done.stdout + done.stderr
+    done = in_shell("ulimit -v 1200000; mnistbench show mlp", tmp_path, OPENBLAS_NUM_THREADS="1")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no memory is left: libtorch")
+    assert done.stderr.count("\n") == 1

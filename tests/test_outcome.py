@@ -78,3 +78,9 @@ def test_a_cell_that_ctrl_c_ended_is_no_failed_cell() -> None:
     )  # fmt: skip
     assert [record.status for record in ResultsFolder("out").records()] == ["killed"]
     assert (summary.failed, summary.left, summary.exit_code) == (0, 2, 130)
+
+
+def test_the_hint_to_sync_names_the_server_that_was_given(capsys: pytest.CaptureFixture[str]) -> None:
+    typed = ["run", "my grid.yaml", "--executor", "inline", "--tracking-uri", "http://127.0.0.1:9", "--out", "my out"]
+    assert cli.main(typed) == 0
+    assert "`sync 'my out' --tracking-uri http://127.0.0.1:9` mirrors them" in capsys.readouterr().out

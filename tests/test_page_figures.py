@@ -1,6 +1,6 @@
 """Every figure of the page against the records: its tables are read back, and worked out again by other means.
 
-Nothing of `mnistbench.analysis` is used here: medians, ranges and ratios come from the records with `statistics`.
+Nothing of `mnistbench.report` is used to compute: medians, ranges and ratios come from the records with `statistics`.
 """
 
 from __future__ import annotations

@@ -13,8 +13,10 @@ import psutil
 import pytest
 
 from mnistbench.axes.plugins import Plugins, load_plugins
+from mnistbench.cli import app as cli
 from mnistbench.errors import UserError
 from mnistbench.grid.grid import Grid
+from mnistbench.results.folder import ResultsFolder
 
 ROOT = Path(__file__).parents[1]
 GOOD = '''
@@ -305,3 +307,37 @@ def test_the_examples_of_the_documentation_train(monkeypatch: pytest.MonkeyPatch
     assert [(record.status, record.error) for record in records] == [("finished", None)] * 4
     assert summary.exit_code == 0
     assert all(record.epochs[-1].test_accuracy == 1.0 for record in records)
+
+
+WANDERER = """
+import os
+import numpy as np
+from torch import nn
+os.chdir("/")
+
+
+def points():
+    os.chdir("/")
+    inputs = np.random.default_rng(0).normal(size=(60, 3))
+    labels = np.arange(60) % 2
+    return inputs[:40], labels[:40], inputs[40:], labels[40:]
+
+
+class Net(nn.Linear):
+    def __init__(self):
+        os.chdir("/")
+        super().__init__(3, 2)
+"""
+
+
+def test_a_plug_in_that_changes_the_folder_moves_no_relative_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MNISTBENCH_CACHE", "cache")
+    write("wanderer.py", WANDERER)
+    text = GRID.format(architecture="'wanderer:Net'", optimizer="sgd")
+    write("grid.yaml", text.replace("mnist\n", "'wanderer:points'\n").replace("64", "8"))
+    flags = ["--plugin", "wanderer.py", "--out", "out", "--executor", "inline", "--no-tracking"]
+    assert cli.main(["run", "grid.yaml", *flags]) == 0
+    assert Path.cwd() == tmp_path
+    assert {record.status for record in ResultsFolder(tmp_path / "out").records()} == {"finished"}

@@ -265,7 +265,9 @@ executor = RayExecutor(
     sys.argv[1], plugins={STAND_INS!r}, train="ray_stand_ins:meet", preload=("without_torch",), patience_seconds=5
 )
 grid = Grid.from_text({GRID!r})
-sys.exit(run_grid(grid, out=sys.argv[2], executor=executor, tracking=False, progress=PlainLines()).exit_code)
+told = PlainLines()
+summary = run_grid(grid, out=sys.argv[2], executor=executor, tracking=False, progress=told, own_process=True)
+sys.exit(summary.exit_code)
 """
 
 

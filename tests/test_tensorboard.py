@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import datetime
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mnistbench.cell import Cell, Component
+from mnistbench.cli.outcome import write_outcome
+from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.records import CellRecord, EpochMeasurement
 from mnistbench.tracking.tensorboard import write_events
 
@@ -93,3 +96,20 @@ def test_a_plug_in_s_name_is_safe_in_a_file_name(cell: Cell, tmp_path: Path) -> 
     hostile = replace(cell, architecture=Component(name="../../x:Y"))
     (folder,) = write_events([record_of(hostile, epoch(1))], tmp_path)
     assert folder.parent == tmp_path
+
+
+def test_records_of_one_cell_from_two_machines_have_a_folder_each(cell: Cell, tmp_path: Path) -> None:
+    one = record_of(cell, epoch(1))
+    folders = write_events([one, one.with_changes(record_id="r2")], tmp_path)
+    assert len(set(folders)) == 2
+    assert all(read_back(folder).Scalars("train/loss") for folder in folders)
+
+
+def test_two_results_folders_of_one_name_have_a_folder_each(cell: Cell, tmp_path: Path) -> None:
+    paths = [tmp_path / "laptop" / "quick", tmp_path / "server" / "quick", tmp_path / "other"]
+    folders = [ResultsFolder(path) for path in paths]
+    for folder in folders:
+        folder.create()
+        folder.write(record_of(cell, epoch(1)).with_changes(record_id=str(uuid.uuid4())))
+    write_outcome(folders, out=tmp_path / "page.html", tensorboard=tmp_path / "events")
+    assert {path.name for path in (tmp_path / "events").iterdir()} == {"laptop-quick", "server-quick", "other"}

@@ -25,11 +25,15 @@ from mnistbench.cell import Component, Training
 from mnistbench.errors import UserError
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.merging import merge_folders
+from mnistbench.results.ownership import SUMMARY_END
 from mnistbench.results.records import CellRecord
 from mnistbench.tracking import Mirror, address, download_weights, rebuild, sync
 from mnistbench.tracking.content import RECORD_ID, milliseconds, run_content
 from mnistbench.tracking.journal import Journal, done_at
 from mnistbench.tracking.server import Server, make_database, prepare
+
+REPORT = '<meta name="generator" content="mnistbench 0.2.0">'
+"""By which a page is known as a report."""
 
 
 @pytest.fixture(scope="session")
@@ -387,12 +391,30 @@ def test_the_report_lies_on_the_one_summary_run(uri: str, results: ResultsFolder
     mirror = Mirror(uri, results, "quick")
     assert mirror.open()
     for text in ("first", "second"):
-        results.report_file.write_text(text)
+        results.report_file.write_text(REPORT + text)
         assert mirror.finish().reason is None
     (summary,) = runs(uri, kind="summary")
     client = MlflowClient(tracking_uri=uri)
-    assert Path(client.download_artifacts(summary.info.run_id, "report.html")).read_text() == "second"
+    assert Path(client.download_artifacts(summary.info.run_id, "report.html")).read_text() == REPORT + "second"
     assert summary.data.tags["mnistbench.cells.finished"] == "3"
+
+
+def test_files_of_the_users_in_a_results_folder_are_not_taken_for_a_report(uri: str, results: ResultsFolder) -> None:
+    from mlflow import MlflowClient
+
+    filled(results, 1)
+    (results.path / "grid.yaml").write_text("# mine\nsecret: plans\n")
+    (results.path / "summary.md").write_text("my diary")
+    results.write_grid("name: quick\n")
+    (results.path / "report-summary.md").write_text(f"all went well\n{SUMMARY_END}")
+    (results.path / "results.csv").write_text("name,salary\n")
+    assert sync(results, uri).failed == 0
+    (summary,) = runs(uri, kind="summary")
+    files = {item.path for item in MlflowClient(uri).list_artifacts(summary.info.run_id)}
+    assert files == {"grid.resolved.yaml", "report-summary.md"}
+    rebuilt = ResultsFolder(results.path.with_name("rebuilt"))
+    rebuild("quick", uri, rebuilt)
+    assert rebuilt.grid_file.read_text().endswith("name: quick\n")
 
 
 def test_a_deleted_experiment_gives_way_to_a_new_one(uri: str, results: ResultsFolder) -> None:
@@ -567,7 +589,7 @@ def test_what_was_deleted_there_is_made_again(how: str, uri: str, results: Resul
     from mlflow import MlflowClient
 
     filled(results)
-    results.report_file.write_text("report")
+    results.report_file.write_text(REPORT)
     sync(results, uri)
     client = MlflowClient(tracking_uri=uri)
     (summary,) = runs(uri, kind="summary")
@@ -603,7 +625,7 @@ def test_an_experiment_that_was_deleted_for_good_is_made_again(uri: str, results
 def test_a_summary_that_could_not_be_written_is_said(uri: str, results: ResultsFolder) -> None:
     filled(results)
     sync(results, uri)
-    results.report_file.write_text("report")
+    results.report_file.write_text(REPORT)
     (summary,) = runs(uri, kind="summary")
     folder = Path(summary.info.artifact_uri.removeprefix("file://"))  # type: ignore[attr-defined]
     shutil.rmtree(folder, ignore_errors=True)
@@ -790,7 +812,7 @@ def _mirror_own_folder(job: tuple[str, str, int]) -> tuple[int, int, str | None]
     results = ResultsFolder(folder)
     results.create()
     results.write(make_record(make_cell(seed=seed)))
-    results.report_file.write_text("report")
+    results.report_file.write_text(REPORT)
     result = sync(results, f"sqlite:///{database}", experiment="quick")
     return result.mirrored, result.failed, result.reason
 
@@ -823,14 +845,14 @@ def test_a_results_folder_is_rebuilt_from_the_runs_alone(uri: str, results: Resu
     filled(results)
     for attempt, status in enumerate(["failed", "finished"], start=1):
         results.write(make_record(cell, status=status, attempt=attempt, started_at=START + timedelta(hours=attempt)))  # type: ignore[arg-type]
-    results.grid_file.write_text("name: quick\n")
+    results.write_grid("name: quick\n")
     sync(results, uri)
     back = ResultsFolder(tmp_path / "back")
     done = rebuild("quick", uri, back)
     assert (done.written, done.set_aside) == (5, [])
     assert back.records() == results.records()
     assert back.attempts() == results.attempts()
-    assert back.grid_file.read_text() == "name: quick\n"
+    assert back.grid_file.read_text().endswith("name: quick\n")
     assert sync(back, uri).already == 5, "its records are known to be on the server"
     with pytest.raises(UserError, match="not empty"):
         rebuild("quick", uri, back)

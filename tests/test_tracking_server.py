@@ -110,8 +110,8 @@ def test_artifacts_go_through_the_server_and_come_back(
     kept = results.models / record.record_id
     kept.mkdir(parents=True)
     (kept / "best.safetensors").write_bytes(b"weights")
-    results.report_file.write_text("<p>report</p>")
-    results.grid_file.write_text(f"name: {results.name}\n")
+    results.report_file.write_text('<meta name="generator" content="mnistbench 0.2.0">')
+    results.write_grid(f"name: {results.name}\n")
     assert sync(results, server.uri).mirrored == 3
     back = ResultsFolder(tmp_path / "back")
     done = rebuild(results.name, server.uri, back)

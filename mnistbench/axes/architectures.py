@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from mnistbench.axes.options import Fraction, PositiveInt
+from mnistbench.axes.plugins import Plugins, same_folder
 from mnistbench.cell import Component
 from mnistbench.errors import UserError
 
@@ -232,7 +233,8 @@ def build(component: Component, data: DataSpec, plugins: Plugins | None = None) 
             raise UserError(f"{component.name}: name its module with --plugin {component.name.split(':')[0]}")
         found: Any = plugins.find(component.name)
         parameters = list(inspect.signature(found).parameters)
-        built = found(data, **component.options) if parameters[:1] == ["data"] else found(**component.options)
+        with same_folder():
+            built = found(data, **component.options) if parameters[:1] == ["data"] else found(**component.options)
         if not isinstance(built, nn.Module):
             raise UserError(f"{component.name} gives a {type(built).__name__}; a network is a torch.nn.Module")
         return built

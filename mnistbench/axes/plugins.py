@@ -169,12 +169,23 @@ def _working_folder_importable() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def same_folder() -> Iterator[None]:
+    """Come back to the working folder, on which all relative paths depend, wherever a user's code goes."""
+    folder = Path.cwd()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.chdir(folder)
+
+
+@contextlib.contextmanager
 def _guarded(name: str) -> Iterator[None]:
     """Turn whatever an import does into one clear error; what it prints goes to standard error."""
     process = os.getpid()
     children = _children()
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), same_folder():
             yield
     except KeyboardInterrupt:
         raise

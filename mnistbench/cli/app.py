@@ -23,7 +23,9 @@ from mnistbench.cli import look as looking
 from mnistbench.cli import models, reports
 from mnistbench.cli import run as grids
 from mnistbench.errors import UserError
+from mnistbench.errors.redaction import without_credentials
 from mnistbench.files.homeless import ensure_home
+from mnistbench.run.worker import is_out_of_memory
 
 COMPLETE, FAILED_CELLS, BAD_USAGE, INTERNAL_ERROR, INTERRUPTED = 0, 1, 2, 3, 130
 MODULE = "python -m mnistbench"
@@ -120,7 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = app(typed, prog_name=MODULE, standalone_mode=False, obj=[MODULE, *typed])
         sys.stdout.flush()
     except (UserError, TyperException) as error:
-        print(f"error: {error if isinstance(error, UserError) else _usage(error)}", file=sys.stderr)
+        text = str(error) if isinstance(error, UserError) else _usage(error)
+        print(f"error: {without_credentials(text)}", file=sys.stderr)
         return BAD_USAGE
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
@@ -128,14 +131,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return COMPLETE
     except Exception as error:
-        if isinstance(error, OSError) and _output_is_gone():
-            with contextlib.suppress(OSError):
-                print(f"error: standard output cannot be written: {error.strerror}", file=sys.stderr)
-            return BAD_USAGE
-        traceback.print_exc()
-        print("error: a bug in mnistbench, not in your input. What was measured is kept.", file=sys.stderr)
-        return INTERNAL_ERROR
+        return _said(error)
     return status if isinstance(status, int) else COMPLETE
+
+
+def _said(error: Exception) -> int:
+    """Say what kept the command from its end that nobody has put into words before; returns the exit status."""
+    if isinstance(error, OSError) and _output_is_gone():
+        with contextlib.suppress(OSError):
+            print(f"error: standard output cannot be written: {error.strerror}", file=sys.stderr)
+        return BAD_USAGE
+    if is_out_of_memory(error):
+        why = str(error) or type(error).__name__
+        print(f"error: no memory is left: {why}. What was measured is kept.", file=sys.stderr)
+        return BAD_USAGE
+    print(without_credentials("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+    print("error: a bug in mnistbench, not in your input. What was measured is kept.", file=sys.stderr)
+    return INTERNAL_ERROR
 
 
 def _output_is_gone() -> bool:

@@ -40,9 +40,21 @@ def write_outcome(
     if tensorboard is not None:
         from mnistbench.tracking.tensorboard import write_events
 
-        for folder in folders:
-            write_events(folder.records(), tensorboard / folder.name)
+        for folder, name in zip(folders, _distinct_names(folders), strict=True):
+            write_events(folder.records(), tensorboard / name)
     return page
+
+
+def _distinct_names(folders: Sequence[ResultsFolder]) -> list[str]:
+    """The folders' names; where two have the same, with as many of the folders above as tell them apart."""
+    paths = [folder.path.resolve() for folder in folders]
+
+    def name(path: Path, depth: int = 1) -> str:
+        short = path.parts[-depth:]
+        alike = any(other != path and other.parts[-depth:] == short for other in paths)
+        return name(path, depth + 1) if alike else "-".join(short).strip("/")
+
+    return [name(path) for path in paths]
 
 
 def print_outcome(summary: RunSummary, command: str, tracking_uri: str | None = None) -> None:
@@ -57,7 +69,7 @@ def print_outcome(summary: RunSummary, command: str, tracking_uri: str | None = 
     print_best(summary.results, console)
     counts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in summary.counts.items() if count)
     console.print(f"cells: {counts or 'none'}; {summary.kept} kept from before, {summary.ran} run now", markup=False)
-    for warning in _warnings(summary, command):
+    for warning in _warnings(summary, command, tracking_uri):
         console.print(f"note: {warning}", markup=False, soft_wrap=True)
     if summary.results.models.is_dir():
         folder = summary.results.path
@@ -88,7 +100,7 @@ def _without_secret(argument: str) -> str:
     return f'{flag}{between}"${carriers[0] if carriers else "MLFLOW_TRACKING_URI"}"'
 
 
-def _warnings(summary: RunSummary, command: str) -> list[str]:
+def _warnings(summary: RunSummary, command: str, tracking_uri: str | None) -> list[str]:
     lines = list(summary.warnings)
     if summary.added:
         lines.append(f"{plural(len(summary.added), 'cell')} came into the grid since the last run")
@@ -99,9 +111,10 @@ def _warnings(summary: RunSummary, command: str) -> list[str]:
     if summary.not_mirrored:
         reason = f" ({summary.not_mirrored_reason})" if summary.not_mirrored_reason else ""
         to = f" --experiment {shlex.quote(summary.experiment)}" if summary.experiment else ""
+        at = f" --tracking-uri {_without_secret(tracking_uri)}" if tracking_uri else ""
+        again = f"sync {shlex.quote(str(summary.results.path))}{at}{to}"
         lines.append(
-            f"not in MLflow: {plural(summary.not_mirrored, 'record')}{reason};"
-            f" `sync {summary.results.path}{to}` mirrors what is missing"
+            f"not in MLflow: {plural(summary.not_mirrored, 'record')}{reason}; `{again}` mirrors what is missing"
         )
     if summary.failed:
         lines.append(f"{plural(summary.failed, 'cell')} failed; the report says why, and `{command}` tries again")

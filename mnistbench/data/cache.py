@@ -22,6 +22,7 @@ from mnistbench.cell.data_spec import DataSpec
 from mnistbench.data.arrays import ARRAY_NAMES, DESCRIPTION, Arrays, check, checksum, load
 from mnistbench.errors import UserError
 from mnistbench.files.cache_folder import cache_folder
+from mnistbench.files.whole import read_regular
 
 ENTRY_VERSION = 1
 """Stands in each entry; an entry of another version is made anew."""
@@ -54,7 +55,7 @@ def read_entry(directory: Path) -> Entry | None:
     Sizes and modification times must be those noted when it was written; a file that was only touched is hashed.
     """
     try:
-        note = json.loads((directory / DESCRIPTION).read_text(encoding="utf-8"))
+        note = json.loads(read_regular(directory / DESCRIPTION))
         if note["version"] != ENTRY_VERSION or note.pop("note_sha256") != _note_sha256(note):
             return None
         entry = Entry(

@@ -108,9 +108,18 @@ def read_table(content: bytes, table: Table, source: str) -> Arrays:
         means, deviations = values[train].mean(axis=0), values[train].std(axis=0)
         deviations[deviations == 0] = 1
         values = (values - means) / deviations
+    stored = values.astype(np.float32)
+    for place, column in enumerate(features):
+        if (stored[:, place] == stored[0, place]).all():
+            way = "rescale it" if table.standardize else "say `standardize: true`"
+            problems.add(
+                f"column `{names[column]}` has the same value in all rows once it is float32 (7 digits), as networks"
+                f" take it; {way}, or leave it out of `features`"
+            )
+    problems.raise_if_any()
     arrays = table_arrays(
         "csv",
-        values.astype(np.float32),
+        stored,
         labels,
         class_names,
         train=train,

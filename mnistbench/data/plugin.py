@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mnistbench.axes.plugins import same_folder
 from mnistbench.cell.data_spec import DataSpec
 from mnistbench.data.arrays import Arrays, check, checksum, image_arrays
 from mnistbench.data.csv import MAX_CLASSES
@@ -50,7 +51,8 @@ class PluginSource:
 
     def _arrays(self) -> Arrays:
         try:
-            made = self.function(**self.options)
+            with same_folder():
+                made = self.function(**self.options)
             if isinstance(made, Arrays):
                 return made
             parts = [np.asarray(part) for part in made] if isinstance(made, tuple | list) else []

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mnistbench.files.whole import note_weakness
+from mnistbench.files.whole import note_weakness, read_regular
 
 UNSUPPORTED = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 """What flock says where a file system (NFS without its lock service, some FUSE and CIFS mounts) has no locks."""
@@ -40,6 +40,7 @@ def hold(lock: Path, owner: Path) -> Iterator[None]:
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         if _flock(descriptor, owner):
+            owner.unlink(missing_ok=True)  # it may be anything, such as a pipe
             owner.write_text(_myself(), encoding="utf-8")
         else:
             note_weakness(
@@ -83,7 +84,7 @@ def _own(owner: Path) -> None:
 def _is_stale(owner: Path) -> bool:
     """Whether its process was on this machine and is gone, or never wrote its name."""
     try:
-        plain = json.loads(owner.read_text(encoding="utf-8"))
+        plain = json.loads(read_regular(owner))
         if plain.get("host", platform.node()) != platform.node():
             return False
         os.kill(int(plain["pid"]), 0)
@@ -103,7 +104,7 @@ def _myself() -> str:
 
 def _described(owner: Path) -> str:
     try:
-        plain = json.loads(owner.read_text(encoding="utf-8"))
+        plain = json.loads(read_regular(owner))
         place = "" if plain.get("host", platform.node()) == platform.node() else f" on {plain['host']}"
         return f"process {int(plain['pid'])}{place}, since {plain['since']}"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,19 @@ from mnistbench.errors import UserError
 PART = ".part"
 """Ending of a file that is still being written; a run clears what a killed one left."""
 
+_WAYS_OUT = {
+    errno.ENOSPC: "make room, and run again to go on",
+    errno.EDQUOT: "make room, and run again to go on",
+    errno.EROFS: "name a folder on another file system",
+    errno.EACCES: "name a folder that you may write to",
+    errno.EPERM: "name a folder that you may write to",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "choose another path",
+    errno.ENOTDIR: "a file stands where a folder is needed: move it away, or choose another path",
+    errno.EEXIST: "a file stands where a folder is needed: move it away, or choose another path",
+    errno.EISDIR: "a folder stands where a file is needed: move it away, or choose another path",
+}
+"""What helps, by what the system says; after anything else, running again does."""
 
 weaknesses: list[str] = []
 """What the file systems that were written to in this process cannot do, and what is lost by it."""
@@ -43,6 +57,17 @@ def write_whole(path: Path, content: str | bytes) -> None:
             raise
 
 
+def read_regular(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        OSError: if it cannot be read, or is no regular file: reading a pipe would wait for ever.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "is not a regular file")
+    return path.read_bytes()
+
+
 def write_answer(path: Path, content: dict[str, Any]) -> None:
     """Keep an answer that can be found again at some cost, with its checksum; `read_answer` gives it back.
 
@@ -57,7 +82,7 @@ def write_answer(path: Path, content: dict[str, Any]) -> None:
 def read_answer(path: Path) -> dict[str, Any] | None:
     """What `write_answer` kept, or None: nothing is there, or it is not what was written, whatever it says."""
     try:
-        plain = json.loads(path.read_bytes())
+        plain = json.loads(read_regular(path))
         checksum = plain.pop("sha256")
         return plain if checksum == _checksum(plain) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -119,6 +144,5 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(
-            f"cannot write {path}: {reason}. What was written before is whole; run again to go on."
-        ) from error
+        way_out = _WAYS_OUT.get(error.errno or 0, "run again to go on")
+        raise UserError(f"cannot write {path}: {reason}. What was written before is whole; {way_out}.") from error

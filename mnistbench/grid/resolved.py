@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mnistbench.cell import Cell, Component
 from mnistbench.errors import UserError
+from mnistbench.files.whole import read_regular
 
 if TYPE_CHECKING:
     from mnistbench.grid.grid import Grid
@@ -82,7 +83,7 @@ def read_resolved(path: Path) -> ResolvedGrid:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UserError(f"{path}: is larger than {MAX_BYTES:,} bytes")
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = json.loads(read_regular(path))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):

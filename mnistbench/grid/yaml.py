@@ -65,6 +65,8 @@ def read_text(path: Path) -> str:
     """
     shown_path = shown(str(path), longest=300)
     try:
+        if path.is_fifo() and path.parts[:2] not in (("/", "dev"), ("/", "proc")):  # the shell's `<(…)` has a writer
+            raise UserError(f"{shown_path}: is a pipe, which may never say anything; name a file")
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from mnistbench.cell import Cell
 from mnistbench.errors import UserError
 from mnistbench.files.locking import Held, hold
-from mnistbench.files.whole import move_whole, sync, write_whole, writing
+from mnistbench.files.whole import move_whole, read_regular, sync, write_whole, writing
 from mnistbench.results.ownership import (
     GRID_HEADER,
     is_empty,
@@ -273,7 +273,7 @@ class ResultsFolder:
     def cell_ids(self) -> set[str] | None:
         """Ids of the present grid's cells; None if no run has written them yet, so that every record counts."""
         try:
-            plain = json.loads(self.cells_file.read_text(encoding="utf-8"))
+            plain = json.loads(read_regular(self.cells_file))
             if plain["schema_version"] == CELLS_FILE_VERSION:
                 return set(plain["cells"])
         except (OSError, ValueError, KeyError, TypeError):
@@ -283,7 +283,7 @@ class ResultsFolder:
     def targets(self) -> tuple[float, ...] | None:
         """Target accuracies that the present grid names; None if the folder does not say, see `targets_asked`."""
         try:
-            return tuple(map(float, json.loads(self.cells_file.read_text(encoding="utf-8"))["targets"]))
+            return tuple(map(float, json.loads(read_regular(self.cells_file))["targets"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from mnistbench.files.whole import PART, write_whole
+from mnistbench.files.whole import PART, read_regular, write_whole
 
 MARK = ".mnistbench.json"
 """A file of this name says that a folder is a results folder, and that what a run writes there is no stranger's."""
@@ -28,7 +28,7 @@ _FILES |= {"epochs.csv", "report.html", "summary.md", "report-results.csv", "rep
 def is_marked(folder: Path) -> bool:
     """Whether a run of ours has marked the folder as its own."""
     try:
-        plain = json.loads((folder / MARK).read_bytes())
+        plain = json.loads(read_regular(folder / MARK))
         return isinstance(plain, dict) and type(plain.get("results_folder")) is int
     except (OSError, ValueError, RecursionError):
         return False
@@ -56,7 +56,7 @@ def is_record_name(path: Path) -> bool:
 def is_grid_of_ours(path: Path) -> bool:
     """Whether a grid file is one that a run wrote: it has our header, or all keys and no comment."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path).decode()
     except (OSError, ValueError):
         return False
     lines = text.splitlines()

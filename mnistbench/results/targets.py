@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mnistbench.files.whole import read_regular
 from mnistbench.results.records import EpochMeasurement
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _targets_of_grid_file(folder: ResultsFolder) -> tuple[float, ...] | None:
     from ruamel.yaml.error import YAMLError
 
     try:
-        grid: Any = YAML(typ="safe", pure=True).load(folder.grid_file.read_text(encoding="utf-8"))
+        grid: Any = YAML(typ="safe", pure=True).load(read_regular(folder.grid_file).decode())
         trainings = [grid["training"], *(more["training"] for more in grid.get("include") or ())]
         named = [training.get("target_accuracy") for training in trainings]
     except (OSError, UnicodeDecodeError, YAMLError, RecursionError, KeyError, TypeError, AttributeError):

@@ -147,7 +147,7 @@ class Running:
         self._channel.close()
         os.close(self._log)
         os.close(self._stack)
-        log = redact(bytes(self._log_tail).decode(errors="replace"))
+        log = redact(_text_of_tail(self._log_tail))
         if self._record is not None:
             error = self._record.error
             return (
@@ -215,6 +215,12 @@ class Running:
                 self._open.discard(descriptor)
             into += piece
             del into[:-TAIL_BYTES]
+
+
+def _text_of_tail(tail: bytearray) -> str:
+    """What was printed last, from a line's beginning where it was cut: half an address shows its password."""
+    text = bytes(tail).decode(errors="replace")
+    return text.partition("\n")[2] or text if len(tail) >= TAIL_BYTES else text
 
 
 def signal_name(number: int) -> str:

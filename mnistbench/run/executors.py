@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from mnistbench.axes.execution import KEPT_ALLOCATOR, levers_of
+from mnistbench.axes.plugins import same_folder
 from mnistbench.cell import Cell
 from mnistbench.errors.redaction import redact
 from mnistbench.results.records import CellRecord, EpochMeasurement, Error, utc_now
@@ -95,7 +96,8 @@ class InlineExecutor:
 
         try:
             self._training = True
-            return train_safely(replace(job, own_process=False), find_function(self._train), remember, started)
+            with same_folder():
+                return train_safely(replace(job, own_process=False), find_function(self._train), remember, started)
         except KeyboardInterrupt:
             if self._reason is None:
                 raise

@@ -178,10 +178,12 @@ class ServerLost(Exception):
 def serve(control_descriptor: int, alive: int, preload: Sequence[str]) -> None:
     """The server's side: import, then fork a worker for each order until the parent is gone."""
     control = socket.socket(fileno=control_descriptor)
+    not_loaded: Exception | None = None
     for name in preload:
-        # A module that cannot be imported fails in the worker, whose record says so.
-        with contextlib.suppress(Exception):
+        try:
             importlib.import_module(name)
+        except Exception as error:  # the record of a worker that needs it says so
+            not_loaded = not_loaded or error
     with contextlib.suppress(Exception):
         _remember_environment(preload)
     gc.collect()
@@ -205,7 +207,7 @@ def serve(control_descriptor: int, alive: int, preload: Sequence[str]) -> None:
                     break
                 pid = os.fork()
                 if pid == 0:
-                    _become_worker([control.detach(), woken, wake], descriptors, alive)
+                    _become_worker([control.detach(), woken, wake], descriptors, alive, not_loaded)
                 for descriptor in descriptors:
                     os.close(descriptor)
                 workers.add(pid)
@@ -222,13 +224,15 @@ def _remember_environment(preload: Sequence[str]) -> None:
         describe_environment("cpu")
 
 
-def _become_worker(servers_own: Sequence[int], descriptors: Sequence[int], alive: int) -> NoReturn:
+def _become_worker(
+    servers_own: Sequence[int], descriptors: Sequence[int], alive: int, not_loaded: Exception | None
+) -> NoReturn:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for descriptor in servers_own:
         os.close(descriptor)
     channel, log, stack = descriptors
-    run_worker(socket.socket(fileno=channel), log, stack, alive)
+    run_worker(socket.socket(fileno=channel), log, stack, alive, not_loaded)
 
 
 def _report_ended(control: socket.socket, workers: set[int]) -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mnistbench.files.whole import read_regular
 from mnistbench.results.index import read_index
 from mnistbench.results.records import CellRecord, EpochMeasurement
 from mnistbench.run.budget import seconds_by_setting
@@ -119,7 +120,7 @@ def standing(results: ResultsFolder) -> list[str]:
 def _note(folder: Path) -> dict[str, object] | None:
     """The note of a runner that is alive."""
     try:
-        plain = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+        plain = json.loads(read_regular(folder / NOTE))
         os.kill(int(plain["pid"]), 0)
     except PermissionError:  # alive, and another user's
         return plain if isinstance(plain, dict) else None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import faulthandler
 import importlib
 import math
 import os
+import resource
 import signal
 import socket
 import sys
@@ -105,6 +107,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     said = message_of(error)
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    if isinstance(error, ImportError) and "failed to map segment" in said:  # of a library; or its disk is `noexec`
+        return "Cannot allocate memory" in said or resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
     return isinstance(error, RuntimeError) and any(
         words in said for words in ("can't allocate memory", "CUDA error: out of memory", "MPS backend out of memory")
     )
@@ -126,7 +132,9 @@ def environment_of(job: Job, *, ask_gpu: bool = True) -> Environment | None:
         return None
 
 
-def run_worker(channel: socket.socket, log: int, stack: int, alive: int) -> NoReturn:
+def run_worker(
+    channel: socket.socket, log: int, stack: int, alive: int, not_loaded: Exception | None = None
+) -> NoReturn:
     """The whole life of a worker process: take a job, train it, send epochs and the record, and end.
 
     Args:
@@ -134,6 +142,7 @@ def run_worker(channel: socket.socket, log: int, stack: int, alive: int) -> NoRe
         log: descriptor for what the cell prints.
         stack: descriptor for the stack on a crash or on `STACK_SIGNAL`.
         alive: descriptor that ends when the parent is gone.
+        not_loaded: what kept the server from loading a module beforehand.
     """
     process_started = time.perf_counter()
     with contextlib.suppress(PermissionError):  # it may lead its session already
@@ -145,7 +154,7 @@ def run_worker(channel: socket.socket, log: int, stack: int, alive: int) -> NoRe
     faulthandler.register(STACK_SIGNAL, file=stack, all_threads=True)
     status = 0
     try:
-        _work(channel, process_started)
+        _work(channel, process_started, not_loaded)
     except EOFError:  # the parent is gone
         status = 1
     except BaseException:
@@ -158,7 +167,7 @@ def run_worker(channel: socket.socket, log: int, stack: int, alive: int) -> NoRe
     os._exit(status)
 
 
-def _work(channel: socket.socket, process_started: float) -> None:
+def _work(channel: socket.socket, process_started: float, not_loaded: Exception | None) -> None:
     job, function, import_path = messages.receive(channel)
     sys.path[:] = import_path
     worker = os.getpid()
@@ -184,14 +193,19 @@ def _work(channel: socket.socket, process_started: float) -> None:
         told_at = time.monotonic()
 
     send(Began(environment_of(job, ask_gpu=False)))
-    record = train_safely(job, partial(_train_named, function), on_epoch, process_started)
+    record = train_safely(job, partial(_train_named, function, not_loaded), on_epoch, process_started)
     if untold:
         send(untold)
     send(record)
 
 
-def _train_named(function: str, job: Job, **arguments: Any) -> CellRecord:
-    return find_function(function)(job, **arguments)
+def _train_named(function: str, not_loaded: Exception | None, job: Job, **arguments: Any) -> CellRecord:
+    try:
+        train = find_function(function)
+    except ImportError as error:
+        # Torch is never imported a second time: its error then hides why the first time failed.
+        raise not_loaded or error  # noqa: B904
+    return train(job, **arguments)
 
 
 def _end_with_parent(alive: int) -> None:

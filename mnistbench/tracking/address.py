@@ -15,17 +15,13 @@ from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from mnistbench.errors import UserError
-from mnistbench.errors.redaction import without_credentials
+from mnistbench.errors.redaction import HIDDEN, without, without_credentials
 
 DATABASE_NAME = "mlflow.db"
-HIDDEN = "***"
 CHOICE = "choose `Model training`"
 """A fresh browser is shown MLflow's pages for language models, where runs are hard to find."""
 HTTP = ("http", "https")
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-SECRET_NAME = re.compile(r"PASSWORD|PASSWD|TOKEN|SECRET|CREDENTIAL|API_?KEY|ACCESS_KEY|MLFLOW_TRACKING_USERNAME", re.I)
-SHORTEST_SECRET = 4
-"""Shorter values are hidden where they stand in a URI only: hiding each `a` would garble every message."""
 
 
 def default_uri(cwd: Path | None = None) -> str:
@@ -91,14 +87,16 @@ def sqlite_path(uri: str) -> Path | None:
 
 def shown(uri: str) -> str:
     """The URI for people: without user, password and query, a sqlite file relative to the working folder."""
-    if path := sqlite_path(uri):
+    if sqlite_path(uri) and (path := sqlite_path(uri.partition("?")[0])):
         return f"sqlite:///{_encoded(_near(path))}"
     try:
         parts = _split(uri)
         where = f"{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
     except (UserError, ValueError):
         return HIDDEN
-    return f"{parts.scheme}://{where}" if parts.scheme else where
+    if "@" in uri and not parts.netloc:  # `user:password@host` is taken for a scheme and a path
+        return HIDDEN
+    return without_credentials(f"{parts.scheme}://{where}" if parts.scheme else where)
 
 
 def place(uri: str, experiment: str) -> str:
@@ -112,13 +110,7 @@ def redact(text: str, uri: str = "") -> str:
     That is: the URI's user, password and query, in the forms in which they may be quoted; the values of environment
     variables that hold secrets; what stands before an `@` in any URL; the home folder's path.
     """
-    secrets = _secrets_of(uri)
-    secrets |= {
-        value for name, value in os.environ.items() if SECRET_NAME.search(name) and len(value) >= SHORTEST_SECRET
-    }
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, text)
-    text = without_credentials(re.sub(r"(?<=://)[^\s/'\"]*@", f"{HIDDEN}@", text))
+    text = without_credentials(without(text, _secrets_of(uri)))
     home = os.path.expanduser("~")  # noqa: PTH111  # "~" itself where there is no home
     return text.replace(home, "~") if len(home) > 1 else text
 
@@ -184,7 +176,9 @@ def _split(uri: str) -> SplitResult:
         parts = urlsplit(uri)
         _ = parts.port
     except ValueError as error:
-        raise UserError(f"tracking URI {HIDDEN}: {redact(str(error), uri)}") from None
+        # The message quotes what stands before the first slash, which may be the first half of a password.
+        encode = "write / as %2F, @ as %40 and [ as %5B in user and password"
+        raise UserError(f"tracking URI {HIDDEN}: {encode if '@' in uri else error}") from None
     return parts
 
 

@@ -10,7 +10,7 @@ import uuid
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from mnistbench.files.whole import write_whole
+from mnistbench.files.whole import read_regular, write_whole
 from mnistbench.results.records import CellRecord
 from mnistbench.tracking.journal import named_in
 
@@ -72,7 +72,7 @@ def write_grid_id(results: ResultsFolder, identity: str) -> None:
 
 def _read(path: Path) -> str | None:
     try:
-        text = path.read_text(encoding="utf-8").strip()
+        text = read_regular(path).decode().strip()
     except (OSError, UnicodeDecodeError):
         return None
     return text if is_grid_id(text) else None

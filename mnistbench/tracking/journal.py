@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from mnistbench.files.whole import read_regular
+
 VERSION = 1
 
 
@@ -109,7 +111,7 @@ def _hash(place: str) -> str:
 
 def _lines(path: Path) -> list[dict[str, object]]:
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_regular(path).decode(errors="replace")
     except FileNotFoundError:
         return []
     found = []

@@ -11,9 +11,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from mnistbench.errors import UserError
+from mnistbench.files.whole import read_regular
+from mnistbench.results.ownership import PAGE, SUMMARY, TABLE, is_free, is_grid_of_ours
 from mnistbench.results.records import CellRecord
 from mnistbench.results.targets import targets_asked
 from mnistbench.tracking.address import checked, default_uri, named_experiment, place, reason, shown, waiting_helps
@@ -28,7 +31,8 @@ WAIT_SECONDS = 25.0
 """Longest wait that one record may cost; a locked sqlite database answers after 20 s."""
 PATIENCE_SECONDS = 60.0
 """How long `sync` waits for a server that has answered before and went away."""
-SUMMARY_FILES = ("grid.yaml", "results.csv", "epochs.csv", "summary.md", "report.html")
+SUMMARY_FILES = {"results.csv": TABLE, "epochs.csv": TABLE, "summary.md": SUMMARY, "report.html": PAGE}
+"""Files of a report, with what in them says that a report wrote them."""
 
 Answer = TypeVar("Answer")
 
@@ -220,11 +224,11 @@ class Mirror:
 
     def _write_summary(self, records: list[CellRecord]) -> bool:
         server, journal = self._reached()
-        files = [self._results.path / name for name in SUMMARY_FILES]
+        files = _files_of_ours(self._results)
 
         def write() -> None:
             server.settle_doubts(journal.done.values())
-            server.write_summary(records, [file for file in files if file.is_file()])
+            server.write_summary(records, files)
 
         return self._attempt(write, self._wait_seconds)
 
@@ -295,10 +299,19 @@ def grid_name(results: ResultsFolder) -> str:
     from mnistbench.grid.yaml import plain, read_document
 
     try:
-        grid = plain(read_document(results.grid_file.read_text(encoding="utf-8"), "grid.yaml"))
+        grid = plain(read_document(read_regular(results.grid_file).decode(), "grid.yaml"))
         return str(grid["name"])
     except (OSError, UnicodeDecodeError, UserError, KeyError, TypeError):
         return results.name
+
+
+def _files_of_ours(results: ResultsFolder) -> list[Path]:
+    """The grid and the report, and none of the user's own files of the same names."""
+    files = [results.grid_file] if is_grid_of_ours(results.grid_file) else []
+    for name, sign in SUMMARY_FILES.items():
+        places = [results.path / name, results.path / f"report-{name}"]
+        files += [place for place in places if place.is_file() and is_free(place, sign)][:1]
+    return files
 
 
 def _all_records(results: ResultsFolder) -> list[CellRecord]:

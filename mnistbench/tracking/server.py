@@ -231,7 +231,10 @@ class Server:
     def fetch_grid(self, folder: Path) -> Path | None:
         """The grid file on the summary run, if there is one."""
         run_id = self._summary_run()
-        return self.fetch_if_there(run_id, "grid.yaml", folder) if run_id else None
+        if run_id is None:
+            return None
+        names = ("grid.resolved.yaml", "grid.yaml")  # in the folder, the second may have been the user's own
+        return next((path for name in names if (path := self.fetch_if_there(run_id, name, folder))), None)
 
     def _log_record(self, run_id: str, record: CellRecord) -> None:
         folder = self._folders.pop(run_id, None)

@@ -5,6 +5,7 @@ One folder per record, named after its cell, so that TensorBoard shows each as a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -28,7 +29,8 @@ def write_events(records: Iterable[CellRecord], directory: Path) -> list[Path]:
 
     Args:
         records: their epochs carry the times of the points, so the curves lie where training took place.
-        directory: gets one folder per record: `<architecture>-<optimizer>-<batch size>-<device>-<seed>-<cell id>`.
+        directory: gets one folder per record: `<architecture>-<optimizer>-<batch size>-<device>-<seed>-<cell id>`, and
+            the beginning of the record's id where a cell has several.
 
     Returns:
         The folders written.
@@ -44,10 +46,12 @@ def write_events(records: Iterable[CellRecord], directory: Path) -> list[Path]:
         raise UserError("TensorBoard is not installed: pip install 'mnistbench[tensorboard]'") from None
 
     written = []
-    for record in records:
-        if not record.epochs:
-            continue
-        folder = directory / _folder_name(record)
+    trained = [record for record in records if record.epochs]
+    of_cell = Counter(record.cell_id for record in trained)
+    for record in trained:
+        # A merged folder has a record of one cell from each machine.
+        own = f"-{record.record_id[:8]}" if of_cell[record.cell_id] > 1 else ""
+        folder = directory / f"{_folder_name(record)}{own}"
         for earlier in folder.glob("events.out.tfevents.*"):
             earlier.unlink()
         writer = EventFileWriter(str(folder))

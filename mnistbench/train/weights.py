@@ -414,6 +414,8 @@ def read_model(path: Path, *, plugins: Sequence[str] = ()) -> KeptModel:
     from mnistbench.axes import architectures
     from mnistbench.axes.plugins import load_plugins
 
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: not a regular file")
     settings = read_settings(path)
     loaded = load_plugins(plugins)
     network = architectures.build(settings.cell.architecture, settings.spec, loaded)

@@ -49,7 +49,7 @@ def _of(fast: list[Agreement]) -> str:
     said = "equal" if all(each.equal for each in fast) else f"{error:.0e}"
     if not all(each.within for each in fast):
         said = f"off by {error:.0e}"
-    elif allowed > 1e-4:
+    elif allowed > 1e-4 and said != "equal":
         said += f" of {allowed:.0e}"
     failed = [each.gate for each in fast if each.gate.startswith("failed")]
     return f"{said}; gate {failed[0]}" if failed else said
