@@ -30,9 +30,9 @@ from mnistbench.cell import Cell
 from mnistbench.data import datasets
 from mnistbench.grid.grid import Grid
 from mnistbench.results.records import Data
-from mnistbench.run.worker import Job
 from mnistbench.train.clocks import InterferenceMeter, Stopwatch
 from mnistbench.train.evaluate import evaluate
+from mnistbench.train.job import Job
 from mnistbench.train.setup import Trainee, make_trainee
 from mnistbench.train.train import _one_epoch, train_cell
 from mnistbench.train.warmup import choose, warm_up

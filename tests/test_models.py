@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -404,3 +406,16 @@ def test_broken_settings_are_named(trained: Path, tmp_path: Path, content: str) 
     path.with_suffix(".json").write_text(content)
     with pytest.raises(UserError, match=r"kept\.json"):
         load_model(path)
+
+
+@pytest.mark.parametrize("kind", ["not finite", "not a regular file"])
+def test_what_holds_no_weights_to_answer_with_is_refused(trained: Path, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "weights.safetensors"
+    shutil.copy(trained.with_suffix(".json"), path.with_suffix(".json"))
+    if kind == "not finite":
+        content = trained.read_bytes()
+        path.write_bytes(content[:-400] + b"\xff" * 400)
+    else:
+        os.mkfifo(path)
+    with pytest.raises(UserError, match=kind):
+        read_model(path)

@@ -45,6 +45,7 @@ def years(): return np.eye(2), np.array([1999, 2001]), np.eye(2)[:1], np.array([
 def negative(): return np.zeros((2, 3)), np.array([0, -1]), np.zeros((1, 3)), np.array([0])
 def unequal(): return np.zeros((2, 3)), np.array([0, 1, 1]), np.zeros((1, 3)), np.array([0])
 def not_finite(): return np.full((2, 3), np.nan), np.array([0, 1]), np.zeros((1, 3)), np.array([0])
+def overflowing(): return np.array([[1e300], [1.0]]), np.array([0, 1]), np.zeros((1, 1)), np.array([0])
 def ragged(): return [[1], [2, 3]], [0, 1], [[1]], [0]
 def empty(): return np.zeros((0, 3)), np.zeros(0, int), np.zeros((1, 3)), np.array([0])
 '''
@@ -100,6 +101,7 @@ def test_the_component_carries_the_checksum_of_the_arrays(plugins: Plugins) -> N
         ("years", "the labels go up to 2,001"),
         ("unequal", "train"),
         ("not_finite", "not finite"),
+        ("overflowing", "not finite"),
         ("ragged", "failed: ValueError"),
         ("empty", "must return"),
     ],

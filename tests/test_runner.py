@@ -283,6 +283,21 @@ def test_outdated_records_are_run_again_and_the_run_says_how_many_and_why(run: R
     assert all(record.outdated is None for record in folder.records())
 
 
+def test_records_of_a_csv_file_that_an_older_release_read_otherwise_are_run_again(
+    run: Run, folder: ResultsFolder, tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").write_text("a,b,label\n" + "".join(f"{i},{i % 7},{i % 2}\n" for i in range(60)))
+    text = GRID.replace("{name: sum3, rows: 100}", "{name: csv, path: t.csv, task: classes}")
+    run(text=text)
+    one, two, *_ = folder.records()
+    folder.write(one.with_changes(training_revision=1, data=replace(one.data, sha256="of then")))
+    folder.write(two.with_changes(training_revision=1))
+    again = run(text=text)
+    assert again.ran == 1
+    assert any("1 records here are outdated" in text and "CSV" in text for text in again.warnings)
+    assert {record.data.sha256 for record in folder.records()} == {one.data.sha256}
+
+
 def test_a_folder_with_records_of_another_machine_and_torch_says_so_and_keeps_them(run: Run) -> None:
     run(executor=here("elsewhere"))
     summary = run()

@@ -78,10 +78,12 @@ class PluginSource:
         class_names = [str(number) for number in range(highest + 1)]
         if train_inputs.ndim == 3:
             return image_arrays(self.name, (train_inputs, train_labels), (test_inputs, test_labels), class_names)
+        with np.errstate(over="ignore"):  # `check` says that numbers are not finite
+            train_inputs, test_inputs = train_inputs.astype(np.float32), test_inputs.astype(np.float32)
         return Arrays(
-            train_inputs=train_inputs.astype(np.float32),
+            train_inputs=train_inputs,
             train_labels=train_labels.astype(np.int64),
-            test_inputs=test_inputs.astype(np.float32),
+            test_inputs=test_inputs,
             test_labels=test_labels.astype(np.int64),
             spec=DataSpec(
                 name=self.name,

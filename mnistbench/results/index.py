@@ -15,9 +15,9 @@ from pathlib import Path
 from mnistbench.errors import UserError
 from mnistbench.files.whole import read_answer, write_answer
 from mnistbench.results.folder import ResultsFolder, SetAside, read_counting
-from mnistbench.results.records import RESULTS, CellRecord, Status
+from mnistbench.results.records import RESULTS, TRAINING_REVISION, CellRecord, Status
 
-INDEX_VERSION = 4
+INDEX_VERSION = 5
 SAID_BY_DESIGN = {"short", "shared"}
 """Flags that say what a cell is, not that something disturbed it."""
 
@@ -34,6 +34,7 @@ class Known:
         noisy: a cause of noise was seen while it was timed.
         tuning: how its learning rate came about; None if the grid gave it.
         outdated: why older code may have trained it wrongly; None if it did not.
+        older_data: checksum of the data that an older release made of a CSV file; None for all other records.
     """
 
     cell_id: str
@@ -49,6 +50,7 @@ class Known:
     noisy_rerun: bool
     tuning: str | None
     outdated: str | None = None
+    older_data: str | None = None
 
     @property
     def is_result(self) -> bool:
@@ -69,6 +71,7 @@ class Index(dict[str, Known]):
 def known(record: CellRecord, file: str | None = None) -> Known:
     """The short form of a record; `file` is its name where that is not its cell's."""
     environment = record.environment
+    is_older = record.training_revision < TRAINING_REVISION
     return Known(
         cell_id=record.cell_id,
         record_id=record.record_id,
@@ -83,6 +86,7 @@ def known(record: CellRecord, file: str | None = None) -> Known:
         noisy_rerun=record.noisy_rerun,
         tuning=record.checks.get("tuning"),
         outdated=record.outdated,
+        older_data=record.data.sha256 if record.data and is_older and record.cell.dataset.name == "csv" else None,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -262,6 +262,9 @@ class _Run:
         for item in others:
             self._warn(f"{item.file} is no record, and is left as it is: {item.reason}")
         self._warn_of_other_machines()
+        for cell_id, known in self._index.items():
+            if known.older_data not in (None, setup.data.sha256):
+                self._index[cell_id] = replace(known, outdated="a CSV file that this release reads otherwise")
         results.write_grid(self._asked.grid.to_yaml())
         session = Session(
             results,

@@ -420,7 +420,10 @@ def read_model(path: Path, *, plugins: Sequence[str] = ()) -> KeptModel:
     loaded = load_plugins(plugins)
     network = architectures.build(settings.cell.architecture, settings.spec, loaded)
     try:
-        network.load_state_dict(load_file(path))
+        weights = load_file(path)
+        if not all(tensor.isfinite().all() for tensor in weights.values()):
+            raise UserError(f"{path}: its weights are not finite: damaged, or not of a run of ours")
+        network.load_state_dict(weights)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: not a weights file that safetensors can read ({error})") from None
     except RuntimeError as error:
