@@ -83,4 +83,24 @@ def test_a_cell_that_ctrl_c_ended_is_no_failed_cell() -> None:
 def test_the_hint_to_sync_names_the_server_that_was_given(capsys: pytest.CaptureFixture[str]) -> None:
     typed = ["run", "my grid.yaml", "--executor", "inline", "--tracking-uri", "http://127.0.0.1:9", "--out", "my out"]
     assert cli.main(typed) == 0
-    assert "`sync 'my out' --tracking-uri http://127.0.0.1:9` mirrors them" in capsys.readouterr().out
+    assert "`sync 'my out' --tracking-uri http://127.0.0.1:9` mirrors what is missing" in capsys.readouterr().out
+
+
+def test_the_best_so_far_names_what_tells_its_rows_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    several = ["--set", "execution=[plain, fast]", "--set", "training.shuffle=[true, false]", "--only", "seed=0"]
+    assert cli.main(["run", "my grid.yaml", *several, "--executor", "inline", "--no-tracking"]) == 0
+    table = capsys.readouterr().out.partition("Best so far")[2]
+    rows = {line.split("│")[2].strip() for line in table.splitlines() if line.startswith("│")}
+    assert rows == {
+        f"mlp · sgd · {training} · {execution}"
+        for training in ("epochs=1", "epochs=1, shuffle=False")
+        for execution in ("plain", "fast")
+    }
+
+
+def test_the_line_of_a_cell_names_its_schedule_and_its_execution(capsys: pytest.CaptureFixture[str]) -> None:
+    several = ["--set", "optimizers=[{name: sgd, schedule: [constant, cosine]}]", "--set", "execution=[plain, fast]"]
+    assert cli.main(["run", "my grid.yaml", *several, "--dry-run", "--only", "seed=0"]) == 0
+    said = capsys.readouterr().out
+    assert "sgd, cosine · batch 8 · cpu · plain · seed 0" in said
+    assert "sgd · batch 8 · cpu · seed 0" in said

@@ -61,6 +61,58 @@ class TwoHeads(nn.Module):
         return (y, y) if self.training else y
 
 
+class OneLayer(nn.Module):
+    """What the networks below share."""
+
+    def __init__(self, data):
+        super().__init__()
+        self.last = nn.Linear(64, data.classes)
+
+    def forward(self, x):
+        return self.last(x.flatten(1))
+
+
+class Bfloat16(OneLayer):
+    def __init__(self, data):
+        super().__init__(data)
+        self.to(torch.bfloat16)
+
+    def forward(self, x):
+        return super().forward(x.to(torch.bfloat16))
+
+
+class Float64(OneLayer):
+    def __init__(self, data):
+        super().__init__(data)
+        self.double()
+
+    def forward(self, x):
+        return super().forward(x.double())
+
+
+class Frozen(OneLayer):
+    def __init__(self, data):
+        super().__init__(data)
+        self.requires_grad_(False)
+
+
+class WithoutGradient(OneLayer):
+    @torch.no_grad()
+    def forward(self, x):
+        return super().forward(x)
+
+
+class InPlace(OneLayer):
+    def forward(self, x):
+        x /= 16
+        return super().forward(x)
+
+
+class SilentEval(OneLayer):
+    def eval(self):
+        self.train(False)
+
+
 class TakesThreads(nn.Module):
     def __init__(self, data):
         super().__init__()
@@ -452,6 +504,51 @@ def test_a_softmax_before_cross_entropy_is_pointed_out(make_job: MakeJob) -> Non
 def test_a_tuple_in_training_alone_is_refused_in_one_clear_line(make_job: MakeJob) -> None:
     with pytest.raises(UserError, match=r"returns a tuple in training; one tensor \[n, classes\] is needed"):
         train(make_job("other_people:TwoHeads"))
+
+
+@pytest.mark.parametrize("profile", ["plain", "fast"])
+@pytest.mark.parametrize("network", ["Bfloat16", "Float64"])
+def test_a_network_of_another_precision_trains(make_job: MakeJob, network: str, profile: str) -> None:
+    record = train(make_job(f"other_people:{network}", profile=profile))
+    assert record.status == "finished" and record.model is not None
+    assert len(record.model.weights_sha256) == 64
+
+
+def test_the_gate_leaves_a_double_precision_network_as_it_is(make_job: MakeJob) -> None:
+    record = train(make_job("other_people:Float64"))
+    assert record.checks["equivalence"] == "passed"
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ("Frozen", "no parameter that requires a gradient"),
+        ("WithoutGradient", "outputs in training carry no gradient"),
+    ],
+)
+def test_what_cannot_learn_is_refused_in_one_clear_line(make_job: MakeJob, network: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        train(make_job(f"other_people:{network}"))
+
+
+def test_a_network_that_would_change_the_data_is_refused(make_job: MakeJob, data: Path, tmp_path: Path) -> None:
+    """Rows of numbers reach the network without a copy; pixels are made anew for each batch, and are no concern."""
+    from mnistbench.data.arrays import load
+
+    pixels = load(data)
+    parts = {part: getattr(pixels, part).reshape(-1, 64).astype(np.float32) for part in ("train_inputs", "test_inputs")}
+    spec = dataclasses.replace(pixels.spec, input_shape=(64,), mean=None, std=None)
+    write_entry(tmp_path / "rows", dataclasses.replace(pixels, **parts, spec=spec))
+    job = make_job("other_people:InPlace")
+    assert train(job).status == "finished"
+    with pytest.raises(UserError, match="writes into its input, which is the data"):
+        train(dataclasses.replace(job, data_directory=str(tmp_path / "rows")))
+
+
+def test_a_network_whose_eval_returns_nothing_is_kept(make_job: MakeJob, tmp_path: Path) -> None:
+    job = make_job("other_people:SilentEval", training=Training(epochs=1, save_model="last"))
+    record = train(dataclasses.replace(job, weights_directory=str(tmp_path / "kept")))
+    assert record.model is not None and record.model.weights and record.checks["kept_model"] == "passed"
 
 
 def test_a_constructor_that_sets_the_threads_is_overruled_and_the_record_says_so(make_job: MakeJob) -> None:

@@ -302,6 +302,8 @@ def build_for(
     """
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     wanted = _asked_of(plugins.find(component.name)) if plugins and ":" in component.name else "parameters"
+    if not named and wanted != "model":
+        raise UserError("the network has no parameter that requires a gradient, so there is nothing to train")
     given: dict[str, Any] = {"model": model, "named_parameters": named, "parameters": [each for _, each in named]}
     return build(component, given[wanted], plugins, **implementation)
 

@@ -207,9 +207,11 @@ class Cell:
     @property
     def label(self) -> str:
         """One line for progress and logs."""
+        schedule = "" if self.schedule.label == "constant" else f", {self.schedule.label}"
+        execution = "" if self.execution.label == "fast" else f" · {self.execution.label}"
         return (
-            f"{self.architecture.label} · {self.optimizer.label} · batch {self.batch_size} · {self.device}"
-            f" · seed {self.seed}" + (f" · twin {self.repeat}" if self.repeat else "")
+            f"{self.architecture.label} · {self.optimizer.label}{schedule} · batch {self.batch_size} · {self.device}"
+            f"{execution} · seed {self.seed}" + (f" · twin {self.repeat}" if self.repeat else "")
         )
 
 

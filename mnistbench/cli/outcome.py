@@ -146,6 +146,8 @@ def print_best(results: ResultsFolder, console: Console) -> None:
     if board.empty:
         return
     several = board["target_accuracy"].nunique() > 1
+    differing = [column for column in ("training_label", "execution_label") if frame[column].nunique() > 1]
+    settings = frame.drop_duplicates("settings").set_index("settings")
     for target, rows in board.groupby("target_accuracy", dropna=False):
         way = f" to {accuracy_text(float(str(target)))}" if several else ""
         table = Table(title=f"Best so far{way}, by median", title_justify="left")
@@ -154,7 +156,8 @@ def print_best(results: ResultsFolder, console: Console) -> None:
         for name in ("batch", "device", "to target", "accuracy", "examples/s", "n"):
             table.add_column(name, justify="right", no_wrap=True)
         for _, row in rows.sort_values("order").head(SHOWN).iterrows():
-            table.add_row(*(Text(text) for text in _best_row(row)))
+            also = [str(settings.loc[row["settings"], column]) for column in differing]
+            table.add_row(*(Text(text) for text in _best_row(row, also)))
         console.print(table)
     for sentence in inventory.equal_seed_sentences(frame):
         console.print(f"note: {sentence}", markup=False, soft_wrap=True)
@@ -177,13 +180,14 @@ def print_cells(results: ResultsFolder, console: Console) -> None:
     console.print(table)
 
 
-def _best_row(row: pd.Series) -> list[str]:
+def _best_row(row: pd.Series, also: list[str]) -> list[str]:
     schedule = "" if row["schedule_label"] == "constant" else f", {row['schedule_label']}"
     lost = f"{row['diverged']} of {row['seeds']} diverged" if row["diverged"] else ""
     marks = "; ".join(filter(None, [f"ranked nowhere: {row['unranked']}" if row["unranked"] else "", lost]))
     return [
         "–" if row["unranked"] else str(row["order"]),
-        f"{row['architecture_label']} · {row['optimizer_label']}{schedule}{f' ({marks})' if marks else ''}",
+        " · ".join([row["architecture_label"], f"{row['optimizer_label']}{schedule}", *also])
+        + (f" ({marks})" if marks else ""),
         str(row["batch_size"]),
         str(row["device"]),
         str(row["seconds_text"]).partition(" (")[0],

@@ -67,10 +67,7 @@ class Plan:
     def cell_lines(self) -> list[str]:
         """Each cell, with what would be done about it."""
         pending = {cell.cell_id for cell in self.pending}
-        return [
-            f"{cell.cell_id}  {'run ' if cell.cell_id in pending else 'kept'}  {cell.label} · {cell.execution.label}"
-            for cell in self.cells
-        ]
+        return [f"{cell.cell_id}  {'run ' if cell.cell_id in pending else 'kept'}  {cell.label}" for cell in self.cells]
 
 
 def count(grid: Grid | ResolvedGrid, devices: Sequence[str] | None = None) -> int:

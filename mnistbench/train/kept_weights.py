@@ -100,7 +100,9 @@ class KeptWeights:
         settings = ModelSettings(cell=self._job.cell, spec=self._data.spec, outputs="logits", framing=self._framing)
         try:
             with torch.random.fork_rng(devices=[]):
-                twin = KeptModel(network=_copied_to_cpu(self._trainee.model).eval(), settings=settings)
+                network = _copied_to_cpu(self._trainee.model)
+                network.eval()  # a network's own `eval` need not return it
+                twin = KeptModel(network=network, settings=settings)
                 outputs = twin.outputs_of(self._data.test_inputs[:COMPARED])
                 again = twin.outputs_of(self._data.test_inputs[:COMPARED])
         except Exception:  # whatever a plug-in's network cannot do

@@ -61,10 +61,13 @@ def derived_seed(seed: int, *purpose: object) -> int:
 
 def weights_sha256(model: torch.nn.Module) -> str:
     """Checksum of the state dict's tensors in order: equal bits, equal text."""
+    import torch
+
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        # As bytes: numpy has no bfloat16.
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -325,7 +325,14 @@ def _check_outputs(model: nn.Module, data: arrays.Arrays, cell: Cell, inputs: In
 
     spec, loss = data.spec, cell.training.loss
     stored = torch.from_numpy(data.train_inputs[:CHECKED_EXAMPLES].copy())
-    outputs = run_unseen(model, inputs(stored))
+    given = inputs(stored)
+    before = given.clone()
+    outputs = run_unseen(model, given)
+    if given.data_ptr() == stored.data_ptr() and not torch.equal(given, before):
+        raise UserError(
+            f"{cell.architecture.name} writes into its input, which is the data: every epoch would see other numbers;"
+            " let `forward` work on a new tensor (`x = x / 2`, not `x /= 2`)"
+        )
     if not isinstance(outputs, torch.Tensor):
         raise UserError(
             f"{cell.architecture.name} returns a {type(outputs).__name__}; one tensor [n, {spec.classes}] is needed:"

@@ -429,7 +429,8 @@ def read_model(path: Path, *, plugins: Sequence[str] = ()) -> KeptModel:
     except RuntimeError as error:
         label = settings.cell.architecture.label
         raise UserError(f"{path}: the weights do not fit {label}: {_first_line(error)}") from None
-    return KeptModel(network=network.eval(), settings=settings, plugins=loaded)
+    network.eval()  # a network's own `eval` need not return it
+    return KeptModel(network=network, settings=settings, plugins=loaded)
 
 
 def read_settings(path: Path) -> ModelSettings:

@@ -124,7 +124,7 @@ class Reference:
     def apply(self, gradients: Sequence[Tensor | None], factor: float) -> None:
         """As `TrainingPath`."""
         for parameter, gradient in zip(self.model.parameters(), gradients, strict=True):
-            parameter.grad = None if gradient is None else gradient.clone()
+            parameter.grad = None if gradient is None else gradient.to(parameter.dtype, copy=True)
         self._update(factor)
 
     def train_step(self, batch: Batch, factor: float) -> float:
@@ -146,14 +146,17 @@ class Reference:
 
     def exact_gradients(self, batch: Batch) -> list[Tensor | None]:
         """The gradients in double precision, at the same weights: what fp32 rounds."""
-        state = {name: value.clone() for name, value in self.model.state_dict().items()}
+        tensors = {name: value.data.clone() for name, value in self._tensors()}
         self.model.double()
         try:
             return self.gradients(batch)
         finally:
             self.model.zero_grad(set_to_none=True)
-            self.model.float()
-            self.model.load_state_dict(state)
+            for name, value in self._tensors():
+                value.data = tensors[name]  # in the type it had: a plug-in's network need not be of fp32
+
+    def _tensors(self) -> list[tuple[str, Tensor]]:
+        return [*self.model.named_parameters(), *self.model.named_buffers()]
 
     def as_floats(self, inputs: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """What the network takes: pixels [n, height, width] become [n, 1, height, width] in [0, 1]."""

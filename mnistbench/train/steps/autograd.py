@@ -76,6 +76,11 @@ class AutogradStep:
                 f"the network returns a {type(outputs).__name__} in training; one tensor [n, classes] is needed:"
                 " wrap it in a module that returns the outputs alone"
             )
+        if not outputs.requires_grad:
+            raise UserError(
+                "the network's outputs in training carry no gradient: its `forward` detaches them, runs under"
+                " `torch.no_grad()`, or uses no parameter that requires one"
+            )
         loss = self.loss(outputs.float(), labels, reduction)
         scale = share * (self.FP16_SCALE if self._precision == "fp16" else 1.0)
         scaled = loss if scale == 1.0 else loss * scale
