@@ -68,7 +68,7 @@ def _targets_of_grid_file(folder: ResultsFolder) -> tuple[float, ...] | None:
         grid: Any = plain(read_document(folder.grid_file.read_text(encoding="utf-8"), "grid.yaml"))
         trainings = [grid["training"], *(more["training"] for more in grid.get("include") or ())]
         named = [training.get("target_accuracy") for training in trainings]
-    except (OSError, UnicodeDecodeError, UserError, KeyError, TypeError, AttributeError):
+        targets = [target for item in named for target in (item if isinstance(item, list) else [item])]
+        return tuple(sorted({float(target) for target in targets if isinstance(target, int | float)}))
+    except (OSError, UnicodeDecodeError, UserError, KeyError, TypeError, AttributeError, OverflowError):
         return None
-    targets = [target for item in named for target in (item if isinstance(item, list) else [item])]
-    return tuple(sorted({float(target) for target in targets if isinstance(target, int | float)}))

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mnistbench.errors import UserError
+from mnistbench.typed import read_typed
 
 ARRAY_NAMES = ("train_inputs", "train_labels", "test_inputs", "test_labels")
 DESCRIPTION = "entry.json"
@@ -52,9 +53,9 @@ class DataSpec:
         """Read back what `to_json` wrote.
 
         Raises:
-            KeyError, TypeError: if something is missing or too much.
+            ValueError: if something is missing, too much, or of another type.
         """
-        return cls(**{**plain, "input_shape": tuple(plain["input_shape"])})
+        return read_typed(cls, plain, "data")
 
     @property
     def is_image(self) -> bool:
