@@ -187,3 +187,17 @@ def imports(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecor
     before = set(sys.modules)
     record = train_cell(job, on_epoch=on_epoch, process_started=process_started)
     return record.with_changes(execution_resolved={"imported": sorted(set(sys.modules) - before)})
+
+
+def placed(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
+    """Trains nothing, on the machine that `$PLACED_ON` names; keeps weights that say whose they are; seed 1 fails where
+    `$PLACED_FAILS` is set.
+    """
+    from synthetic import make_environment
+
+    if job.cell.seed == 1 and os.environ.get("PLACED_FAILS"):
+        raise ValueError("seed 1 fails")
+    record = quick(job, on_epoch=on_epoch, process_started=process_started)
+    if job.weights_directory is not None:
+        (Path(job.weights_directory) / "last.safetensors").write_text(job.record_id)
+    return record.with_changes(environment=make_environment(os.environ["PLACED_ON"]))

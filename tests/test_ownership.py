@@ -254,6 +254,54 @@ def test_a_merge_that_is_killed_leaves_no_half_folder_and_can_be_repeated(work: 
     assert 15 < fatal < 99
 
 
+def test_what_one_machine_makes_again_in_a_merged_folder_takes_the_place_of_its_own(work: Path) -> None:
+    """And not that of another machine's record, beside which it would count twice."""
+    for machine in ("aaaaaaaa", "bbbbbbbb"):
+        run(work / machine)
+        on(machine, work / machine)
+    both = ResultsFolder(work / "both")
+    merge_folders([ResultsFolder(work / "aaaaaaaa"), ResultsFolder(work / "bbbbbbbb")], both)
+    before = sorted(path.name for path in both.cells.iterdir())
+    for record in both.records():
+        if record.environment is not None and record.environment.machine_id == "bbbbbbbb":
+            path = both.write(record.with_changes(record_id=f"{record.record_id}-again", attempt=2))
+            assert path == both.cells / f"{record.cell_id}@bbbbbbbb.json"
+    assert sorted(path.name for path in both.cells.iterdir()) == before
+    assert sorted(record.attempt for record in both.records()) == [1, 1, 2, 2]
+    assert len(both.attempts()) == 2
+
+
+def test_a_merge_takes_every_record_and_every_model_along(work: Path) -> None:
+    """Those of earlier attempts, and of cells that the grid has lost since."""
+    for name in ("left", "right"):
+        run(work / name)
+    run(work / "left", force=True)
+    run_grid(
+        Grid.from_text(GRID, overrides=["seeds=[1]"]),
+        out=work / "left",
+        tracking=False,
+        executor=InlineExecutor(train="stand_ins:quick"),
+    )
+    sources = [ResultsFolder(work / name) for name in ("left", "right")]
+    both = ResultsFolder(work / "both")
+    assert merge_folders(sources, both) == len(both.records()) == 2
+    kept = models(work / "left") | models(work / "right")
+    assert len(kept) == 6
+    assert models(both.path) == kept
+    assert {record.record_id for record in [*both.records(), *both.attempts()]} == kept
+
+
+def test_a_merge_with_a_record_of_a_newer_release_is_refused_before_anything_is_written(work: Path) -> None:
+    for name in ("left", "right"):
+        run(work / name)
+    path = sorted((work / "right" / "cells").iterdir())[0]
+    path.write_bytes(path.read_bytes().replace(b'"schema_version": 2', b'"schema_version": 99'))
+    before = contents(work)
+    with pytest.raises(UserError, match="a newer mnistbench wrote it"):
+        merge_folders([ResultsFolder(work / "left"), ResultsFolder(work / "right")], ResultsFolder(work / "both"))
+    assert contents(work) == before
+
+
 @pytest.mark.parametrize("damage", ["one byte", "an older release"])
 def test_the_model_of_a_record_that_is_set_aside_is_kept(work: Path, damage: str) -> None:
     folder = work / "results"

@@ -141,7 +141,7 @@ def test_two_finished_shards_are_one_finished_grid(tmp_path: Path) -> None:
     cells = [record.cell for record in records]
     halves = [folder_of(tmp_path / name, records[start::2], cells) for name, start in (("first", 0), ("second", 1))]
     render(halves, tmp_path / "both.html")
-    assert "12 of 12 cells answered." in (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert "12 of 12 cells answered." in (tmp_path / "both-summary.md").read_text(encoding="utf-8")
 
 
 def test_cells_that_nobody_ran_stay_missing_in_a_merged_folder(tmp_path: Path) -> None:

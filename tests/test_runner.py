@@ -298,6 +298,17 @@ def test_records_of_a_csv_file_that_an_older_release_read_otherwise_are_run_agai
     assert {record.data.sha256 for record in folder.records()} == {one.data.sha256}
 
 
+def test_an_outdated_result_whose_new_attempt_fails_is_no_answer(run: Run, folder: ResultsFolder) -> None:
+    """It stays where it is; its cell has failed, and is left."""
+    run(overrides=("seeds=[1]",))
+    for record in folder.records():
+        folder.write(record.with_changes(training_revision=1, checks={"equivalence": "failed: G2 update 1 > 1e-5"}))
+    again = run("chatty", overrides=("seeds=[1]",))
+    assert (again.ran, again.failed, again.left, again.exit_code) == (2, 2, 2, 1)
+    assert {record.status for record in folder.records()} == {"finished"}
+    assert run(overrides=("seeds=[1]",)).exit_code == 0
+
+
 def test_a_folder_with_records_of_another_machine_and_torch_says_so_and_keeps_them(run: Run) -> None:
     run(executor=here("elsewhere"))
     summary = run()

@@ -49,6 +49,8 @@ class Component:
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Component:
         """Read back what `to_json` wrote."""
+        if not isinstance(plain["name"], str):
+            raise TypeError(f"the name {plain['name']!r}")
         options = {key: value for key, value in plain.items() if key not in ("name", "sha256")}
         return cls(name=plain["name"], options=options, sha256=plain.get("sha256"))
 

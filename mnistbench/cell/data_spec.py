@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from mnistbench.cell.typed import read_typed
+
 
 @dataclass(frozen=True)
 class DataSpec:
@@ -41,9 +43,9 @@ class DataSpec:
         """Read back what `to_json` wrote.
 
         Raises:
-            KeyError, TypeError: if something is missing or too much.
+            ValueError: if something is missing, too much, or of another type.
         """
-        return cls(**{**plain, "input_shape": tuple(plain["input_shape"])})
+        return read_typed(cls, plain, "data")
 
     @property
     def is_image(self) -> bool:

@@ -90,7 +90,7 @@ def _is_stale(owner: Path) -> bool:
         os.kill(int(plain["pid"]), 0)
     except ProcessLookupError:
         return True
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return time.time() - owner.stat().st_mtime > UNWRITTEN_SECONDS
     except OSError:
         return False
@@ -107,5 +107,5 @@ def _described(owner: Path) -> str:
         plain = json.loads(read_regular(owner))
         place = "" if plain.get("host", platform.node()) == platform.node() else f" on {plain['host']}"
         return f"process {int(plain['pid'])}{place}, since {plain['since']}"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return "another process"

@@ -30,6 +30,7 @@ from mnistbench.results.ownership import (
     write_mark,
 )
 from mnistbench.results.records import RESULTS, CellRecord, NewerRecord, dump
+from mnistbench.results.this_machine import recognized
 
 CELLS_FILE_VERSION = 1
 LARGEST_RECORD_BYTES = 64 * 2**20
@@ -189,32 +190,34 @@ class ResultsFolder:
                     ) from None
             yield
 
-    def write(self, record: CellRecord) -> bool:
+    def write(self, record: CellRecord) -> Path | None:
         """Store an attempt. It counts, unless it is a failure and the cell already has a result.
+
+        In a merged folder it takes the place of the record of its own machine and build, where there is one.
 
         The attempt it replaces is copied to `attempts/` before, so that at each moment every attempt is in a file. A
         file under its name that is no record is set aside.
 
         Returns:
-            True if the attempt now counts.
+            The file, if the attempt now counts.
 
         Raises:
             UserError: if the folder cannot be written.
         """
-        path = self.cells / f"{record.cell_id}.json"
+        path = self._place_of(record)
         earlier = self._read_or_none(path)
         if earlier is not None and earlier.record_id != record.record_id:
             if earlier.status in RESULTS and record.status not in RESULTS:
                 write_whole(self._attempt_file(record), dump(record))
                 self._forget_unfinished(record.record_id)
-                return False
+                return None
             if earlier.status != "skipped":
                 write_whole(self._attempt_file(earlier), dump(earlier))
         if earlier is None and path.exists():
             self.set_aside([path])
         write_whole(path, dump(record))
         self._forget_unfinished(record.record_id)
-        return True
+        return path
 
     def records(self) -> list[CellRecord]:
         """The records that count: one for each cell of the present grid that was tried, in order of file names."""
@@ -247,8 +250,12 @@ class ResultsFolder:
     def attempts(self) -> list[CellRecord]:
         """Attempts that do not count any more: failures that were rerun, replaced results."""
         found = (read_record(path) for path in _json_files(self.attempts_folder))
+        attempts = [record for record in found if isinstance(record, CellRecord)]
         # A runner killed between the copy and the replacement leaves the attempt in both places.
-        return [record for record in found if isinstance(record, CellRecord) and not self._counts(record)]
+        tried = {record.cell_id for record in attempts}
+        files = (path for path in _json_files(self.cells) if path.stem.partition("@")[0] in tried)
+        counting = {there.record_id for path in files if (there := self._read_or_none(path))}
+        return [record for record in attempts if record.record_id not in counting]
 
     def attempt_ids(self) -> set[str]:
         """Record ids of the attempts, by their file names."""
@@ -276,7 +283,7 @@ class ResultsFolder:
             plain = json.loads(read_regular(self.cells_file))
             if plain["schema_version"] == CELLS_FILE_VERSION:
                 return set(plain["cells"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             pass
         return None
 
@@ -284,7 +291,7 @@ class ResultsFolder:
         """Target accuracies that the present grid names; None if the folder does not say, see `targets_asked`."""
         try:
             return tuple(map(float, json.loads(read_regular(self.cells_file))["targets"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
 
     def write_cells(self, cells: Iterable[Cell]) -> None:
@@ -386,15 +393,33 @@ class ResultsFolder:
     def _attempt_file(self, record: CellRecord) -> Path:
         return self.attempts_folder / f"{record.cell_id}.{record.attempt}.{record.record_id}.json"
 
-    def _counts(self, record: CellRecord) -> bool:
-        counting = self.record(record.cell_id)
-        return counting is not None and counting.record_id == record.record_id
+    def _place_of(self, record: CellRecord) -> Path:
+        """The file in which an attempt counts: in a merged folder that of its own machine and build, if it has one."""
+        plain = self.cells / f"{record.cell_id}.json"
+        beside = [path for path in _json_files(self.cells) if path.name.startswith(f"{record.cell_id}@")]
+        if not beside or origin(record) is None:
+            return plain
+        return next((path for path in [plain, *beside] if self._origin_at(path) == origin(record)), plain)
+
+    def _origin_at(self, path: Path) -> Origin:
+        there = self._read_or_none(path)
+        return None if there is None else origin(there)
 
     def _read_or_none(self, path: Path) -> CellRecord | None:
         if not path.exists():
             return None
         found = read_record(path)
         return found if isinstance(found, CellRecord) else None
+
+
+Origin = tuple[str, str, int] | None
+"""Machine, torch build and protocol: of one cell, one record of each counts. None if it never got to say."""
+
+
+def origin(record: CellRecord) -> Origin:
+    """Where a record is from."""
+    where = record.environment
+    return (recognized(where.machine_id), where.torch, record.protocol) if where else None
 
 
 def read_record(path: Path) -> CellRecord | str:

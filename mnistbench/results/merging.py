@@ -10,54 +10,64 @@ from typing import NamedTuple
 from mnistbench.errors import UserError
 from mnistbench.files.whole import move_whole, write_whole, writing
 from mnistbench.results.folder import ResultsFolder
+from mnistbench.results.index import refuse_newer
 from mnistbench.results.records import RESULTS, CellRecord, dump
 from mnistbench.results.targets import targets_asked
 from mnistbench.results.this_machine import recognized
 
 
 def merge_folders(sources: Sequence[ResultsFolder], target: ResultsFolder) -> int:
-    """Fill a new folder with what the sources hold: records that count, earlier attempts, kept models.
+    """Fill a new folder with every record that the sources hold, whether it counts or not, and with its model.
 
-    Of one cell on one machine and build the latest result counts (`one_per_build`), and the others become attempts. The
-    first machine's record of a cell lies in `cells/<cell_id>.json`, any other's in `cells/<cell_id>@<machine>.json`.
-    Cells that a source's grid has and nobody ran stay asked for. All is put together in `.<name>.merging` beside the
-    target, and then renamed: a merge that is killed leaves no target, and is repeated.
+    Of one cell on one machine and build the latest result counts (`one_per_build`), and the others become attempts; so
+    does the record of a cell that its own folder's grid has lost and another's has. The first machine's record of a
+    cell lies in `cells/<cell_id>.json`, any other's in `cells/<cell_id>@<machine>.json`. Cells that a source's grid has
+    and nobody ran stay asked for. All is put together in `.<name>.merging` beside the target, and then renamed: a merge
+    that is killed leaves no target, and is repeated. Files that are no records stay in their folders.
 
     Returns:
         How many records count in the new folder.
 
     Raises:
-        UserError: if the target is there already, or two different records carry one record_id; nothing is written.
+        UserError: if the target is there already, a record is of a newer mnistbench, or two different records carry one
+            record_id; nothing is written.
     """
     place = target.path.absolute()
     if place.exists() and (any(place.iterdir()) or place.samefile(Path.cwd())):
         raise UserError(f"{target.path}: is not empty, or the working folder; merge into a new folder")
-    counting: dict[str, tuple[CellRecord, ResultsFolder]] = {}
-    attempts: dict[str, CellRecord] = {}
+    cell_ids, targets = asked((source, source.records()) for source in sources)
+    asked_for = set(cell_ids)
+    holders: dict[str, tuple[CellRecord, ResultsFolder]] = {}
+    counting: dict[str, CellRecord] = {}
     for source in sources:
-        for record in source.records():
-            _refuse_another(record, source, counting.get(record.record_id))
-            counting.setdefault(record.record_id, (record, source))
-        attempts |= {record.record_id: record for record in source.attempts()}
-    chosen, superseded = one_per_build(record for record, _ in counting.values())
-    attempts |= {record.record_id: record for record in superseded}
+        refuse_newer(source)
+        wanted = source.cell_ids()
+        in_cells = [record for _, record in source.scan() if isinstance(record, CellRecord)]
+        for record in [*in_cells, *source.attempts()]:
+            _refuse_another(record, source, holders.get(record.record_id))
+            holders.setdefault(record.record_id, (record, source))
+        for record in in_cells:
+            if wanted is None or record.cell_id in wanted or record.cell_id not in asked_for:
+                counting[record.record_id] = record
+    chosen, _ = one_per_build(counting.values())
+    chosen_ids = {record.record_id for record in chosen}
     draft = ResultsFolder(place.with_name(f".{place.name}.merging"))
     draft.create()
     with draft.lock():
         _empty(draft)
-        for record in sorted(attempts.values(), key=lambda item: (item.attempt, item.started_at)):
-            if record.record_id not in {item.record_id for item in chosen}:
+        for record, _ in holders.values():
+            if record.record_id not in chosen_ids:
                 name = f"{record.cell_id}.{record.attempt}.{record.record_id}.json"
                 write_whole(draft.attempts_folder / name, dump(record))
+            _copy_models(record, sources, draft)
         for path, record in _named(chosen, draft.cells):
             write_whole(path, dump(record))
-            _copy_models(record, counting[record.record_id][1], draft)
-        draft.write_asked(*asked((source, source.records()) for source in sources))
+        draft.write_asked(cell_ids, targets)
         grid_file = next((source.grid_file for source in sources if source.grid_file.is_file()), None)
         if grid_file is not None:
             write_whole(draft.grid_file, grid_file.read_bytes())
     move_whole(draft.path, place)
-    return len(chosen)
+    return sum(record.cell_id in asked_for for record in chosen)
 
 
 def _empty(draft: ResultsFolder) -> None:
@@ -149,8 +159,10 @@ def machine_of(record: CellRecord) -> str:
     return "".join(letter for letter in machine_id[:8] if letter.isalnum()) or "unknown"
 
 
-def _copy_models(record: CellRecord, source: ResultsFolder, target: ResultsFolder) -> None:
-    models = source.models / record.record_id
-    if models.is_dir() and models.resolve().parent == source.models.resolve():
-        with writing(target.models):
-            shutil.copytree(models, target.models / record.record_id)
+def _copy_models(record: CellRecord, sources: Iterable[ResultsFolder], target: ResultsFolder) -> None:
+    for folder in (source.models for source in sources):
+        models = folder / record.record_id
+        if models.is_dir() and models.resolve().parent == folder.resolve():
+            with writing(target.models):
+                shutil.copytree(models, target.models / record.record_id)
+            return

@@ -69,7 +69,7 @@ def _targets_of_grid_file(folder: ResultsFolder) -> tuple[float, ...] | None:
         grid: Any = YAML(typ="safe", pure=True).load(read_regular(folder.grid_file).decode())
         trainings = [grid["training"], *(more["training"] for more in grid.get("include") or ())]
         named = [training.get("target_accuracy") for training in trainings]
-    except (OSError, UnicodeDecodeError, YAMLError, RecursionError, KeyError, TypeError, AttributeError):
+        targets = [target for item in named for target in (item if isinstance(item, list) else [item])]
+        return tuple(sorted({float(target) for target in targets if isinstance(target, int | float)}))
+    except (OSError, UnicodeDecodeError, YAMLError, RecursionError, KeyError, TypeError, AttributeError, OverflowError):
         return None
-    targets = [target for item in named for target in (item if isinstance(item, list) else [item])]
-    return tuple(sorted({float(target) for target in targets if isinstance(target, int | float)}))

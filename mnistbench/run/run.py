@@ -248,6 +248,7 @@ class _Run:
         self._chosen: list[Cell] = []
         self._kept = self._ran = 0
         self._stopped: set[str] = set()
+        self._failed_again: set[str] = set()
         self._warnings: list[str] = []
 
     def cells(self, setup: Setup, *, rerun_noisy: bool, fail_fast: bool, budget_seconds: float | None) -> None:
@@ -288,7 +289,7 @@ class _Run:
         self._stage(session, measured, chosen, first_round=first_round)
         if rerun_noisy and not session.ends:
             self._rerun_noisy(session, in_rounds(measured, first=first_round), chosen)
-        self._ran, self._stopped = session.ran, session.stopped
+        self._ran, self._stopped, self._failed_again = session.ran, session.stopped, session.failed_again
 
     def finish(self) -> RunSummary:
         """Write what is made of records, mirror what is left, and count."""
@@ -315,7 +316,6 @@ class _Run:
             self._warn(sync.note)
         if sync is not None and not sync.failed and sync.reason:
             self._warn(f"{sync.reason}; `sync {results.path}` does it again")
-        statuses = [self._index[item.cell_id].status if item.cell_id in self._index else None for item in self._chosen]
         everything = (self._index[cell_id].status if cell_id in self._index else "pending" for cell_id in ids)
         return RunSummary(
             results=results,
@@ -325,11 +325,8 @@ class _Run:
             added=added,
             dropped=dropped,
             set_aside=self._set_aside,
-            failed=sum(
-                status in FAILURES and cell.cell_id not in self._stopped
-                for cell, status in zip(self._chosen, statuses, strict=True)
-            ),
-            left=sum(status is None or status in FAILURES for status in statuses),
+            failed=sum(self._has_failed(cell) for cell in self._chosen),
+            left=sum(not self._has_result(cell) and not self._is_skipped(cell) for cell in self._chosen),
             not_mirrored=sync.failed if sync else 0,
             not_mirrored_reason=sync.reason if sync else None,
             tracking=self._mirror.address if self._mirror else None,
@@ -381,6 +378,16 @@ class _Run:
     def _has_result(self, cell: Cell) -> bool:
         found = self._index.get(cell.cell_id)
         return found is not None and found.is_result
+
+    def _is_skipped(self, cell: Cell) -> bool:
+        return cell.cell_id in self._index and self._index[cell.cell_id].status == "skipped"
+
+    def _has_failed(self, cell: Cell) -> bool:
+        """Whether it has no result, and its last attempt failed; an outdated result is none, and stays where it is."""
+        found = self._index.get(cell.cell_id)
+        if found is None or cell.cell_id in self._stopped:
+            return False
+        return found.status in FAILURES or (found.outdated is not None and cell.cell_id in self._failed_again)
 
     def _records_of(self, trials: Sequence[Cell]) -> list[CellRecord]:
         found = (self._results.record(cell.cell_id) for cell in trials)

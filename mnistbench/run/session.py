@@ -76,6 +76,8 @@ class Session:
         self.ran = 0
         self.stopped: set[str] = set()
         """Cells that an interruption ended: nothing is wrong with them."""
+        self.failed_again: set[str] = set()
+        """Cells with a result whose new attempt failed, so that the result still counts."""
         self.out_of_time = False
         self._results = results
         self._executor = executor
@@ -165,8 +167,10 @@ class Session:
     def _keep(self, record: CellRecord, *, again: bool = False) -> None:
         """Store an attempt; `again` if it was lost through no fault of its cell, which will have another."""
         record = self._results.keep_weights(self._with_tuning(self._flagged(record)))
-        if self._results.write(record):
-            self.index[record.cell_id] = known(record)
+        if file := self._results.write(record):
+            self.index[record.cell_id] = known(record, file.name)
+        else:
+            self.failed_again.add(record.cell_id)
         self.ran += 1
         if record.status == "killed" and self._interruption.signum is not None:
             self.stopped.add(record.cell_id)

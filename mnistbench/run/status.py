@@ -124,6 +124,6 @@ def _note(folder: Path) -> dict[str, object] | None:
         os.kill(int(plain["pid"]), 0)
     except PermissionError:  # alive, and another user's
         return plain if isinstance(plain, dict) else None
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
     return plain if isinstance(plain, dict) else None

@@ -418,7 +418,14 @@ def read_model(path: Path, *, plugins: Sequence[str] = ()) -> KeptModel:
         raise UserError(f"{path}: not a regular file")
     settings = read_settings(path)
     loaded = load_plugins(plugins)
-    network = architectures.build(settings.cell.architecture, settings.spec, loaded)
+    try:
+        network = architectures.build(settings.cell.architecture, settings.spec, loaded)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except Exception as error:  # whatever a constructor makes of options that are none
+        raise UserError(
+            f"{path}: the network cannot be built from its settings ({type(error).__name__}: {_first_line(error)})"
+        ) from None
     try:
         weights = load_file(path)
         if not all(tensor.isfinite().all() for tensor in weights.values()):
@@ -445,7 +452,7 @@ def read_settings(path: Path) -> ModelSettings:
         return ModelSettings.from_json(json.loads(beside.read_text(encoding="utf-8") if inside is None else inside))
     except OSError as error:
         raise UserError(f"{beside}: the settings of the model cannot be read ({error.strerror})") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise UserError(f"{beside}: not the settings of a model ({type(error).__name__}: {error})") from None
 
 
