@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from synthetic import make_record
+from synthetic import make_cell, make_record
 
+from mnistbench.cell import Component
+from mnistbench.errors import UserError
 from mnistbench.results.records import CellRecord
-from mnistbench.run.verify import compare
+from mnistbench.run.verify import compare, rerun_and_compare
 
 
 def with_train_loss(record: CellRecord, factor: float, revision: int) -> CellRecord:
@@ -24,3 +27,14 @@ def test_losses_of_an_older_release_are_compared_up_to_rounding(factor: float, r
     found = compare(with_train_loss(record, factor, revision), record)
     assert found.same is same
     assert any("older release" in line for line in found.lines) is (revision == 1)
+
+
+def test_a_cell_that_cannot_be_trained_here_is_an_error_and_no_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one whose plug-in was not named: nothing was compared, so nothing differs."""
+    monkeypatch.setenv("MNISTBENCH_CACHE", str(tmp_path))
+    cell = make_cell(dataset=Component(name="sum3", options={"rows": 60}), architecture=Component(name="mine:Net"))
+    record = make_record(cell).with_changes(data=None)
+    with pytest.raises(UserError, match=r"could not be trained again \(failed\).*mine:Net"):
+        rerun_and_compare(record)

@@ -81,7 +81,8 @@ def rerun_and_compare(record: CellRecord, *, data_dir: Path | None = None, plugi
         plugins: modules that the cell's own network, optimizer or dataset comes from.
 
     Raises:
-        UserError: if the record holds nothing to compare, or its data is not to be had any more.
+        UserError: if the record holds nothing to compare, its data is not to be had any more, or the cell cannot be
+            trained here, as without its plug-in.
     """
     from mnistbench.axes.plugins import load_plugins
     from mnistbench.data import datasets
@@ -107,4 +108,7 @@ def rerun_and_compare(record: CellRecord, *, data_dir: Path | None = None, plugi
         (again,) = executor.run([job], lambda job, epoch: None)
     finally:
         executor.close()
+    if again.status not in RESULTS:
+        reason = again.error.message if again.error else "no reason was recorded"
+        raise UserError(f"cell {record.cell_id} could not be trained again ({again.status}): {reason}")
     return compare(record, again)
