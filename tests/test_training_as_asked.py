@@ -177,6 +177,11 @@ class Sharpness(torch.optim.SGD):
         super().step()
 
 
+def nothing_much(parameters, lr: float = 0.1):
+    """Is no optimizer."""
+    return [lr]
+
+
 def lbfgs(parameters, lr: float = 0.5):
     return torch.optim.LBFGS(parameters, lr=lr, max_iter=3)
 
@@ -354,6 +359,11 @@ def test_a_schedule_multiplies_each_groups_own_rate_and_constant_touches_none(ma
     update.optimizer.param_groups[0]["lr"] = 7.0
     update(0.5)
     assert update.optimizer.param_groups[0]["lr"] == 7.0
+
+
+def test_what_is_no_optimizer_is_refused_in_one_line(make_job: MakeJob) -> None:
+    with pytest.raises(UserError, match="other_people:nothing_much gives list, which has no `param_groups` and `step"):
+        train(make_job(optimizer="other_people:nothing_much"))
 
 
 def test_optimizers_with_two_faces_are_evaluated_with_the_right_one(make_job: MakeJob) -> None:

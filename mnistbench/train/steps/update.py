@@ -89,6 +89,11 @@ class Update:
         It is built anew: no state that steps have left can stay, whatever an optimizer keeps and wherever it does.
         """
         self.optimizer = self._built()
+        if not (hasattr(self.optimizer, "param_groups") and callable(getattr(self.optimizer, "step", None))):
+            raise UserError(
+                f"{self._component.name} gives {type(self.optimizer).__name__}, which has no `param_groups` and"
+                " `step()` as optimizers have: derive it from torch.optim.Optimizer"
+            )
         for group in self.optimizer.param_groups:
             if self._lr_scale != 1.0 and "lr" in group:
                 group["lr"] = group["lr"] * self._lr_scale
