@@ -231,6 +231,13 @@ def test_any_journal_is_read_for_what_it_says(tmp_path: Path, data: st.DataObjec
     assert Journal.read(path, "key", "place").done["r9"] == "run9"
 
 
+def test_a_line_of_the_journal_that_names_no_record_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "mirrored.jsonl"
+    Journal.read(path, "key", "place").complete("r0", "run0")
+    path.write_bytes(path.read_bytes().replace(b"record_id", b"secord_id") + path.read_bytes())
+    assert done_at(path, "place") == {"r0"}
+
+
 @tries(60)
 @given(st.binary(max_size=50))
 def test_any_identity_is_one_or_is_minted_anew(folder: ResultsFolder, content: bytes) -> None:

@@ -96,7 +96,7 @@ class Journal:
 def done_at(path: Path, place: str) -> set[str]:
     """The record_ids that are complete at this place, for when it cannot be asked for its experiment's key."""
     lines = (line for line in _lines(path) if line.get("place") == _hash(place) and "run_id" in line)
-    return {str(line["record_id"]) for line in lines}
+    return {str(line["record_id"]) for line in lines if "record_id" in line}
 
 
 def named_in(path: Path) -> tuple[set[str], set[str]]:
