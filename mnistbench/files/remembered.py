@@ -25,7 +25,7 @@ def remembered(question: dict[str, Any], measure: Callable[[], dict[str, Any]]) 
     name = hashlib.sha256(canonical_json(question).encode()).hexdigest()[:24]
     path = cache_folder() / "choices" / f"{name}.json"
     kept = read_answer(path)
-    if kept is not None and kept["question"] == question:
+    if kept is not None and kept.get("question") == question and isinstance(kept.get("answer"), dict):
         return dict(kept["answer"])
     answer = measure()
     write_answer(path, {"question": question, "answer": answer})
