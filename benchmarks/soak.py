@@ -39,6 +39,7 @@ sys.path[:0] = [str(ROOT), str(TESTS)]
 
 from mlflow_server import MlflowServer
 
+from mnistbench import run_grid
 from mnistbench.data import datasets
 from mnistbench.errors import UserError
 from mnistbench.files.whole import write_whole
@@ -47,7 +48,6 @@ from mnistbench.results.folder import ResultsFolder, read_record
 from mnistbench.results.records import RESULTS, CellRecord
 from mnistbench.run.executors import ProcessExecutor
 from mnistbench.run.progress import Silent
-from mnistbench.run.run import run_grid
 from mnistbench.train import machine as reproducibility
 
 GRID = """
