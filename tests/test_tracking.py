@@ -516,7 +516,7 @@ def untagged(uri: str, *names: str) -> None:
     with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
         for name in names:
             database.execute(
-                "delete from experiment_tags where key like 'mnistbench.grid.grid%' and experiment_id ="
+                "delete from experiment_tags where key like 'mnistbench.grid%' and experiment_id ="
                 " (select experiment_id from experiments where name = ?)",
                 [name],
             )
