@@ -547,7 +547,7 @@ def test_a_network_that_would_change_the_data_is_refused(make_job: MakeJob, data
 
     pixels = load(data)
     parts = {part: getattr(pixels, part).reshape(-1, 64).astype(np.float32) for part in ("train_inputs", "test_inputs")}
-    spec = dataclasses.replace(pixels.spec, input_shape=(64,), mean=None, std=None)
+    spec = dataclasses.replace(pixels.spec, input_shape=(64,), mean=0.0, std=1.0)
     write_entry(tmp_path / "rows", dataclasses.replace(pixels, **parts, spec=spec))
     job = make_job("other_people:InPlace")
     assert train(job).status == "finished"
