@@ -68,7 +68,7 @@ part() {
     gates) probe gates 130 ;;
     rates) probe rates 110 ;;
     profile) probe profile 45 ;;
-    tests) timeout -k 5 120 "$python" -m pytest -q -m gpu -p no:cacheprovider $only_collect tests/test_gpu.py ;;
+    tests) timeout -k 5 120 "$python" -m pytest -q -m gpu -p no:cacheprovider $only_collect tests/train/test_gpu.py ;;
     *) grid "$1" 150 ;;
     esac
 }

@@ -29,7 +29,7 @@ MNIST = Component(name="mnist")
 DIGITS = Component(name="digits")
 SUM3 = Component(name="sum3")
 CLOSED = "http://127.0.0.1:1/"
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "mnistbench" / "grid" / "ready" / "table.csv"
 
 

@@ -12,7 +12,7 @@ from mnistbench.results.records import CellRecord
 
 pytestmark = pytest.mark.slow
 
-GRIDS = Path(__file__).parents[1] / "mnistbench" / "grid" / "ready"
+GRIDS = Path(__file__).parents[2] / "mnistbench" / "grid" / "ready"
 
 
 def trained(name: str, epochs: int, out: Path, *overrides: str) -> CellRecord:

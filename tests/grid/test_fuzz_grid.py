@@ -18,7 +18,7 @@ from mnistbench.errors.problems import Place
 from mnistbench.grid.grid import Grid, select
 from mnistbench.grid.yaml import read_document
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TIMES = int(os.environ.get("HYPOTHESIS_MAX_EXAMPLES", "1"))
 SHIPPED = [
     path.read_text(encoding="utf-8") for path in [ROOT / "grid.yaml", *(ROOT / "mnistbench/grid/ready").glob("*.yaml")]

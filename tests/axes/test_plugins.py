@@ -18,7 +18,7 @@ from mnistbench.errors import UserError
 from mnistbench.grid.grid import Grid
 from mnistbench.results.folder import ResultsFolder
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 GOOD = '''
 """Two networks and an optimizer."""
 import torch

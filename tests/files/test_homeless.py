@@ -18,7 +18,7 @@ from mnistbench.files.cache_folder import cache_folder
 from mnistbench.files.homeless import home_for_nobody
 from mnistbench.tracking.address import redact
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 GRID = """
 name: homeless
 dataset: {name: sum3, rows: 100}

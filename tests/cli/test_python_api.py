@@ -11,7 +11,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-DOC = Path(__file__).parents[1] / "docs" / "python-api.md"
+DOC = Path(__file__).parents[2] / "docs" / "python-api.md"
 
 
 @pytest.mark.usefixtures("digit_images")

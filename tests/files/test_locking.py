@@ -161,7 +161,7 @@ print(run_grid(grid, out=folder, tracking=False, executor=InlineExecutor(train="
 
 
 def test_a_run_on_such_a_file_system_is_made_and_says_what_is_lost(tmp_path: Path) -> None:
-    tests = Path(__file__).parent
+    tests = Path(__file__).parents[1]
     environment = {
         **os.environ,
         "MNISTBENCH_CACHE": str(tmp_path / "cache"),

@@ -16,7 +16,7 @@ from mnistbench.cell import Component
 from mnistbench.cli import app as cli
 from mnistbench.results.folder import ResultsFolder
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 GRID = """
 name: tiny
 dataset: mnist

@@ -28,7 +28,7 @@ from mnistbench.run.run import RunSummary
 from mnistbench.run.session import in_rounds
 from mnistbench.train.job import Job
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 GRID = """
 name: small
 dataset: {name: sum3, rows: 100}

@@ -167,7 +167,7 @@ def test_grids_that_a_run_wrote_are_known_with_and_without_their_header(work: Pa
     run(work / "results")
     written = work / "results" / "grid.yaml"
     assert is_grid_of_ours(written)
-    assert all(is_grid_of_ours(path) for path in Path(__file__).parents[1].glob("results/reference/*/grid.yaml"))
+    assert all(is_grid_of_ours(path) for path in Path(__file__).parents[2].glob("results/reference/*/grid.yaml"))
     assert not is_grid_of_ours(work / "mine.yaml")
 
 

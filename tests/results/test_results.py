@@ -107,7 +107,7 @@ def test_an_old_record_whose_gate_failed_is_outdated(cell: Cell) -> None:
 
 
 def test_all_published_records_are_read() -> None:
-    published = Path(__file__).parents[1] / "results" / "reference"
+    published = Path(__file__).parents[2] / "results" / "reference"
     files = list(published.rglob("cells/*.json"))
     assert files
     assert [file for file in files if isinstance(read_record(file), str)] == []

@@ -275,7 +275,7 @@ def test_a_page_is_not_written_over_a_device(folder: Path) -> None:
 
 
 def test_published_reports_are_known_as_ours() -> None:
-    published = ResultsFolder(Path(__file__).parents[1] / "results" / "reference" / "quick")
+    published = ResultsFolder(Path(__file__).parents[2] / "results" / "reference" / "quick")
     beside = _beside(published.report_file, is_own=True)
     assert [path.name for path in beside] == ["summary.md", "results.csv", "epochs.csv"]
 

@@ -188,7 +188,7 @@ def test_analysis_needs_neither_torch_nor_mlflow() -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={"PYTHONPATH": f"{Path(__file__).parents[1]}:{Path(__file__).parent}"},
+        env={"PYTHONPATH": f"{Path(__file__).parents[2]}:{Path(__file__).parents[1]}"},
         capture_output=True,
         text=True,
         check=False,

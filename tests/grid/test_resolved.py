@@ -14,7 +14,7 @@ from mnistbench.errors import UserError
 from mnistbench.grid.grid import Grid
 from mnistbench.grid.resolved import read_resolved, write_resolved
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

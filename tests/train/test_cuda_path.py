@@ -44,7 +44,7 @@ from mnistbench.train.setup import _levers_that_fit, _set_backends, make_trainee
 from mnistbench.train.steps.cuda_graph import CaptureFailed, record_cuda_graph
 from mnistbench.train.steps.update import Update
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_without_platformdirs_the_cache_lies_in_the_home_folder(

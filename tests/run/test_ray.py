@@ -34,7 +34,7 @@ from mnistbench.train.job import Job
 
 pytestmark = pytest.mark.slow
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 STAND_INS = tuple(str(HERE / name) for name in ("ray_stand_ins.py", "stand_ins.py", "without_torch.py"))
 GRID = """
 name: spread

@@ -17,7 +17,7 @@ from mnistbench.grid.axes_reader import TRAINING
 from mnistbench.grid.declared import REQUIRED
 from mnistbench.grid.grid import Grid, component_from_text, rounds
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MNIST = Component(name="mnist")
 SMALL = """
 name: small

@@ -37,8 +37,8 @@ from mnistbench.train.job import Job
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[1]
-TESTS = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
+TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
