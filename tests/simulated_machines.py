@@ -3,7 +3,7 @@
 One session has one clock. The logarithm of a block's slowness adds up: a drift that all settings share (a part that
 lasts seconds and one that lasts minutes), the luck of its process, its own noise (Student's t with five degrees of
 freedom, smaller the longer the block), and rare outliers without a cause. Foreign jobs stall a busy machine for 5 to
-40 s, and most of the blocks they hit have a cause. The figures resemble what 505 recorded runs on 2-core machines showed.
+40 s, and most of the blocks they hit have a cause. The figures resemble what 505 recorded runs showed.
 """
 
 from __future__ import annotations

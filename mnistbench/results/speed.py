@@ -181,6 +181,20 @@ def read_sessions(results: ResultsFolder) -> tuple[list[TimedSession], list[SetA
     return sorted(sessions, key=lambda session: (session.about.started_at, session.name)), aside
 
 
+def read_all_sessions(folders: Iterable[ResultsFolder]) -> tuple[list[TimedSession], list[SetAside]]:
+    """As `read_sessions` of several folders; of a session that lies in two of them the one with more blocks."""
+    longest: dict[str, TimedSession] = {}
+    aside = []
+    for folder in folders:
+        sessions, problems = read_sessions(folder)
+        aside += problems
+        for session in sessions:
+            known = longest.get(session.name)
+            if known is None or len(session.blocks) > len(known.blocks):
+                longest[session.name] = session
+    return sorted(longest.values(), key=lambda session: (session.about.started_at, session.name)), aside
+
+
 def session_files(results: ResultsFolder) -> list[Path]:
     """The files in `speed/` that are named as sessions; others are somebody's own."""
     try:
