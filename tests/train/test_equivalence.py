@@ -717,7 +717,9 @@ def test_a_network_that_passed_is_not_looked_at_again_for_another_optimizer(data
 def test_a_fault_of_the_optimizer_is_found_where_the_network_had_passed(data: Path, tmp_path: Path) -> None:
     good, bad = cell_of("mlp", "sgd"), cell_of("mlp", "adam")
     assert check(good, FAST, data, maker(Sound, good, data), folder=tmp_path) == "passed"
-    assert check(bad, FAST, data, maker(LearningRateBakedIn, bad, data), folder=tmp_path).startswith("failed: G2 update")
+    assert check(bad, FAST, data, maker(LearningRateBakedIn, bad, data), folder=tmp_path).startswith(
+        "failed: G2 update"
+    )
 
 
 def test_a_network_that_failed_is_looked_at_again_for_another_optimizer(data: Path, tmp_path: Path) -> None:
