@@ -169,8 +169,7 @@ folder, train, text = sys.argv[1:]
 class Tell(Silent):
     def epoch(self, job, measurement):
         (pid,) = [worker.pid for worker in executor._running]
-        servers = [server._process.pid for server in executor._servers.values()]
-        print(json.dumps({"worker": pid, "servers": servers}), flush=True)
+        print(json.dumps({"worker": pid, "server": executor._server.pid}), flush=True)
 
 
 executor = ProcessExecutor(train=f"stand_ins:{train}", preload=("without_torch",))
@@ -225,7 +224,7 @@ class Runner:
         """Wait until a cell has trained an epoch; returns the ids of all processes below the runner."""
         assert self.process.stdout is not None
         told = json.loads(self.process.stdout.readline())
-        return [told["worker"], *told["servers"]]
+        return [told["worker"], told["server"]]
 
     def ctrl_c(self) -> None:
         """As the terminal does it: to the whole group in the foreground."""
@@ -330,9 +329,8 @@ def test_a_run_under_nohup_outlives_its_terminal(folder: ResultsFolder) -> None:
 
 def test_a_scheduler_that_warns_every_process_costs_one_cell(folder: ResultsFolder) -> None:
     runner = Runner(folder.path, "sleep")
-    _, *servers = runner.first_epoch()
-    for pid in servers:
-        os.kill(pid, signal.SIGUSR1)
+    _, server = runner.first_epoch()
+    os.kill(server, signal.SIGUSR1)
     runner.process.send_signal(signal.SIGUSR1)
     assert runner.end()[0] == 128 + signal.SIGUSR1
     assert [record.error and record.error.message for record in folder.records()] == ["stopped by SIGUSR1"]
