@@ -279,6 +279,15 @@ def test_what_cannot_be_imported_is_a_failed_cell(processes: type[ProcessExecuto
     assert record.error is not None and "nowhere" in record.error.message
 
 
+def test_what_cannot_be_imported_is_a_failed_cell_of_the_inline_executor_too(cell: Cell) -> None:
+    for train in ("stand_ins:nowhere", "not_there:train"):
+        record = only(InlineExecutor(train=train), job(cell))
+        assert record.status == "failed"
+        assert record.error is not None and train.split(":")[record.error.type == "AttributeError"] in (
+            record.error.message
+        )
+
+
 def test_the_inline_executor_runs_the_same_and_survives_failures(cell: Cell) -> None:
     jobs = [job(cell, seed=seed) for seed in (0, 1)]
     records = run(InlineExecutor(train="stand_ins:by_seed"), *jobs)
