@@ -107,7 +107,7 @@ class Plan:
         kept = sum(len(stage.kept) for stage in self.stages)
         absent = sum(len(stage.absent) for stage in self.stages)
         where = f" on {', '.join(sorted({cell.device for cell in chosen}))}" if chosen else ""
-        counted = f"{len(self.pending):,} to run in {len(self.rounds)} rounds{where}; {kept:,} have a result"
+        counted = f"{len(self.pending):,} to run in {plural(len(self.rounds), 'round')}{where}; {kept:,} have a result"
         lines = [*(f"`run` would refuse: {reason}" for reason in self.refusals), counted]
         if absent:
             lines.append(f"{plural(absent, 'cell')} of devices that are not here: {', '.join(self.selection.absent)}")
