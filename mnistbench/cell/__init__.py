@@ -1,7 +1,7 @@
 """What was asked: one cell of a grid, and the hash that names it.
 
-A cell holds settings only; what happened when it ran is a record (`results/records.py`). This module needs nothing
-beyond the standard library, so that a machine with torch alone can run cells that were resolved elsewhere.
+A cell holds settings only; what happened when it ran is a record (`results/records.py`). Standard library
+only: every process loads it.
 """
 
 from __future__ import annotations
