@@ -16,10 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnistbench.cell import __version__
-
 if TYPE_CHECKING:
     from mnistbench import report
+    from mnistbench.cell import __version__
     from mnistbench.grid.grid import Grid
     from mnistbench.grid.resolved import ResolvedGrid
     from mnistbench.report.frame import results_frame
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Grid", "ResultsFolder", "__version__", "load_model", "report", "results_frame", "run_grid"]
 
 _ROOMS = {
+    "__version__": "mnistbench.cell",
     "Grid": "mnistbench.grid.grid",
     "ResultsFolder": "mnistbench.results.folder",
     "results_frame": "mnistbench.report.frame",

@@ -115,7 +115,7 @@ def _resolved(plain: dict[str, Any]) -> ResolvedGrid:
 
 
 def _cell(plain: dict[str, Any]) -> Cell:
-    cell = Cell.from_json(plain)
+    cell = Cell.from_json({key: value for key, value in plain.items() if key != "cell_id"})
     if cell.cell_id != plain["cell_id"]:
         raise ValueError(f"cell {plain['cell_id']} has other settings than its id")
     return cell
