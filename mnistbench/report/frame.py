@@ -68,8 +68,8 @@ def results_frame(
     Columns (where):
         group (machine, torch build and protocol version, and the GPU where one machine's were several: what may be
         compared), machine_id, machine, device_name, device_id, os, cpu, memory_bytes, python, torch, cuda, mnistbench,
-        git_commit, git_dirty, protocol, round, position, started_at, source, error (`Type: message`), error_type,
-        error_message, error_step, error_log, error_stack.
+        git_commit, git_dirty, energy_source, protocol, round, position, started_at, source, error (`Type: message`),
+        error_type, error_message, error_step, error_log, error_stack.
 
     Args:
         records: records, or their plain JSON; read one at a time.
@@ -237,6 +237,7 @@ _DTYPES: dict[str, str] = {
     **_columns("Int64", "memory_bytes"),
     **_columns("str", "python torch cuda mnistbench git_commit"),
     **_columns("boolean", "git_dirty"),
+    **_columns("str", "energy_source"),
     **_columns("int64", "protocol round position"),
     **_columns("str", "started_at source error error_type error_message"),
     **_columns("Int64", "error_step"),

@@ -166,7 +166,7 @@ def environment_of(plain: Mapping[str, Any]) -> Mapping[str, Any]:
 
 _ENVIRONMENT = (
     "machine_id", "machine", "device_name", "device_id", "os", "cpu", "memory_bytes", "python", "torch", "cuda",
-    "mnistbench", "git_commit", "git_dirty",
+    "mnistbench", "git_commit", "git_dirty", "energy_source",
 )  # fmt: skip
 
 

@@ -36,6 +36,7 @@ class TrainingSoFar:
 
     Attributes:
         record, last: the fields of the record and of the epoch; no epoch has none.
+        joules: None unless every epoch so far has some.
     """
 
     record: Mapping[str, Any]
@@ -51,6 +52,7 @@ class TrainingSoFar:
     def after(self, epoch: Mapping[str, Any]) -> TrainingSoFar:
         """The same with one epoch more."""
         known = [value for value in (self.best_test_accuracy, epoch["test_accuracy"]) if value is not None]
+        joules = epoch.get("train_joules")
         return replace(
             self,
             last=epoch,
@@ -59,6 +61,7 @@ class TrainingSoFar:
             steps=self.steps + epoch["steps"],
             train_seconds=self.train_seconds + epoch["train_seconds"],
             eval_seconds=self.eval_seconds + epoch["eval_seconds"],
+            joules=None if self.joules is None or joules is None else self.joules + joules,
             best_test_accuracy=max(known, default=None),
         )
 
@@ -204,6 +207,14 @@ MEASURES: tuple[Measure, ...] = (
         name="device_peak_bytes", unit="bytes", value=lambda run: run.told("memory", "device_peak_bytes"),
         dtype="Int64", at_end="memory/device_peak_bytes", title="device peak", shown="bytes", hidden=True,
     ),
+    Measure(
+        name="train_joules", unit="J", value=lambda run: run.joules if run.epochs else None,
+        by_epoch="energy/train_joules", title="energy", shown="joules", hidden=True,
+    ),
+    Measure(
+        name="joules_per_1000_examples", unit="J", value=lambda run: ratio_of(run.joules, run.examples / 1000),
+        title="energy per 1,000 examples", shown="joules",
+    ),
 )  # fmt: skip
 
 TARGET_MEASURES: tuple[TargetMeasure, ...] = (
@@ -214,4 +225,8 @@ TARGET_MEASURES: tuple[TargetMeasure, ...] = (
     TargetMeasure(name="cold_seconds_to_target", unit="s", value=lambda passed: passed.cold_seconds,
                   at_end="speed/cold_seconds_to_target"),
     TargetMeasure(name="epochs_to_target", unit="count", value=lambda passed: passed.epoch),
+    TargetMeasure(
+        name="joules_to_target", unit="J", value=lambda passed: passed.joules, at_end="energy/joules_to_target",
+        title="energy to target", shown="joules",
+    ),
 )  # fmt: skip

@@ -23,6 +23,7 @@ from mnistbench.cell.checked import (
     Count,
     Epochs,
     Flops,
+    Joules,
     MeanLoss,
     Moment,
     Ordinal,
@@ -34,7 +35,7 @@ from mnistbench.cell.checked import (
     shown,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Goes up with each new field. A reader takes its own version and every older one."""
 TRAINING_REVISION = 2
 """Goes up when a mended fault changes what equal settings train; `outdated` says which older records that concerns."""
@@ -78,6 +79,8 @@ class EpochMeasurement:
         train_loss, train_accuracy: means over the epoch's examples, taken while the weights were changing.
         cold_seconds: from the start of the cell's process to the end of this evaluation, without the seconds in which
             kernels were chosen, which only the first cell of its kind on a machine spends.
+        train_joules: energy of the device over `train_seconds` (`Environment.energy_source` says whose); None where it
+            is not measurable, and in records before schema 3.
         ended_at: UTC, ISO 8601.
     """
 
@@ -94,6 +97,7 @@ class EpochMeasurement:
     validation_accuracy: Accuracy | None = None
     cold_seconds: Seconds
     ended_at: Moment
+    train_joules: Joules | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +183,7 @@ class Environment:
             user's cache folder), `boot` (neither: until the machine starts again); None in records before 0.2.0.
         device_name, device_id: of the GPU: its model, and a hash of its UUID. The id, `driver`, `cudnn` (its version
             as a number) and `power_limit_watts` are None on a CPU, where the driver does not tell, and before 0.2.0.
+        energy_source: what counted `train_joules`: `nvml` (the GPU), `rapl` (its sockets); None if nothing could.
         peak_flops: GEMM rate measured on this machine in the session, by `device/precision`, FLOP/s.
     """
 
@@ -204,6 +209,7 @@ class Environment:
     mnistbench: str
     git_commit: str | None = None
     git_dirty: bool | None = None
+    energy_source: str | None = None
     peak_flops: dict[str, Flops] = field(default_factory=dict)
 
 

@@ -39,6 +39,10 @@ SETTINGS = [
     Column("outdated", "outdated", "words"),
 ]
 """Of the table of every run: what was asked, before what was measured."""
+ENERGY_SOURCES = {
+    "nvml": "counted by the GPU (NVML)",
+    "rapl": "counted by the processor's sockets (RAPL), everything else that ran on them included",
+}
 MARKS = [Column("flags", "flags", "words"), Column("cell_id", "cell", "code", hidden=True)]
 
 
@@ -282,6 +286,7 @@ def _environment(row: Any) -> list[tuple[str, str]]:
         + (f", CUDA {row['cuda']}" if not missing(row["cuda"]) else "")
         + f", mnistbench {row['mnistbench']}, protocol {row['protocol']}",
         "commit": f"{row['git_commit']}{' with uncommitted changes' if row['git_dirty'] is True else ''}",
+        "energy": ENERGY_SOURCES.get(str(row["energy_source"]), "not measurable here"),
         "data": f"{row['dataset']}{' (a fallback)' if row['fallback'] is True else ''}, SHA-256 {row['data_sha256']}",
     }
     return [
