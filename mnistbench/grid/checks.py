@@ -30,7 +30,6 @@ def check_together(grid: Grid, problems: Problems, *, may_exclude_nothing: bool)
     if not grid.count():
         problems.add(Place(grid.source, 1, 1), "no cell is left: `exclude` leaves out all of them")
     _check_included(grid, problems, devices)
-    _check_momenta(grid, problems)
     before = len(problems)
     for dataset in (grid.dataset, grid.fallback):
         if dataset is not None and (classes := _known_classes(dataset)) is not None:
@@ -83,16 +82,6 @@ def _check_included(grid: Grid, problems: Problems, devices: Sequence[str]) -> N
 def _trained(axis: str, value: Any) -> Any:
     """What tells cells apart on this axis: two targets that only the analysis reads do not."""
     return canonical_json(Training(**value.options).hashed_settings()) if axis == "training" else value
-
-
-def _check_momenta(grid: Grid, problems: Problems) -> None:
-    """Nesterov's momentum is a way to apply one: torch refuses it without, and every cell would fail."""
-    for entry in (entry for axes in (grid.axes, *grid.include) for entry in axes.optimizers):
-        for component in entry.components() if ":" not in entry.name else ():
-            complete = entry.declaration.complete(component.options)
-            if complete.get("nesterov") and not complete.get("momentum"):
-                problems.add(entry.place, f"`{component.label}`: nesterov needs a `momentum` above 0")
-                break
 
 
 def check_known_sizes(grid: Grid, problems: Problems) -> None:

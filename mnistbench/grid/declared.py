@@ -12,7 +12,7 @@ import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any, Literal
 
@@ -176,9 +176,16 @@ def options_of(function: Callable[..., Any]) -> dict[str, Declared]:
 
 @cache
 def _own(axis: Axis, name: str) -> Declaration:
+    if axis == "execution":
+        from mnistbench.axes.execution import RESOLVED, Levers
+
+        profile = _table(axis)[name]()
+        levers = {key: value for key, value in options_of(Levers).items() if key not in RESOLVED}
+        return Declaration(name, {key: replace(lever, default=getattr(profile, key)) for key, lever in levers.items()})
     function = _table(axis)[name]
-    first = {"architecture": "data", "optimizer": "parameters"}.get(axis)
-    return Declaration(name, {key: value for key, value in options_of(function).items() if key != first})
+    own = getattr(function, "__annotations__", {})  # what an optimizer shares with all others comes last
+    options = sorted(options_of(function).items(), key=lambda item: item[0] not in own)
+    return Declaration(name, {key: value for key, value in options if (axis, key) != ("architecture", "data")})
 
 
 def _of_plugin(axis: Axis, name: str, plugins: Plugins) -> Declaration:

@@ -15,7 +15,7 @@ from mnistbench.axes.plugins import Plugins
 from mnistbench.cell import Component
 from mnistbench.errors import UserError
 from mnistbench.errors.problems import Place, Problems, nearest, shown
-from mnistbench.grid.declared import REQUIRED, Axis, Declaration, Declared, Misfit, declaration, found
+from mnistbench.grid.declared import REQUIRED, Axis, Declaration, Declared, Misfit, declaration, found, function
 from mnistbench.grid.yaml import Fields, Items, Node, Value
 
 DEFAULT_NAMES: dict[Axis, str] = {"execution": "fast"}
@@ -170,8 +170,8 @@ class EntryReader:
         entry = self.options(Fields(name.place, options.fields, options.key_places), declared, pattern=pattern)
         if entry is None:
             return []
-        if axis == "schedule" and not pattern:
-            self._try_schedule(entry)
+        if axis in ("optimizer", "schedule") and not pattern:
+            self._try_options(entry, axis)
         return [Entry(name.place, declared, entry.values, schedules)]
 
     def _alternatives(self, node: Node, option: Declared) -> list[Any]:
@@ -207,15 +207,15 @@ class EntryReader:
                     self.problems.add(entry.place, f"`{key[0].label}` is here twice{line}; keep one")
                     break
 
-    def _try_schedule(self, entry: Entry) -> None:
-        """A schedule refuses options that contradict each other when it is made, which costs nothing."""
-        from mnistbench.axes.schedules import SCHEDULES
-
+    def _try_options(self, entry: Entry, axis: Axis) -> None:
+        """Options that contradict each other are refused by their dataclass, which costs nothing to make."""
+        if ":" in entry.name:
+            return
         for component in itertools.islice(entry.components(), 1000):
             try:
-                SCHEDULES[entry.name](**component.options)
+                function(axis, entry.name)(**component.options)
             except UserError as error:
-                self.problems.add(entry.place, str(error))
+                self.problems.add(entry.place, f"`{component.label}`: {error}")
                 return
 
 

@@ -291,7 +291,7 @@ def test_a_tag_runs_no_code(tmp_path: Path) -> None:
         ({"optimizers": "[{name: sgd, momentum: 1.0}]"}, "a number of at least 0 and below 1, found `1.0`"),
         (
             {"optimizers": "[{name: sgd, momentum: [0.9, 0.0], nesterov: true}]"},
-            "4:21: `sgd(nesterov=True)`: nesterov needs a `momentum` above 0",
+            "4:21: `sgd(nesterov=True)`: nesterov needs a momentum above 0",
         ),
         ({"optimizers": "[{name: sgd, nesterov: no}]"}, "`nesterov` must be true or false, found `no`"),
         ({"optimizers": "[{name: sgd, nesterov: 1}]"}, "`nesterov` must be true or false, found `1`"),
@@ -475,7 +475,9 @@ def test_an_included_cell_must_be_complete() -> None:
 
 def test_contradictory_options_of_a_schedule_are_refused() -> None:
     text = grid_text(optimizers="[{name: sgd, schedule: {name: cosine, warmup_steps: 5, warmup_fraction: 0.1}}]")
-    assert only_problem(text) == "grid.yaml:4:43: give warmup_steps or warmup_fraction, not both"
+    problem = only_problem(text)
+    assert problem.startswith("grid.yaml:4:43: `cosine(")
+    assert problem.endswith("`: give warmup_steps or warmup_fraction, not both")
 
 
 def test_all_mistakes_are_said_at_once_in_the_order_of_the_file() -> None:
