@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mnistbench.cell import Component
-from mnistbench.grid.axes import Axes, Pattern
-from mnistbench.grid.entries import Entry
-
-if TYPE_CHECKING:
-    from mnistbench.grid.grid import Grid
+from mnistbench.grid.product import Axes, Entry, GridFile, Pattern
 
 
-def grid_to_yaml(grid: Grid) -> str:
+def grid_to_yaml(grid: GridFile) -> str:
     """The grid as resolved: overrides applied and every default written out, without comments."""
     from ruamel.yaml import YAML
 
@@ -28,7 +24,7 @@ def grid_to_yaml(grid: Grid) -> str:
     return stream.getvalue()
 
 
-def _plain(grid: Grid) -> dict[str, Any]:
+def _plain(grid: GridFile) -> dict[str, Any]:
     dataset = _options(grid.dataset)
     if grid.fallback is not None:
         dataset["fallback"] = _options(grid.fallback)
@@ -45,6 +41,7 @@ def _plain(grid: Grid) -> dict[str, Any]:
         "twins": grid.twins,
         "training": _training(axes),
         "execution": _entries(axes.executions, "profile"),
+        "speed": "off" if grid.speed is None else {"cycles": grid.speed},
         "exclude": [_pattern(pattern) for pattern in grid.exclude],
         "include": [_included(more) for more in grid.include],
     }

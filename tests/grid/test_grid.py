@@ -15,10 +15,11 @@ import pytest
 from mnistbench.cell import Cell, Component, Training
 from mnistbench.data.datasets import sizes
 from mnistbench.errors import UserError
-from mnistbench.grid.axes_reader import TRAINING
-from mnistbench.grid.declared import REQUIRED
-from mnistbench.grid.grid import Grid, component_from_text, rounds
+from mnistbench.grid.grid import Grid, rounds
+from mnistbench.grid.options import REQUIRED, TABLES, declaration
+from mnistbench.grid.read import TRAINING, component_from_text
 from mnistbench.grid.tune import trial_cells
+from mnistbench.grid.yaml import read_document
 
 ROOT = Path(__file__).parents[2]
 MNIST = Component(name="mnist")
@@ -328,6 +329,23 @@ def test_set_changes_one_value(override: str, found: object) -> None:
     assert found(cell)
 
 
+@pytest.mark.parametrize(
+    ("line", "cycles"),
+    [
+        ("", 16),
+        ("speed: {}\n", 16),
+        ("speed: {cycles: 10}\n", 10),
+        ("speed: {cycles: 1000}\n", 1000),
+        ("speed: off\n", None),
+    ],
+)
+def test_cycles_of_speed_blocks_are_of_the_grid_and_of_no_cell(line: str, cycles: int | None) -> None:
+    grid = Grid.from_text(SMALL + line)
+    assert grid.speed == cycles
+    assert Grid.from_text(grid.to_yaml()).speed == cycles
+    assert [cell.cell_id for cell in cells(SMALL + line)] == [cell.cell_id for cell in cells(SMALL)]
+
+
 def test_set_reaches_into_a_name_that_stands_alone() -> None:
     assert Grid.from_text(SMALL, overrides=["dataset.normalize=true"]).dataset.options == {"normalize": True}
 
@@ -351,13 +369,10 @@ def test_the_training_options_are_those_of_a_cell_with_the_same_defaults() -> No
 
 def test_every_option_that_we_declare_can_be_said_in_a_grid() -> None:
     """Its default, written as YAML and read again, is accepted: so the annotations are ones that pydantic knows."""
-    from mnistbench.grid.declared import declaration, names
-    from mnistbench.grid.yaml import read_document
-
     checked = 0
-    for axis in ("dataset", "architecture", "optimizer", "schedule", "execution"):
-        for name in names(axis):  # type: ignore[arg-type]
-            for option in declaration(axis, name).options.values():  # type: ignore[arg-type]
+    for axis, table in TABLES.items():
+        for name in table:
+            for option in declaration(axis, name).options.values():
                 if option.default is not inspect.Parameter.empty:
                     node = read_document(json.dumps({"option": option.plain_default}), "default")
                     assert option.read(node.fields["option"]) == option.plain_default  # type: ignore[union-attr]
