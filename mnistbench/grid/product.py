@@ -20,8 +20,17 @@ from mnistbench.grid.options import Declaration, lr_of
 
 BatchSize = int | Literal["full"]
 Devices = Literal["auto"] | tuple[str, ...]
-AXES = ("architecture", "optimizer", "batch_size", "training", "execution", "device", "seed")
-"""The order of expansion: seeds vary fastest."""
+FIELDS = {
+    "architecture": "architectures",
+    "optimizer": "optimizers",
+    "batch_size": "batch_sizes",
+    "training": "trainings",
+    "execution": "executions",
+    "device": "devices",
+    "seed": "seeds",
+}
+"""The axes, and the fields of `Axes` that hold their values, in the order of expansion: seeds vary fastest."""
+AXES = tuple(FIELDS)
 MAX_CELLS = 100_000
 MAX_LOOKS = 300_000
 """Bound on comparisons of a value with a pattern, and on steps of the counting; beyond it the full size counts."""
@@ -76,11 +85,15 @@ class Entry:
 
     def to_plain(self, key: str = "name") -> Any:
         """As YAML has it: the name alone, or a mapping with alternatives as lists."""
-        options = {option: values[0] if len(values) == 1 else list(values) for option, values in self.values.items()}
-        if self.schedules:
-            nested = [schedule.to_plain() for schedule in self.schedules]
-            options["schedule"] = nested[0] if len(nested) == 1 else nested
+        options = self.options_to_plain()
         return {key: self.name, **options} if options else self.name
+
+    def options_to_plain(self) -> dict[str, Any]:
+        """The options as YAML has them, alternatives as lists."""
+        values = dict(self.values)
+        if self.schedules:
+            values["schedule"] = [schedule.to_plain() for schedule in self.schedules]
+        return {option: held[0] if len(held) == 1 else list(held) for option, held in values.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,28 +116,24 @@ class Axes:
             axis: its name.
             devices: those present, where the grid says `auto`.
         """
+        held = getattr(self, FIELDS[axis])
         if axis == "optimizer":
-            return (pair for entry in self.optimizers for pair in entry.pairs())
-        entries = {"architecture": self.architectures, "training": self.trainings, "execution": self.executions}
-        if axis in entries:
-            return (component for entry in entries[axis] for component in entry.components())
-        present = tuple(devices) if self.devices == "auto" else self.devices
-        return iter({"batch_size": self.batch_sizes, "device": present, "seed": self.seeds}[axis])
+            return (pair for entry in held for pair in entry.pairs())
+        if axis in ("architecture", "training", "execution"):
+            return (component for entry in held for component in entry.components())
+        return iter(devices if held == "auto" else held)
 
     def sizes(self, device_count: int = 1) -> dict[str, int]:
-        """How long each axis is.
+        """How long each axis is, without making its components.
 
         Args:
             device_count: how many devices are present, where the grid says `auto`.
         """
+        held = {axis: getattr(self, field) for axis, field in FIELDS.items()}
+        held["device"] = range(device_count) if self.devices == "auto" else self.devices
         return {
-            "architecture": sum(entry.count for entry in self.architectures),
-            "optimizer": sum(entry.count for entry in self.optimizers),
-            "batch_size": len(self.batch_sizes),
-            "training": sum(entry.count for entry in self.trainings),
-            "execution": sum(entry.count for entry in self.executions),
-            "device": device_count if self.devices == "auto" else len(self.devices),
-            "seed": len(self.seeds),
+            axis: sum(value.count if isinstance(value, Entry) else 1 for value in values)
+            for axis, values in held.items()
         }
 
     def product(self, devices: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from mnistbench.axes.devices import KINDS
 from mnistbench.axes.options import Accuracies, Accuracy, Cycles, NonNegativeInt, Positive, PositiveInt, Seed
@@ -28,7 +28,9 @@ from mnistbench.grid.options import (
     options_of,
 )
 from mnistbench.grid.product import (
+    AXES,
     DEFAULT_CYCLES,
+    FIELDS,
     Axes,
     BatchSize,
     Devices,
@@ -51,9 +53,6 @@ LISTED = {
     "execution": ("execution", "[fast]"),
 }
 """Keys of a grid that hold lists: what `exclude` and `include` call one of the values, and an example."""
-FIELDS = {axis: key for key, (axis, _) in LISTED.items()} | {"training": "trainings", "execution": "executions"}
-"""The fields of `Axes` by what `include` calls them."""
-COMPONENTS = ("architecture", "optimizer", "schedule", "execution")
 DEFAULT_SEEDS = (0, 1, 2)
 LONGEST_NAME = 200
 """Bytes; file systems stop at 255, and results carry endings."""
@@ -205,10 +204,14 @@ class _Reader:
         """Note keys that are unknown, and those of `what` that are missing."""
         for key in node.fields:
             if key not in known:
-                self.problems.add(node.key_places[key], f"unknown key `{shown(key)}`{nearest(key, known)}")
+                self.say(node.key_places[key], f"unknown key `{shown(key)}`{nearest(key, known)}")
         for key in needed:
             if key not in node.fields:
-                self.problems.add(node.place, f"{what} needs `{key}:`")
+                self.say(node, f"{what} needs `{key}:`")
+
+    def say(self, where: Node | Entry | Misfit | Place, message: str) -> None:
+        """Note what is wrong at a node or a place."""
+        self.problems.add(where if isinstance(where, Place) else where.place, message)
 
     # Values
 
@@ -217,9 +220,9 @@ class _Reader:
         try:
             return option.read(node)
         except Misfit as misfit:
-            self.problems.add(misfit.place, misfit.message)
+            self.say(misfit, misfit.message)
         except UserError as error:
-            self.problems.add(node.place, str(error))
+            self.say(node, str(error))
         return None
 
     def one(self, key: str, annotation: Any, default: Any, nodes: dict[str, Node]) -> Any:
@@ -238,7 +241,7 @@ class _Reader:
                 continue
             if key in values:
                 first = f" (first in line {places[key].line})" if places[key].line else ""
-                self.problems.add(node.place, f"{in_words(node)} is in `{option.name}` twice{first}; keep one")
+                self.say(node, f"{in_words(node)} is in `{option.name}` twice{first}; keep one")
             values.setdefault(key, value)
             places.setdefault(key, node.place)
         return tuple(values.values())
@@ -248,7 +251,7 @@ class _Reader:
         if not isinstance(node, Items) or not _is_axis(node, option.list_depth):
             return [self.value(node, option)]
         if not node.items:
-            self.problems.add(node.place, f"`{option.name}` is an empty list")
+            self.say(node, f"`{option.name}` is an empty list")
         return self.unique(node.items, option)
 
     def known_options(
@@ -258,10 +261,10 @@ class _Reader:
         for key in node.fields:
             if key not in declared.options:
                 end = nearest(key, list(declared.options)) or "; it takes none"
-                self.problems.add(node.key_places[key], f"unknown option `{shown(key)}` of `{declared.name}`{end}")
+                self.say(node.key_places[key], f"unknown option `{shown(key)}` of `{declared.name}`{end}")
         for key, option in declared.options.items():
             if needed and option.default is REQUIRED and key not in node.fields:
-                self.problems.add(node.place, f"`{declared.name}` needs `{key}`: {option.expected}")
+                self.say(node, f"`{declared.name}` needs `{key}`: {option.expected}")
         return [(declared.options[key], value) for key, value in node.fields.items() if key in declared.options]
 
     def options(self, node: Fields, declared: Declaration, *, pattern: bool = False) -> Entry | None:
@@ -274,8 +277,7 @@ class _Reader:
     def single_options(self, node: Node, declared: Declaration, example: str) -> dict[str, Any] | None:
         """One value for each option, the default where none is given. None if something is wrong."""
         if not isinstance(node, Fields):
-            message = f"`{declared.name}` must be {example}, found {in_words(node)}"
-            self.problems.add(node.place, message)
+            self.say(node, f"`{declared.name}` must be {example}, found {in_words(node)}")
             return None
         before = len(self.problems)
         values = {option.name: self.value(item, option) for option, item in self.known_options(node, declared)}
@@ -303,35 +305,35 @@ class _Reader:
         if isinstance(node, Value):
             return self.named(node, Fields(node.place, {}, {}), axis, pattern)
         if isinstance(node, Items):
-            self.problems.add(node.place, f"one {axis} must be a name or a mapping, found {in_words(node)}")
+            self.say(node, f"one {axis} must be a name or a mapping, found {in_words(node)}")
             return []
         name = node.fields.get(key)
         if name is None and axis == "execution":
             name = Value(node.place, "fast", "fast")
         if name is None:
-            self.problems.add(node.place, f"this {axis} has no `{key}`: write {{{key}: …}}")
+            self.say(node, f"this {axis} has no `{key}`: write {{{key}: …}}")
             return []
         names = name.items if isinstance(name, Items) else [name]
         if not names:
-            self.problems.add(name.place, f"`{key}` must be a name, found an empty list")
+            self.say(name, f"`{key}` must be a name, found an empty list")
         return [entry for item in names for entry in self.named(item, _without(node, key), axis, pattern)]
 
     def named(self, name: Node, options: Fields, axis: Axis, pattern: bool) -> list[Entry]:
         """The entry of this name with these options; none if it is wrong."""
         if not isinstance(name, Value) or not isinstance(name.plain, str):
-            self.problems.add(name.place, f"the name of the {axis} must be text, found {in_words(name)}")
+            self.say(name, f"the name of the {axis} must be text, found {in_words(name)}")
             return []
         try:
             declared = declaration(axis, name.plain, self.plugins)
         except UserError as error:
-            self.problems.add(name.place, str(error))
+            self.say(name, str(error))
             return []
         schedules: tuple[Entry, ...] = ()
         if axis == "optimizer" and "schedule" in options.fields:
             nested = options.fields["schedule"]
             schedules = self.entries(nested, "schedule", pattern=pattern)
             if isinstance(nested, Items) and not nested.items:
-                self.problems.add(nested.place, "`schedule` is an empty list")
+                self.say(nested, "`schedule` is an empty list")
             options = _without(options, "schedule")
         entry = self.options(Fields(name.place, options.fields, options.key_places), declared, pattern=pattern)
         if entry is None:
@@ -350,7 +352,7 @@ class _Reader:
                 first = seen.setdefault(key, entry.place)
                 if first is not entry.place:
                     line = f" (first in line {first.line})" if first.line else ""
-                    self.problems.add(entry.place, f"`{key[0].label}` is here twice{line}; keep one")
+                    self.say(entry, f"`{key[0].label}` is here twice{line}; keep one")
                     break
 
     def refuse_contradiction(self, entry: Entry, axis: Axis) -> None:
@@ -359,7 +361,7 @@ class _Reader:
             try:
                 TABLES[axis][entry.name](**component.options)
             except UserError as error:
-                self.problems.add(entry.place, f"`{component.label}`: {error}")
+                self.say(entry, f"`{component.label}`: {error}")
                 return
 
     # Keys of a grid
@@ -371,7 +373,7 @@ class _Reader:
             return []
         if isinstance(node, Items):
             return node.items
-        self.problems.add(node.place, f"`{key}` must be a list, found {in_words(node)}")
+        self.say(node, f"`{key}` must be a list, found {in_words(node)}")
         return []
 
     def listed(self, key: str, nodes: dict[str, Node]) -> tuple[Any, ...]:
@@ -383,15 +385,14 @@ class _Reader:
         if axis == "execution" and node is not None and not isinstance(node, Items):
             return self.entries(node, "execution")
         if node is not None:
-            message = f"`{key}` must be a list such as `{example}`, found {in_words(node)}"
-            self.problems.add(node.place, message)
+            self.say(node, f"`{key}` must be a list such as `{example}`, found {in_words(node)}")
         return ()
 
     def values(self, axis: str, node: Node, *, pattern: bool = False) -> tuple[Any, ...]:
         """The values of one axis, a list of them or one that stands alone."""
         nodes = node.items if isinstance(node, Items) else [node]
-        if axis in COMPONENTS:
-            return self.entries(node, cast(Axis, axis), pattern=pattern)
+        if axis in TABLES:
+            return self.entries(node, axis, pattern=pattern)
         if axis == "training":
             return self.training(node, pattern=pattern)
         return self.device_names(nodes) if axis == "device" else self.unique(nodes, SCALARS[axis])
@@ -399,15 +400,13 @@ class _Reader:
     def training(self, node: Node, *, pattern: bool = False) -> tuple[Entry, ...]:
         """`training:`, at most one entry; a pattern need not say the epochs."""
         if not isinstance(node, Fields):
-            message = f"`training` must be a mapping such as `{{epochs: 2}}`, found {in_words(node)}"
-            self.problems.add(node.place, message)
+            self.say(node, f"`training` must be a mapping such as `{{epochs: 2}}`, found {in_words(node)}")
             return ()
         entry = self.options(node, TRAINING, pattern=pattern)
         if entry is None:
             return ()
         if True in entry.values.get("stop_at_target", ()) and None in entry.values.get("target_accuracy", (None,)):
-            place = node.key_places["stop_at_target"]
-            self.problems.add(place, "`stop_at_target` needs a `target_accuracy` to stop at")
+            self.say(node.key_places["stop_at_target"], "`stop_at_target` needs a `target_accuracy` to stop at")
         if len(entry.values.get("target_accuracy", ())) > 1:
             self.problems.add(
                 node.key_places["target_accuracy"],
@@ -432,8 +431,7 @@ class _Reader:
             if not isinstance(text, str) or not re.fullmatch(rf"(?:{'|'.join(KINDS)})(?::\d{{1,3}})?", text):
                 word = "cuda" if text == "gpu" else text
                 end = did_you_mean(word, KINDS) if isinstance(word, str) else ""
-                message = f"a device must be cpu, cuda, cuda:1 or mps, found {in_words(node)}{end}"
-                self.problems.add(node.place, message)
+                self.say(node, f"a device must be cpu, cuda, cuda:1 or mps, found {in_words(node)}{end}")
             else:
                 kind, _, number = text.partition(":")
                 name = f"{kind}:{int(number)}" if number and int(number) else kind  # `cuda` is `cuda:0`
@@ -444,18 +442,18 @@ class _Reader:
         """An entry of `exclude`; none if it is wrong."""
         if not isinstance(node, Fields) or not node.fields:
             example = "{architecture: mlp, batch_size: 8192}"
-            self.problems.add(node.place, f"an entry of `exclude` must be a mapping such as `{example}`")
+            self.say(node, f"an entry of `exclude` must be a mapping such as `{example}`")
             return []
-        values = self.axis_values(node, ("schedule", *FIELDS), (), "an entry of `exclude`", pattern=True)
+        values = self.axis_values(node, (*AXES, "schedule"), (), "an entry of `exclude`", pattern=True)
         return [] if values is None else [Pattern(place=node.place, **values)]
 
     def included(self, node: Node, axes: Axes) -> list[Axes]:
         """An entry of `include`: a product of its own, with the grid's values where it says none."""
         needed = ("architecture", "optimizer", "batch_size")
         if not isinstance(node, Fields):
-            self.problems.add(node.place, f"an entry of `include` must be a mapping with {', '.join(needed)}")
+            self.say(node, f"an entry of `include` must be a mapping with {', '.join(needed)}")
             return []
-        values = self.axis_values(node, tuple(FIELDS), needed, "an entry of `include`")
+        values = self.axis_values(node, AXES, needed, "an entry of `include`")
         if values is None:
             return []
         return [replace(axes, **{FIELDS[axis]: given for axis, given in values.items()}, place=node.place)]
@@ -470,7 +468,7 @@ class _Reader:
         for axis in [key for key in node.fields if key in known]:
             values[axis] = self.values(axis, node.fields[axis], pattern=pattern)
             if not values[axis] and len(self.problems) == before:
-                self.problems.add(node.fields[axis].place, f"`{axis}` is an empty list")
+                self.say(node.fields[axis], f"`{axis}` is an empty list")
         return values if len(self.problems) == before else None
 
     def name(self, node: Node | None) -> str:
@@ -492,14 +490,14 @@ class _Reader:
         ]
         for failed, problem in checks:
             if failed:
-                self.problems.add(node.place, f"the name `{shown(name)}` {problem}: it becomes a folder")
+                self.say(node, f"the name `{shown(name)}` {problem}: it becomes a folder")
                 break
         return name
 
     def dataset(self, node: Node | None) -> tuple[Component | None, Component | None]:
         """The dataset, and what takes its place where it cannot be had."""
         if isinstance(node, Items):
-            self.problems.add(node.place, "a grid has one dataset, found a list; write one grid for each")
+            self.say(node, "a grid has one dataset, found a list; write one grid for each")
         if node is None or isinstance(node, Items):
             return None, None
         fallback = None
@@ -508,17 +506,17 @@ class _Reader:
             node = _without(node, "fallback")
         dataset = self.single_dataset(node)
         if fallback is not None and fallback == dataset:
-            self.problems.add(node.place, "the fallback is the dataset itself")
+            self.say(node, "the fallback is the dataset itself")
         return dataset, fallback
 
     def single_dataset(self, node: Node) -> Component | None:
         """One component; None if it is wrong."""
         if isinstance(node, Items):
-            self.problems.add(node.place, "a dataset is a name or a mapping, found a list")
+            self.say(node, "a dataset is a name or a mapping, found a list")
             return None
         entries = self.entries(node, "dataset")
         if sum(entry.count for entry in entries) > 1:
-            self.problems.add(node.place, "a grid has one dataset; its options are no axes")
+            self.say(node, "a grid has one dataset; its options are no axes")
         return next((component for entry in entries for component in entry.components()), None)
 
     def speed(self, node: Node | None) -> int | None:
@@ -547,27 +545,25 @@ class _Reader:
             for name, length in lengths.items():
                 if 0 < length < values["trials"]:
                     message = f"`trials` is {values['trials']}, and `{name}` has {length} learning rates to try"
-                    self.problems.add(node.fields["trials"].place, message)
+                    self.say(node.fields["trials"], message)
         elif len(set(lengths.values())) > 1:
             said = ", ".join(f"{name} {length}" for name, length in lengths.items())
             self.problems.add(
                 node.fields["learning_rates"].place,
                 f"each optimizer must get as many learning rates as the others ({said}); or say how many with `trials`",
             )
-        place = node.fields.get("seeds", node).place
+        seeds = node.fields.get("seeds", node)
         if not values["seeds"]:
-            self.problems.add(place, "`seeds` is an empty list")
+            self.say(seeds, "`seeds` is an empty list")
         if used := sorted(set(values["seeds"]) & set(axes.seeds)):
-            message = f"seed {used[0]} is one of the grid's own; what the trials pick is measured on fresh seeds"
-            self.problems.add(place, message)
+            self.say(seeds, f"seed {used[0]} is one of the grid's own; what the trials pick is measured on fresh seeds")
         for entry in axes.optimizers:
             if "lr" in entry.values:
-                self.problems.add(entry.place, f"`{entry.name}` says an `lr`, and `tune` picks it; keep one of the two")
+                self.say(entry, f"`{entry.name}` says an `lr`, and `tune` picks it; keep one of the two")
         for training in axes.trainings:
             held_out = training.values.get("validation_examples", ())
             if held_out and list(held_out) != [values["validation_examples"]]:
-                message = "`training.validation_examples` is not that of `tune`; leave it to `tune`"
-                self.problems.add(training.place, message)
+                self.say(training, "`training.validation_examples` is not that of `tune`; leave it to `tune`")
         if len(self.problems) > before:
             return None
         return Tuning(
@@ -585,16 +581,14 @@ class _Reader:
         if isinstance(node, Fields):
             lists = node.fields
             for name in [name for name in lists if name not in names]:
-                message = f"`{shown(name)}` is no optimizer of this grid{nearest(name, names)}"
-                self.problems.add(node.key_places[name], message)
+                self.say(node.key_places[name], f"`{shown(name)}` is no optimizer of this grid{nearest(name, names)}")
             for name in [name for name in names if name not in lists]:
-                message = f"`learning_rates` has none for `{name}`: each optimizer gets its trials"
-                self.problems.add(node.place, message)
+                self.say(node, f"`learning_rates` has none for `{name}`: each optimizer gets its trials")
         rates = {}
         for name, item in lists.items():
             items = item.items if isinstance(item, Items) else []
             if not items:
-                self.problems.add(item.place, "`learning_rates` is an empty list")
+                self.say(item, "`learning_rates` is an empty list")
             rates[name] = self.unique(items, OptionSpec("learning_rates", Positive))
         return rates
 
