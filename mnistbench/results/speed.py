@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from mnistbench.cell import Cell
-from mnistbench.cell.typed import read_typed
+from mnistbench.cell.checked import Count, Moment, PlainData, Seconds, Whole, read_checked
 from mnistbench.errors import UserError
 from mnistbench.files.whole import fsync_directory, read_regular, sync, write_whole, writing
 from mnistbench.results.folder import NEWER, ResultsFolder, SetAside
@@ -49,9 +49,9 @@ class SpeedSession:
     machine: str
     build: str
     data: str
-    seed: int
-    cycles: int
-    started_at: str
+    seed: Whole
+    cycles: Count
+    started_at: Moment
     environment: Environment | None = None
 
 
@@ -68,9 +68,9 @@ class SpeedSetting:
 
     setting: str
     cell: Cell
-    resolved: dict[str, Any] = field(default_factory=dict)
+    resolved: PlainData = field(default_factory=dict)
     equivalence: str | None = None
-    steps: int
+    steps: Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,19 +88,19 @@ class Block:
         wall_seconds: from the start of its process to its end, by which the rest of a run is estimated.
     """
 
-    cycle: int
-    position: int
+    cycle: Count
+    position: Count
     setting: str
-    pid: int | None = None
-    steps: int
-    examples: int
-    seconds: float | None
-    waited_seconds: float | None = None
-    throttled_seconds: float | None = None
+    pid: Count | None = None
+    steps: Count
+    examples: Count
+    seconds: Seconds | None
+    waited_seconds: Seconds | None = None
+    throttled_seconds: Seconds | None = None
     gpu_slowdown: bool | None = None
     cause: str | None = None
     error: str | None = None
-    wall_seconds: float | None = None
+    wall_seconds: Seconds | None = None
 
 
 Line = SpeedSession | SpeedSetting | Block
@@ -240,7 +240,7 @@ def _add(session: TimedSession, item: Line) -> str:
         (item.setting not in session.settings, "a block of a setting that no line before it names"),
         (key in session.blocks, "a second block of its setting in one cycle"),
         (item.seconds is None and item.error is None, "a block without seconds that has no error"),
-        (item.seconds is not None and not 0 < item.seconds < 1e9, "a block whose seconds are no time"),
+        (item.seconds == 0, "a block that took no time"),
         (item.seconds is not None and min(item.steps, item.examples) < 1, "a block that trained nothing"),
     ]
     problem = next((reason for applies, reason in checks if applies), "")
@@ -257,7 +257,7 @@ def _read_line(line: bytes) -> Line | str:
         version = plain.get("schema_version")
         if kind == "session" and isinstance(version, int) and version > SPEED_SCHEMA_VERSION:
             return f"{NEWER}: schema version {version}, this mnistbench reads up to {SPEED_SCHEMA_VERSION}"
-        return read_typed(KINDS[kind], plain, kind)
+        return read_checked(KINDS[kind], plain, kind)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"it is no line of ours: {type(error).__name__}: {error}"[:200]
 
