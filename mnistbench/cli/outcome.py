@@ -166,10 +166,13 @@ def print_best(results: ResultsFolder, console: Console) -> None:
         table.add_column("trained", overflow="fold", min_width=20)
         for name in ("batch", "device", "to target", "accuracy", "examples/s", "n"):
             table.add_column(name, justify="right", no_wrap=True)
-        for _, row in rows.sort_values("order").head(SHOWN).iterrows():
+        best = rows.sort_values("order").head(SHOWN)
+        for _, row in best.iterrows():
             also = [str(settings.loc[row["settings"], column]) for column in differing]
             table.add_row(*(Text(text) for text in _best_row(row, also)))
         console.print(table)
+        if flags := sorted({flag for text in best["flags"] for flag in text.split("; ") if flag}):
+            console.print(f"flagged in these rows: {', '.join(flags)}", markup=False, soft_wrap=True)
     for sentence in inventory.equal_seed_sentences(frame):
         console.print(f"note: {sentence}", markup=False, soft_wrap=True)
 
@@ -195,7 +198,7 @@ def _best_row(row: pd.Series, also: list[str]) -> list[str]:
     schedule = "" if row["schedule_label"] == "constant" else f", {row['schedule_label']}"
     lost = f"{row['diverged']} of {row['seeds']} diverged" if row["diverged"] else ""
     nowhere = f"ranked nowhere: {row['unranked']}" if row["unranked"] else ""
-    marks = "; ".join(filter(None, [nowhere, lost, row["flags"]]))
+    marks = "; ".join(filter(None, [nowhere, lost]))
     return [
         row["rank_text"] or "–",
         " · ".join([row["architecture_label"], f"{row['optimizer_label']}{schedule}", *also])

@@ -19,6 +19,7 @@ from mnistbench.report.repeats import Repeats, counted, repeats
 from mnistbench.report.samples import (
     RANK_TEST_SEEDS,
     Metric,
+    Sample,
     blocks_of,
     samples,
     settle_outcomes,
@@ -206,6 +207,10 @@ def _ranks(frame: pd.DataFrame, blocks: pd.DataFrame, metric: Metric) -> dict[tu
         pairs = pairs_by_group[group]
         judged = [pair for pair in pairs if pair.verdict]
         ranked = list(dict.fromkeys(side.settings for pair in judged for side in (pair.a, pair.b)))
+        if not ranked:  # one that has no rival which may be ranked is first
+            timed = blocks_of(blocks, frame, group).groupby("settings")["seconds"].count()
+            able = [sample.settings for sample in group_samples if _may_be_ranked(sample, metric, timed)]
+            ranked = able if len(able) == 1 else []
         place = {settings: number for number, settings in enumerate(ranked)}
         as_speeds = {"better": "faster", "worse": "slower"}
         verdicts = np.array([as_speeds.get(pair.verdict, pair.verdict) for pair in judged], dtype=str)
@@ -220,6 +225,12 @@ def _ranks(frame: pd.DataFrame, blocks: pd.DataFrame, metric: Metric) -> dict[tu
                 "rank_reason": _reason(sample.settings, pairs) if low is None else "",
             }
     return told
+
+
+def _may_be_ranked(sample: Sample, metric: Metric, timed: pd.Series[int]) -> bool:
+    if metric == "test_accuracy":
+        return not sample.unranked and len(sample.values) >= RANK_TEST_SEEDS
+    return not sample.obstacle and int(timed.get(sample.settings, 0)) >= ENOUGH_CYCLES and metric == "seconds_to_target"
 
 
 def _reason(settings: str, pairs: Sequence[Pair]) -> str:

@@ -16,7 +16,7 @@ from mnistbench.report.repeats import counted, repeats
 from mnistbench.report.samples import Metric, blocks_of
 from mnistbench.report.statistics import Floats
 from mnistbench.report.verdicts import Pair, compare
-from mnistbench.words.wording import interval_text, times
+from mnistbench.words.wording import interval_text, plural, times
 
 CLOCKS: dict[str, Metric] = {"steady": "examples_per_second", "cold": "cold_seconds"}
 CLOCK_WORDS = {"steady": "blocks of training", "cold": "from process start to the last evaluation"}
@@ -117,7 +117,20 @@ def device_speedups(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Ex
     if not table:
         return nothing("No settings ran on two devices of the same machine and build.")
     order = ["group", "clock", "series", "device", "batch_size"]
-    return Exhibit(pd.DataFrame(table).sort_values(order, ascending=[True, False, True, True, True], ignore_index=True))
+    found = pd.DataFrame(table).sort_values(order, ascending=[True, False, True, True, True], ignore_index=True)
+    untimed = {settings for pair in chosen for settings in pair} - set(blocks["settings"])
+    return Exhibit(found, notes=_short_notes(rows[rows["settings"].isin(untimed)]))
+
+
+def _short_notes(rows: pd.DataFrame) -> tuple[str, ...]:
+    """A fast device makes a cell short first: its own rate then favours the slow one."""
+    short = int(rows["short"].sum())
+    if not short:
+        return ()
+    return (
+        f"{plural(short, 'cell')} of this comparison trained for under 1 s or 50 steps, and no blocks of them were"
+        " timed. Do not publish the comparison so: time blocks, or run it with more epochs, until none is short.",
+    )
 
 
 def ratio_columns(pair: Pair) -> dict[str, Any]:

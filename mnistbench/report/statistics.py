@@ -114,19 +114,19 @@ def reached_interval(reached: int, runs: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Difference:
-    """a less b, on the scale that the test used (logarithms for speeds), with its interval and p value."""
+    """a less b, with its interval."""
 
     estimate: float
     low: float
     high: float
-    p: float
 
 
 def paired_difference(differences: Sequence[float] | Floats, *, comparisons: int = 1) -> Difference:
     """The mean of at least two paired differences, with an interval that holds for all comparisons (Bonferroni)."""
     data = np.asarray(differences, dtype=float)
-    error = float(data.std(ddof=1)) / math.sqrt(len(data))
-    return _t_difference(float(data.mean()), error, len(data) - 1, comparisons)
+    estimate, error = float(data.mean()), float(data.std(ddof=1)) / math.sqrt(len(data))
+    half = _t_quantile(1 - (1 - CONFIDENCE) / 2 / max(comparisons, 1), len(data) - 1) * error
+    return Difference(estimate, estimate - half, estimate + half)
 
 
 @dataclass(frozen=True)
@@ -152,21 +152,6 @@ def welch(a: Floats, b: Floats) -> Welch:
     df = sum(parts) ** 2 / below if below > 0 else float(len(a) + len(b) - 2)
     p = float(2 * stats.t.sf(abs(estimate) / error, df)) if error > 0 else float(estimate == 0)
     return Welch(estimate, error, df, p)
-
-
-def unpaired_difference(
-    a: Sequence[float] | Floats, b: Sequence[float] | Floats, *, comparisons: int = 1, confidence: float = CONFIDENCE
-) -> Difference:
-    """Difference of means of two independent samples of at least two each, by Welch."""
-    found = welch(np.asarray(a, dtype=float), np.asarray(b, dtype=float))
-    low, high = found.interval((1 - confidence) / max(comparisons, 1))
-    return Difference(found.estimate, low, high, found.p)
-
-
-def _t_difference(estimate: float, error: float, df: float, comparisons: int) -> Difference:
-    half = _t_quantile(1 - (1 - CONFIDENCE) / 2 / max(comparisons, 1), df) * error
-    p = float(2 * stats.t.sf(abs(estimate) / error, df)) if error > 0 else float(estimate == 0)
-    return Difference(estimate, estimate - half, estimate + half, p)
 
 
 @functools.lru_cache(maxsize=10_000)

@@ -267,7 +267,7 @@ def _pairs_table(rows: pd.DataFrame, stem: str) -> Table:
             Column("ratio", "first ÷ second", "ratio"),
             Column("low", "low", "ratio"),
             Column("high", "high", "ratio"),
-            Column("n", "cycles", "count"),
+            Column("n", "n", "count"),
             Column("verdict", "first is", "tag", filtered=True),
             Column("text", "in words", "long"),
             Column("new_seeds", "for new seeds", "tag", hidden=True),
