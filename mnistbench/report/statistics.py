@@ -63,7 +63,9 @@ def _summarize(values: tuple[float, ...], logarithmic: bool) -> Interval:
     if n < 5 or not np.isfinite(data).all() or low == high:
         return Interval(median, low, high, n, f"range of {n}")
     if n < 10:
-        low, high = _t_interval(data, logarithmic)
+        scaled = logarithmic and bool((data > 0).all())
+        low, high = t_interval(np.log(data) if scaled else data)
+        low, high = (math.exp(low), math.exp(high)) if scaled else (low, high)
         return Interval(median, min(low, median), max(high, median), n, f"95 % of {n}")
     low, high = _bca(data)
     return Interval(median, low, high, n, f"95 % of {n} (BCa)")
@@ -75,13 +77,10 @@ def _mean(data: Floats, logarithmic: bool) -> float:
     return float(np.exp(np.log(data).mean())) if logarithmic and (data > 0).all() else float(data.mean())
 
 
-def _t_interval(data: Floats, logarithmic: bool) -> tuple[float, float]:
-    logarithmic = logarithmic and bool((data > 0).all())
-    scaled = np.log(data) if logarithmic else data
-    half = _t_quantile(0.5 + CONFIDENCE / 2, len(data) - 1) * scaled.std(ddof=1) / math.sqrt(len(data))
-    ends = scaled.mean() + np.array([-half, half])
-    low, high = np.exp(ends) if logarithmic else ends
-    return float(low), float(high)
+def t_interval(data: Floats) -> tuple[float, float]:
+    """Student's interval of the mean of at least two values."""
+    half = _t_quantile(0.5 + CONFIDENCE / 2, len(data) - 1) * data.std(ddof=1) / math.sqrt(len(data))
+    return float(data.mean() - half), float(data.mean() + half)
 
 
 RESAMPLES = 1999

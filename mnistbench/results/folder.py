@@ -98,6 +98,16 @@ class ResultsFolder:
         return self.path / "set_aside"
 
     @property
+    def speed(self) -> Path:
+        """Folder of the blocks of speed, one file a session."""
+        return self.path / "speed"
+
+    @property
+    def speed_file(self) -> Path:
+        """One row a block."""
+        return self.path / "speed.csv"
+
+    @property
     def models(self) -> Path:
         """Folder of kept weights, one folder per record."""
         return self.path / "models"

@@ -16,6 +16,7 @@ from mnistbench.errors import UserError
 from mnistbench.files.whole import read_answer, write_answer
 from mnistbench.results.folder import ResultsFolder, SetAside, read_counting
 from mnistbench.results.records import RESULTS, TRAINING_REVISION, CellRecord, Status
+from mnistbench.results.speed import refuse_newer_sessions
 
 INDEX_VERSION = 5
 SAID_BY_DESIGN = {"short", "shared"}
@@ -123,7 +124,7 @@ def save_index(results: ResultsFolder, index: Iterable[Known]) -> None:
 
 
 def refuse_newer(results: ResultsFolder) -> None:
-    """Stop before anything is written into a folder that holds records of a newer mnistbench.
+    """Stop before anything is written into a folder that holds records or blocks of a newer mnistbench.
 
     Raises:
         UserError: with one of them, and what to do.
@@ -134,6 +135,7 @@ def refuse_newer(results: ResultsFolder) -> None:
             f"{newer[0].file}: {newer[0].reason}; {len(newer)} such records are here, and nothing was changed:"
             " run that mnistbench, or give another --out"
         )
+    refuse_newer_sessions(results)
 
 
 def attempts_made(results: ResultsFolder) -> dict[str, int]:

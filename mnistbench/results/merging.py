@@ -12,12 +12,14 @@ from mnistbench.files.whole import move_whole, write_whole, writing
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.index import refuse_newer
 from mnistbench.results.records import RESULTS, CellRecord, dump
+from mnistbench.results.speed import merged_files, write_merged
 from mnistbench.results.targets import targets_asked
 from mnistbench.results.this_machine import recognized
 
 
 def merge_folders(sources: Sequence[ResultsFolder], target: ResultsFolder) -> int:
-    """Fill a new folder with every record that the sources hold, whether it counts or not, and with its model.
+    """Fill a new folder with every record that the sources hold, whether it counts or not, and with its model; the
+    blocks of speed go with them, a session's file as it is.
 
     Of one cell on one machine and build the latest result counts (`one_per_build`), and the others become attempts; so
     does the record of a cell that its own folder's grid has lost and another's has. The first machine's record of a
@@ -30,7 +32,7 @@ def merge_folders(sources: Sequence[ResultsFolder], target: ResultsFolder) -> in
 
     Raises:
         UserError: if the target is there already, a record is of a newer mnistbench, or two different records carry one
-            record_id; nothing is written.
+            record_id or two different sessions of blocks one name; nothing is written.
     """
     place = target.path.absolute()
     if place.exists() and (any(place.iterdir()) or place.samefile(Path.cwd())):
@@ -49,6 +51,7 @@ def merge_folders(sources: Sequence[ResultsFolder], target: ResultsFolder) -> in
         for record in in_cells:
             if wanted is None or record.cell_id in wanted or record.cell_id not in asked_for:
                 counting[record.record_id] = record
+    merged_files(sources)  # refuses two that are not one session before anything is written
     chosen, _ = one_per_build(counting.values())
     chosen_ids = {record.record_id for record in chosen}
     draft = ResultsFolder(place.with_name(f".{place.name}.merging"))
@@ -62,6 +65,7 @@ def merge_folders(sources: Sequence[ResultsFolder], target: ResultsFolder) -> in
             _copy_models(record, sources, draft)
         for path, record in _named(chosen, draft.cells):
             write_whole(path, dump(record))
+        write_merged(sources, draft)
         draft.write_asked(cell_ids, targets)
         grid_file = next((source.grid_file for source in sources if source.grid_file.is_file()), None)
         if grid_file is not None:
@@ -73,7 +77,7 @@ def merge_folders(sources: Sequence[ResultsFolder], target: ResultsFolder) -> in
 def _empty(draft: ResultsFolder) -> None:
     """Take out what a merge that was killed left in the folder that it made."""
     with writing(draft.path):
-        for folder in (draft.cells, draft.attempts_folder, draft.models):
+        for folder in (draft.cells, draft.attempts_folder, draft.models, draft.speed):
             if folder.exists():
                 shutil.rmtree(folder)
         for folder in (draft.cells, draft.attempts_folder):

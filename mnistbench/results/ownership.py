@@ -17,12 +17,13 @@ _GRID_KEYS = ("name:", "on_missing_device:", "twins:", "include:")
 SUMMARY_END = "<!-- written by mnistbench -->\n"
 PAGE = re.compile(rb'<meta name="generator" content="mnistbench ')
 SUMMARY = re.compile(rb"<!-- written by mnistbench -->\s*\Z|^## Where it ran$", re.MULTILINE)
-TABLE = re.compile(rb"\Acell_id,|\A\s*\Z")
+TABLE = re.compile(rb"\A(cell_id|session),|\A\s*\Z")
 """What in a file says that a report wrote it: a page, a summary (those of older releases too), a CSV file."""
 _RECORD_FILE = re.compile(r"[0-9a-f]{16}(@\w+|\.\d+\.[\w-]+)?\.json")
 _PART_FILE = re.compile(rf"\.(?P<name>.+)\.\d+{re.escape(PART)}")
 _FILES = {MARK, "grid.yaml", "grid.resolved.yaml", "cells.json", ".index.json", ".holder.json", "results.csv"}
 _FILES |= {"epochs.csv", "report.html", "summary.md", "report-results.csv", "report-epochs.csv", "report-summary.md"}
+_FILES |= {"speed.csv", "report-speed.csv"}
 
 
 def is_marked(folder: Path) -> bool:

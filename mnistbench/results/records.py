@@ -272,7 +272,7 @@ class CellRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; numbers that are not finite become None, since JSON has no NaN, and halves of characters `?`."""
-        plain: dict[str, Any] = _plain(self)
+        plain: dict[str, Any] = plain_of(self)
         return plain
 
     @classmethod
@@ -321,15 +321,16 @@ class CellRecord:
         return replace(self, **changes)
 
 
-def _plain(value: Any) -> Any:
+def plain_of(value: Any) -> Any:
+    """Dataclasses as plain data; numbers that are not finite become None, and halves of characters `?`."""
     if isinstance(value, Cell):
         return value.to_json()
     if is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+        return {item.name: plain_of(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, Mapping):
-        return {_plain(str(key)): _plain(item) for key, item in value.items()}
+        return {plain_of(str(key)): plain_of(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain_of(item) for item in value]
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     return None if isinstance(value, float) and not math.isfinite(value) else value

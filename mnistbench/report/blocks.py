@@ -1,0 +1,112 @@
+"""Blocks of speed as tables: one row a block, cycles by settings, and the speed of one setting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mnistbench.report.estimator import ENOUGH_CYCLES, Booleans, Floats
+from mnistbench.report.statistics import Interval, t_interval
+from mnistbench.results.speed import TimedSession, rows_of_blocks
+from mnistbench.results.this_machine import recognized
+
+UNKNOWN = "unknown"
+"""A cause that says that nothing could be observed; such a block counts as clean."""
+BLOCK_OVERHEAD_SECONDS = 0.2
+"""What a block costs besides its own seconds, where its file does not say: a process, its set-up and its warm-up."""
+
+_DTYPES = {
+    "session": "str", "started_at": "str", "protocol": "Int64", "machine_id": "str", "torch": "str", "device_id": "str",
+    "cycle": "int64", "position": "int64", "settings": "str", "device": "str", "label": "str", "equivalence": "str",
+    "pid": "Int64", "steps": "int64", "examples": "int64", "seconds": "float64", "examples_per_second": "float64",
+    "waited_seconds": "float64", "throttled_seconds": "float64", "gpu_slowdown": "boolean", "cause": "str",
+    "error": "str", "wall_seconds": "float64",
+}  # fmt: skip
+
+
+def blocks_frame(sessions: Iterable[TimedSession] = ()) -> pd.DataFrame:
+    """One row a block, the columns of `speed.csv`.
+
+    Columns: session, started_at, protocol, machine_id, torch, device_id, cycle, position, settings (the same as in
+    `results_frame`), device, label, equivalence, pid, steps, examples, seconds, examples_per_second, waited_seconds,
+    throttled_seconds, gpu_slowdown, cause, error, wall_seconds.
+    """
+    rows = [{**row, "machine_id": recognized(str(row["machine_id"]))} for row in rows_of_blocks(sessions)]
+    return pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=dtype) for name, dtype in _DTYPES.items()})
+
+
+@dataclass(frozen=True)
+class CycleTable:
+    """Settings that one machine and build timed, cycle by cycle.
+
+    Attributes:
+        settings: of the columns.
+        values: logarithm of the rate [cycle, setting], NaN where there is no block.
+        clean: [cycle, setting], whether the block has no cause.
+        looks: of each cycle, the number of its session in order of time, from 0.
+        seconds_a_cycle: about how long one takes.
+    """
+
+    settings: Sequence[str]
+    values: Floats
+    clean: Booleans
+    looks: NDArray[np.int64]
+    seconds_a_cycle: float = math.nan
+
+    def column(self, settings: str) -> tuple[Floats, bool]:
+        """The values of a setting's clean blocks, or of all where fewer than ten are clean, and whether that is so."""
+        place = self.settings.index(settings)
+        there = np.isfinite(self.values[:, place])
+        undisturbed = there & self.clean[:, place]
+        busy = bool(undisturbed.sum() < min(ENOUGH_CYCLES, there.sum()))
+        return self.values[there if busy else undisturbed, place], busy
+
+    def speed(self, settings: str) -> Interval:
+        """Geometric mean of the rate of one setting, with a t interval on logarithms at 95 %."""
+        values, busy = self.column(settings)
+        low, high = t_interval(values) if len(values) > 1 else (math.nan, math.nan)
+        kind = f"95 % of {len(values)} blocks" if len(values) > 1 else "one block"
+        mean, low, high = (math.exp(value) for value in (float(values.mean()), low, high))
+        return Interval(mean, low, high, len(values), f"{kind}, busy" if busy else kind)
+
+
+def cycle_table(blocks: pd.DataFrame, *, unit: Literal["examples", "steps"] = "examples") -> CycleTable:
+    """The blocks of one machine and build by cycle and setting, as logarithms of examples or steps a second."""
+    timed = blocks[blocks["seconds"].notna()]
+    keys = [timed["started_at"], timed["session"], timed["cycle"], timed["settings"]]
+    cells = pd.DataFrame(
+        {
+            "value": np.log(timed[unit] / timed["seconds"]),
+            "clean": timed["cause"].isna() | (timed["cause"] == UNKNOWN),
+        }
+    ).set_index(pd.MultiIndex.from_arrays(keys, names=["started_at", "session", "cycle", "settings"]))
+    wide = cells.unstack("settings")
+    if wide.empty:
+        return CycleTable([], np.empty((0, 0)), np.empty((0, 0), bool), np.empty(0, np.int64))
+    sessions = wide.index.get_level_values("session")
+    wall = timed["wall_seconds"].fillna(timed["seconds"] + BLOCK_OVERHEAD_SECONDS)
+    return CycleTable(
+        settings=list(wide["value"].columns),
+        values=wide["value"].to_numpy(dtype=float),
+        clean=wide["clean"].to_numpy() == True,  # noqa: E712  # what is missing is not clean
+        looks=pd.factorize(sessions)[0].astype(np.int64),
+        seconds_a_cycle=float(wall.groupby([timed["session"], timed["cycle"]]).sum().median()),
+    )
+
+
+def halves(table: CycleTable) -> dict[str, float]:
+    """A/A: how far two random halves of each setting's blocks are from each other, as a log ratio (rule 3)."""
+    random = np.random.default_rng(0)
+    found = {}
+    for settings in table.settings:
+        values, _ = table.column(settings)
+        if len(values) >= ENOUGH_CYCLES:
+            mixed = random.permutation(values)
+            found[settings] = float(mixed[::2].mean() - mixed[1::2].mean())
+    return found

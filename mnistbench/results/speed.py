@@ -1,0 +1,329 @@
+"""Blocks of speed, as they lie in `speed/<session>.jsonl` of a results folder: one line a session, setting, or block.
+
+A setting is a cell without its seed and twin. Its speed is timed in cycles, each of which takes every setting once, in
+a fresh process (docs/measurement.md). Records know nothing of it. Only the runner writes these files, a line at a time,
+so that a run that is killed loses at most one block.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from mnistbench.cell import Cell
+from mnistbench.cell.typed import read_typed
+from mnistbench.errors import UserError
+from mnistbench.files.whole import fsync_directory, read_regular, sync, write_whole, writing
+from mnistbench.results.folder import NEWER, ResultsFolder, SetAside
+from mnistbench.results.records import Environment, plain_of
+
+SPEED_SCHEMA_VERSION = 1
+"""Goes up with each new field. A reader takes its own version and every older one."""
+PROTOCOL = 2
+"""Of measurement: the first one whose speeds come from blocks."""
+SESSION_FILE = re.compile(r"\d{8}T\d{6}-[0-9a-f]{12}\.jsonl")
+LARGEST_FILE_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedSession:
+    """The first line: who took the blocks below it, and on what.
+
+    Attributes:
+        machine, build: the machine's id and the torch build; settings are compared where both are the same.
+        data: checksum of the dataset.
+        seed: that the order of the settings in each cycle was drawn from.
+        cycles: how many were planned.
+    """
+
+    protocol: int = PROTOCOL
+    schema_version: int = SPEED_SCHEMA_VERSION
+    machine: str
+    build: str
+    data: str
+    seed: int
+    cycles: int
+    started_at: str
+    environment: Environment | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedSetting:
+    """What was timed: said once in a session, before its first block.
+
+    Attributes:
+        setting: `Cell.without_seed` of the cell.
+        resolved: the levers as they were really used.
+        equivalence: what the equivalence gate said, as in a record's checks; None where it did not run.
+        steps: in each block.
+    """
+
+    setting: str
+    cell: Cell
+    resolved: dict[str, Any] = field(default_factory=dict)
+    equivalence: str | None = None
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Some steps of one setting, timed in a fresh process. Its key is (session, cycle, setting).
+
+    Attributes:
+        position: its place in the order of the cycle.
+        waited_seconds: that its threads together waited for a core; None where the system does not tell.
+        throttled_seconds: that its group of processes was held back by a quota; None where the system does not tell.
+        gpu_slowdown: the GPU reported that it was slowed down.
+        cause: what disturbed it, which makes the block count as missing; `unknown` if nothing could be observed, which
+            does not; None if it was observed and nothing did.
+        error: why there is no time.
+        wall_seconds: from the start of its process to its end, by which the rest of a run is estimated.
+    """
+
+    cycle: int
+    position: int
+    setting: str
+    pid: int | None = None
+    steps: int
+    examples: int
+    seconds: float | None
+    waited_seconds: float | None = None
+    throttled_seconds: float | None = None
+    gpu_slowdown: bool | None = None
+    cause: str | None = None
+    error: str | None = None
+    wall_seconds: float | None = None
+
+
+Line = SpeedSession | SpeedSetting | Block
+KINDS: dict[str, type[Line]] = {"session": SpeedSession, "setting": SpeedSetting, "block": Block}
+
+
+class TimedSession(NamedTuple):
+    """What a session's file holds: its name, its settings by their keys, its blocks by (cycle, setting)."""
+
+    name: str
+    about: SpeedSession
+    settings: dict[str, SpeedSetting]
+    blocks: dict[tuple[int, str], Block]
+
+
+def new_session_name() -> str:
+    """A name that sorts by time and that no other session has."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:12]}"
+
+
+def line_of(item: Line) -> bytes:
+    """One line of the file, its end included."""
+    kind = next(name for name, type_ in KINDS.items() if isinstance(item, type_))
+    return json.dumps({"kind": kind, **plain_of(item)}, allow_nan=False, ensure_ascii=False).encode() + b"\n"
+
+
+class SpeedWriter:
+    """Appends to a session's own new file; every line is on the disk before the next block is timed.
+
+    Args:
+        results: the folder, which the caller holds locked.
+        about: written at once.
+
+    Raises:
+        UserError: if the file cannot be made or written.
+    """
+
+    def __init__(self, results: ResultsFolder, about: SpeedSession, *, name: str | None = None) -> None:
+        self.path = results.speed / f"{name or new_session_name()}.jsonl"
+        with writing(self.path):
+            results.speed.mkdir(exist_ok=True)
+            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
+            fsync_directory(results.speed)
+        self.append(about)
+
+    def append(self, item: SpeedSetting | Block | SpeedSession) -> None:
+        """Write one line through to the disk.
+
+        Raises:
+            UserError: if the disk is full or gone.
+        """
+        with writing(self.path):
+            rest = memoryview(line_of(item))
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+            sync(self._descriptor)
+
+    def __enter__(self) -> SpeedWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        os.close(self._descriptor)
+
+
+def read_sessions(results: ResultsFolder) -> tuple[list[TimedSession], list[SetAside]]:
+    """The sessions of a folder in order of time, and what in `speed/` could not be read: whole files, and single lines.
+
+    A last line without its end was cut off by a kill, and is passed over without a word. Nothing is moved.
+    """
+    sessions, aside = [], []
+    for path in session_files(results):
+        found, problems = read_session(path)
+        aside += problems
+        if found is not None:
+            sessions.append(found)
+    return sorted(sessions, key=lambda session: (session.about.started_at, session.name)), aside
+
+
+def session_files(results: ResultsFolder) -> list[Path]:
+    """The files in `speed/` that are named as sessions; others are somebody's own."""
+    try:
+        return sorted(path for path in results.speed.iterdir() if SESSION_FILE.fullmatch(path.name))
+    except OSError:
+        return []
+
+
+def read_session(path: Path) -> tuple[TimedSession | None, list[SetAside]]:
+    """A session's file, and which of its lines are none; no session where its first line is not that of one."""
+    try:
+        if path.stat().st_size > LARGEST_FILE_BYTES:
+            return None, [SetAside(path, "it is too large for blocks of speed")]
+        *lines, _cut_off = read_regular(path).split(b"\n")
+    except OSError as error:
+        return None, [SetAside(path, f"it cannot be read: {error.strerror}")]
+    read = [_read_line(line) for line in lines]
+    if not read:
+        return None, []
+    if not isinstance(read[0], SpeedSession):
+        reason = read[0] if isinstance(read[0], str) and read[0].startswith(NEWER) else "it does not begin as a session"
+        return None, [SetAside(path, reason)]
+    session = TimedSession(path.stem, read[0], {}, {})
+    problems = []
+    for number, item in enumerate(read[1:], start=2):
+        problem = item if isinstance(item, str) else _add(session, item)
+        if problem:
+            problems.append(SetAside(path, f"line {number}: {problem}"))
+    return session, problems
+
+
+def _add(session: TimedSession, item: Line) -> str:
+    """Put a line into its session; why it does not belong there, or ""."""
+    if isinstance(item, SpeedSession):
+        return "a second beginning of a session"
+    if isinstance(item, SpeedSetting):
+        if item.setting != item.cell.without_seed():
+            return "the setting is not that of its cell"
+        session.settings.setdefault(item.setting, item)
+        return ""
+    key = item.cycle, item.setting
+    checks = [
+        (item.setting not in session.settings, "a block of a setting that no line before it names"),
+        (key in session.blocks, "a second block of its setting in one cycle"),
+        (item.seconds is None and item.error is None, "a block without seconds that has no error"),
+        (item.seconds is not None and not 0 < item.seconds < 1e9, "a block whose seconds are no time"),
+        (item.seconds is not None and min(item.steps, item.examples) < 1, "a block that trained nothing"),
+    ]
+    problem = next((reason for applies, reason in checks if applies), "")
+    if not problem:
+        session.blocks[key] = item
+    return problem
+
+
+def _read_line(line: bytes) -> Line | str:
+    """A line, or why it is none."""
+    try:
+        plain = json.loads(line)
+        kind = plain.pop("kind")
+        version = plain.get("schema_version")
+        if kind == "session" and isinstance(version, int) and version > SPEED_SCHEMA_VERSION:
+            return f"{NEWER}: schema version {version}, this mnistbench reads up to {SPEED_SCHEMA_VERSION}"
+        return read_typed(KINDS[kind], plain, kind)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return f"it is no line of ours: {type(error).__name__}: {error}"[:200]
+
+
+def refuse_newer_sessions(results: ResultsFolder) -> None:
+    """Stop before anything is written into a folder that holds blocks of a newer mnistbench.
+
+    Raises:
+        UserError: with one of them, and what to do.
+    """
+    newer = [item for item in read_sessions(results)[1] if item.is_newer]
+    if newer:
+        raise UserError(
+            f"{newer[0].file}: {newer[0].reason}; nothing was changed: run that mnistbench, or give another --out"
+        )
+
+
+def merged_files(sources: Iterable[ResultsFolder]) -> dict[str, bytes]:
+    """The contents of all sessions' files by name; of two under one name the longer one, which begins as the other.
+
+    Raises:
+        UserError: if neither of two is the beginning of the other.
+    """
+    merged: dict[str, tuple[bytes, Path]] = {}
+    for path in (path for source in sources for path in session_files(source)):
+        content = read_regular(path)
+        known, where = merged.get(path.name, (b"", path))
+        short, long = sorted((known, content), key=len)
+        if not long.startswith(short):
+            raise UserError(
+                f"{path} is not the session in {where}, and lines are only ever added to one: take out the folder that"
+                " was edited"
+            )
+        merged[path.name] = (long, path if long is content else where)
+    return {name: content for name, (content, _) in merged.items()}
+
+
+def write_merged(sources: Iterable[ResultsFolder], target: ResultsFolder) -> None:
+    """Fill `speed/` of a folder with the sessions of others.
+
+    Raises:
+        UserError: as `merged_files`, or if the folder cannot be written.
+    """
+    contents = merged_files(sources)
+    if contents:
+        with writing(target.speed):
+            target.speed.mkdir(exist_ok=True)
+    for name, content in contents.items():
+        write_whole(target.speed / name, content)
+
+
+def rows_of_blocks(sessions: Iterable[TimedSession]) -> list[dict[str, Any]]:
+    """All blocks as rows, those of `speed.csv`: what the session, the setting and the block say, and the rate."""
+    return [_row(session, block) for session in sessions for block in session.blocks.values()]
+
+
+def _row(session: TimedSession, block: Block) -> dict[str, Any]:
+    setting = session.settings[block.setting]
+    return {
+        "session": session.name,
+        "started_at": session.about.started_at,
+        "protocol": session.about.protocol,
+        "machine_id": session.about.machine,
+        "torch": session.about.build,
+        "device_id": session.about.environment.device_id if session.about.environment else None,
+        "cycle": block.cycle,
+        "position": block.position,
+        "settings": block.setting,
+        "device": setting.cell.device,
+        "label": setting.cell.label.rpartition(" · seed ")[0],
+        "equivalence": setting.equivalence,
+        "pid": block.pid,
+        "steps": block.steps,
+        "examples": block.examples,
+        "seconds": block.seconds,
+        "examples_per_second": None if block.seconds is None else block.examples / block.seconds,
+        "waited_seconds": block.waited_seconds,
+        "throttled_seconds": block.throttled_seconds,
+        "gpu_slowdown": block.gpu_slowdown,
+        "cause": block.cause,
+        "error": block.error,
+        "wall_seconds": block.wall_seconds,
+    }
