@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from mnistbench.cell import Cell
-from mnistbench.cell.typed import read_typed
+from mnistbench.cell.checked import read_checked
 from mnistbench.errors import UserError
 from mnistbench.files.whole import fsync_directory, read_regular, sync, write_whole, writing
 from mnistbench.results.folder import NEWER, ResultsFolder, SetAside
@@ -243,7 +243,7 @@ def _read_line(line: bytes) -> Line | str:
         version = plain.get("schema_version")
         if kind == "session" and isinstance(version, int) and version > SPEED_SCHEMA_VERSION:
             return f"{NEWER}: schema version {version}, this mnistbench reads up to {SPEED_SCHEMA_VERSION}"
-        return read_typed(KINDS[kind], plain, kind)
+        return read_checked(KINDS[kind], plain, kind)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"it is no line of ours: {type(error).__name__}: {error}"[:200]
 
