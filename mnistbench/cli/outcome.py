@@ -73,6 +73,8 @@ def print_outcome(
     print_best(summary.results, console)
     counts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in summary.counts.items() if count)
     console.print(f"cells: {counts or 'none'}; {summary.kept} kept from before, {summary.ran} run now", markup=False)
+    if summary.speed is not None:
+        console.print(summary.speed, markup=False)
     for warning in [*_warnings(summary, command, tracking_uri), *([left_out] if left_out else [])]:
         console.print(f"note: {warning}", markup=False, soft_wrap=True)
     if summary.results.models.is_dir():

@@ -119,6 +119,12 @@ class LiveLine(Watcher):
         self._draw("starting")
 
     @override
+    def speed(self, text: str) -> None:
+        with suppress(OSError):
+            width = self._console.width - 1
+            self._console.print(text[:width].ljust(width), end="\r", markup=False, highlight=False)
+
+    @override
     def started(self, job: Job) -> None:
         self._draw(job.cell.label)
 

@@ -44,6 +44,7 @@ class Session:
         failed_again: cells with a result whose new attempt failed, so that the result still counts.
         has_failed: a cell failed, and `fail_fast` is asked.
         out_of_time: the budget is used up at `deadline`.
+        blocks, speed_line: blocks of speed that were taken, and what is said of them.
     """
 
     options: RunOptions
@@ -69,6 +70,8 @@ class Session:
     failed_again: set[str] = field(default_factory=set)
     has_failed: bool = False
     out_of_time: bool = False
+    blocks: int = 0
+    speed_line: str | None = None
     warnings: list[str] = field(default_factory=list)
     probes: ProbeHistory = field(default_factory=ProbeHistory)
 
