@@ -33,9 +33,9 @@ from mnistbench.grid.grid import Grid
 from mnistbench.results.folder import ResultsFolder, read_record
 from mnistbench.results.records import CellRecord
 from mnistbench.run.executors import InlineExecutor, ProcessExecutor
-from mnistbench.run.progress import Silent
 from mnistbench.run.run import RunSummary
 from mnistbench.train.job import Job
+from mnistbench.train.watcher import Watcher
 
 pytestmark = pytest.mark.slow
 
@@ -162,13 +162,14 @@ SCRIPT = """
 import json, sys
 from mnistbench.run.executors import ProcessExecutor
 from mnistbench.grid.grid import Grid
-from mnistbench.run.progress import Silent
+from mnistbench.run.watchers import ReportWriter
+from mnistbench.train.watcher import Watcher
 from mnistbench import run_grid
 
 folder, train, text = sys.argv[1:]
 
 
-class Tell(Silent):
+class Tell(Watcher):
     def epoch(self, job, measurement):
         (pid,) = [worker.pid for worker in executor._running]
         print(json.dumps({"worker": pid, "server": executor._server.pid}), flush=True)
@@ -176,8 +177,8 @@ class Tell(Silent):
 
 executor = ProcessExecutor(train=f"stand_ins:{train}", preload=("without_torch",))
 summary = run_grid(
-    Grid.from_text(text), out=folder, tracking=False, executor=executor, progress=Tell(),
-    write_report=lambda results: results.report_file.write_text("the report"), own_process=True,
+    Grid.from_text(text), out=folder, tracking=False, executor=executor, own_process=True,
+    watchers=[Tell(), ReportWriter(lambda results: results.report_file.write_text("the report"))],
 )
 sys.exit(summary.exit_code)
 """
@@ -198,7 +199,7 @@ class TellAndPress(Tell):
 
 
 try:
-    run_grid(Grid.from_text(text), out=folder, tracking=False, executor=executor, progress=TellAndPress())
+    run_grid(Grid.from_text(text), out=folder, tracking=False, executor=executor, watchers=[TellAndPress()])
     print("returned")
 except KeyboardInterrupt as error:
     print("raised", error)
@@ -526,12 +527,12 @@ def test_a_disk_that_fills_up_ends_the_run_clearly_and_the_rerun_goes_on(
 
 
 def test_a_results_folder_that_vanishes_ends_the_run_clearly(folder: ResultsFolder) -> None:
-    class Vanishing(Silent):
+    class Vanishing(Watcher):
         def started(self, job: Job) -> None:
             shutil.rmtree(folder.path)
 
     with pytest.raises(UserError, match=r"cannot write .*No such file or directory"):
-        run_here(folder, executor=InlineExecutor(train="stand_ins:quick"), progress=Vanishing())
+        run_here(folder, executor=InlineExecutor(train="stand_ins:quick"), watchers=[Vanishing()])
     assert not folder.cells.exists()
 
 
