@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -37,6 +37,7 @@ PRELOAD: tuple[str, ...] = (
     "torch.utils.flop_counter",
     "platformdirs",
     "mnistbench.train.train",
+    "mnistbench.train.block",
     "mnistbench.axes.architectures",
     "mnistbench.train.steps",
 )
@@ -219,13 +220,12 @@ class WorkerProcess:
     Args:
         job: what it is to do.
         server: forks it.
-        function: `module:function` that is given the job.
-        import_path: of the worker.
+        function: `module:function` that is given the job, and `arguments` beside it.
         grace_seconds: between TERM and KILL for a worker that is over its time.
     """
 
     def __init__(
-        self, job: Job, server: ForkServer, function: str, import_path: Sequence[str], grace_seconds: float
+        self, job: Job, server: ForkServer, function: str, arguments: Mapping[str, Any], grace_seconds: float
     ) -> None:
         self.job = job
         self.ended = False
@@ -255,7 +255,7 @@ class WorkerProcess:
             for descriptor in workers_ends:
                 os.close(descriptor)
         with contextlib.suppress(OSError):  # it may be dead already, which is found out below
-            send(channel, (job, function, list(import_path)))
+            send(channel, (job, function, arguments, sys.path))
         for descriptor in self._open:
             os.set_blocking(descriptor, False)
 
