@@ -176,7 +176,7 @@ class _Reader:
             axes = replace(axes, trainings=tuple(trainings))
         name, twins, missing, speed = (
             self.name(nodes.get("name")),
-            self.one("twins", NonNegativeInt, 1, nodes),
+            self.one("twins", NonNegativeInt, 0, nodes),
             self.one("on_missing_device", Literal["error", "skip"], "error", nodes),
             self.speed(nodes.get("speed")),
         )

@@ -148,8 +148,9 @@ class SpeedTaking:
         self._writer = self._files.enter_context(SpeedWriter(session.results, about, name=name))
         for setting, block in failed:
             self._writer.append(setting)
-            for cycle in range(TRIES if block else 0):
-                self._writer.append(replace(block, cycle=cycle))
+            if block is not None:
+                for cycle in range(TRIES):
+                    self._writer.append(replace(block, cycle=cycle))
         for cell, answer in self.settled.values():
             self._writer.append(_setting(cell, answer))
 

@@ -22,7 +22,7 @@ from mnistbench.train.job import Job
 from mnistbench.train.steps.cuda_graph import CaptureFailed
 
 if TYPE_CHECKING:
-    from mnistbench.train.block import Block, BlockMeasurement, SettledSetting
+    from mnistbench.train.block import BlockMeasurement, SettledSetting
 
 OnEpoch = Callable[[Job, EpochMeasurement], None]
 TIME_BLOCK = "mnistbench.train.block:time_block"
@@ -155,9 +155,14 @@ class ProcessExecutor:
         """See `Executor`."""
         return self._results(jobs, self._train, {}, on_epoch)
 
-    def time_block(self, job: Job, block: Block) -> BlockMeasurement | CellRecord:
+    @property
+    def times_blocks(self) -> bool:
+        """Whether the speed of what it trains can be told by blocks, which are of the package's own training."""
+        return self._train == TRAIN_CELL
+
+    def time_block(self, job: Job, steps: int) -> BlockMeasurement | CellRecord:
         """Time one block of the job's cell in a fresh process; a record says how it failed, or was stopped."""
-        result: BlockMeasurement | CellRecord = self._result(job, TIME_BLOCK, {"block": block})
+        result: BlockMeasurement | CellRecord = self._result(job, TIME_BLOCK, {"steps": steps})
         return result
 
     def settle_setting(self, job: Job) -> SettledSetting | CellRecord:

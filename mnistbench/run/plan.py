@@ -230,7 +230,8 @@ def speed_of(
 ) -> CyclePlan:
     """The cycles that the settings of these cells lack."""
     planned = grid.speed if options.speed else None
-    if options.executor != "process" and not isinstance(options.executor, ProcessExecutor):
+    executor = options.executor
+    if executor != "process" and not (isinstance(executor, ProcessExecutor) and executor.times_blocks):
         planned = None  # a block needs a fresh process of this machine
     return plan_cycles(results, cells, planned, data=sha256, force=options.force)
 

@@ -18,12 +18,14 @@ from mnistbench.axes import devices
 from mnistbench.train.clocks import difference, throttled_seconds, waited_seconds, waited_since
 from mnistbench.train.epoch import take_steps
 from mnistbench.train.equivalence import check as equivalence
+from mnistbench.train.machine import describe_environment
 from mnistbench.train.setup import Trainee, make_trainee
 from mnistbench.train.warmup import choose
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from mnistbench.results.records import Environment
     from mnistbench.train.job import Job
 
 BLOCK_SECONDS, BLOCK_STEPS = 0.1, 2
@@ -31,20 +33,6 @@ BLOCK_SECONDS, BLOCK_STEPS = 0.1, 2
 WARMUP_SECONDS = 0.1
 WAITED_SECONDS, WAITED_SHARE = 0.005, 0.02
 """A block was disturbed if its threads together waited for a core longer than both."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """How long a block is.
-
-    Attributes:
-        steps: None for the first block of a setting, which finds out how many steps take `seconds`; its measurement
-            says how many, and all later blocks of the setting have as many.
-        seconds: what a first block is to take; two steps at least.
-    """
-
-    steps: int | None = None
-    seconds: float = BLOCK_SECONDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,26 +68,41 @@ class SettledSetting:
     Attributes:
         resolved: its levers as they were chosen; as `Job.resolved` they let a block choose nothing.
         equivalence: what the gate says of it, as in a record's `checks`.
+        steps: of each of its blocks: as many as take 0.1 s, two at least.
+        environment: where it was settled.
     """
 
     resolved: Mapping[str, Any]
     equivalence: str
+    steps: int
+    environment: Environment
 
 
 def settle_setting(job: Job, *, on_epoch: object = None, process_started: float = 0.0) -> SettledSetting:
-    """Choose a setting's kernels and hold it against the equivalence gate; answers are kept in the user's cache."""
+    """Choose a setting's kernels, hold it against the equivalence gate, and find out how long a block is.
+
+    Choices and the gate's answers are kept in the user's cache.
+    """
     import torch
 
     trainee = choose(job, make_trainee(job, torch.device(job.cell.device)))
-    return SettledSetting(resolved=trainee.levers.to_json(), equivalence=equivalence.check_trainee(job, trainee))
+    answer = equivalence.check_trainee(job, trainee)
+    trainee.model.train()
+    trainee.update.train()
+    return SettledSetting(
+        resolved=trainee.levers.to_json(),
+        equivalence=answer,
+        steps=_steps_that_take(trainee, BLOCK_SECONDS),
+        environment=describe_environment(job.cell.device),
+    )
 
 
-def time_block(job: Job, block: Block, *, on_epoch: object = None, process_started: float = 0.0) -> BlockMeasurement:
+def time_block(job: Job, steps: int, *, on_epoch: object = None, process_started: float = 0.0) -> BlockMeasurement:
     """Set up, warm up, and time one block.
 
     Args:
         job: whose cell is trained; its seed gives weights and order. With `resolved`, nothing is chosen.
-        block: how long.
+        steps: whole ones.
         on_epoch, process_started: are not looked at: a block has no epochs, and is not timed from cold.
     """
     import torch
@@ -109,7 +112,6 @@ def time_block(job: Job, block: Block, *, on_epoch: object = None, process_start
     trainee = choose(job, make_trainee(job, device))
     trainee.model.train()
     trainee.update.train()
-    steps = block.steps or _steps_that_take(trainee, block.seconds)
     _warm_up(trainee, steps)
 
     slowed_before, throttled_before = devices.slowed_seconds(device), throttled_seconds()

@@ -72,7 +72,7 @@ class Stopwatch(ProcessExecutor):
         )  # fmt: skip
 
 
-SLOW, FAST = "sgd", "sgd(lr=0.2)"
+SLOW, FAST = "sgd(lr=0.1)", "sgd(lr=0.2)"
 
 
 def run(out: Path, executor: Any = None, grid: str = GRID, **options: Any) -> Any:

@@ -21,7 +21,7 @@ from mnistbench.results.records import CellRecord, Data
 from mnistbench.run.executors import ProcessExecutor
 from mnistbench.train import block as blocks
 from mnistbench.train import clocks
-from mnistbench.train.block import Block, BlockMeasurement, find_cause, settle_setting, time_block
+from mnistbench.train.block import BlockMeasurement, find_cause, settle_setting, time_block
 from mnistbench.train.job import Job
 
 ROWS = 1000
@@ -41,7 +41,7 @@ def examples_of(job: Job) -> int:
 
 
 def test_a_block_is_whole_steps_from_the_beginning_of_an_epoch(job: Job) -> None:
-    measured = time_block(job, Block(steps=7))
+    measured = time_block(job, 7)
     assert (measured.steps, measured.examples, measured.pid) == (7, 7 * 24, os.getpid())
     assert 0 < measured.seconds < 60
 
@@ -51,14 +51,16 @@ def test_a_block_longer_than_an_epoch_goes_on_with_the_next_one(job: Job) -> Non
     examples = examples_of(job)
     epoch = math.ceil(examples / 24)
     assert examples % 24, "the last batch is to be a partial one"
-    measured = time_block(job, Block(steps=epoch + 2))
+    measured = time_block(job, epoch + 2)
     assert (measured.steps, measured.examples) == (epoch + 2, examples + 2 * 24)
 
 
 def test_one_batch_of_all_examples_is_taken_twice(job: Job) -> None:
     examples = examples_of(job)
     job = replace(job, cell=replace(job.cell, batch_size=examples))
-    measured = time_block(job, Block(seconds=0.0))
+    settled = settle_setting(job)
+    assert settled.steps >= 2
+    measured = time_block(job, 2)
     assert (measured.steps, measured.examples) == (2, 2 * examples)
 
 
@@ -86,14 +88,14 @@ def test_the_batches_are_those_of_a_training_and_drawn_on_the_clock(job: Job, mo
 
     monkeypatch.setattr(blocks, "make_trainee", make)
     monkeypatch.setattr(blocks.time, "perf_counter", clock)
-    time_block(job, Block(steps=3))
+    time_block(job, 3)
     assert seen[-3:] == ["clock", "epoch 1", "clock"]
 
 
-def test_a_first_block_finds_out_how_many_steps_it_takes(job: Job) -> None:
-    first = time_block(job, Block(seconds=0.05))
-    assert first.steps >= 2
-    assert time_block(job, Block(steps=first.steps)).steps == first.steps
+def test_a_setting_that_is_settled_knows_how_many_steps_take_a_tenth_of_a_second(job: Job) -> None:
+    steps = settle_setting(job).steps
+    assert steps >= 2
+    assert time_block(job, steps).steps == steps
 
 
 def test_a_block_changes_nothing_on_disk(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,13 +107,13 @@ def test_a_block_changes_nothing_on_disk(job: Job, tmp_path: Path, monkeypatch: 
     (tmp_path / "cache" / "kept").mkdir()
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     for each in (job, replace(job, resolved=settled.resolved)):
-        time_block(each, Block(steps=3))
+        time_block(each, 3)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
 def test_a_loss_that_is_not_finite_has_a_rate_too(job: Job) -> None:
     cell = replace(job.cell, optimizer=Component(name="sgd", options={"lr": 1e30}))
-    measured = time_block(replace(job, cell=cell), Block(steps=60))
+    measured = time_block(replace(job, cell=cell), 60)
     assert 2 <= measured.steps <= 60
     assert measured.seconds > 0
 
@@ -140,7 +142,7 @@ def test_what_counts_as_a_cause(changes: dict[str, Any], cause: str | None) -> N
 
 def test_where_nobody_tells_of_waiting_the_cause_is_unknown(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "waited_seconds", lambda: None)
-    measured = time_block(job, Block(steps=2))
+    measured = time_block(job, 2)
     assert measured.waited_seconds is None
     if not measured.throttled_seconds:
         assert measured.cause == "unknown"
@@ -163,9 +165,9 @@ def test_blocks_of_processes_of_their_own_have_finite_rates(executor: ProcessExe
     settled = executor.settle_setting(job)
     assert isinstance(settled, blocks.SettledSetting)
     job = replace(job, resolved=settled.resolved)
-    first = executor.time_block(job, Block())
+    first = executor.time_block(job, settled.steps)
     assert isinstance(first, BlockMeasurement)
-    measured = [executor.time_block(job, Block(steps=first.steps)) for _ in range(3)]
+    measured = [executor.time_block(job, first.steps) for _ in range(3)]
     assert all(isinstance(each, BlockMeasurement) and each.steps == first.steps for each in measured)
     assert all(math.isfinite(each.examples / each.seconds) for each in measured if isinstance(each, BlockMeasurement))
     pids = {each.pid for each in measured if isinstance(each, BlockMeasurement)}
@@ -175,11 +177,11 @@ def test_blocks_of_processes_of_their_own_have_finite_rates(executor: ProcessExe
 @pytest.mark.slow
 def test_a_block_that_fails_says_how(executor: ProcessExecutor, job: Job) -> None:
     failing = replace(job, data_directory="/nowhere")
-    result = executor.time_block(failing, Block(steps=2))
+    result = executor.time_block(failing, 2)
     assert isinstance(result, CellRecord)
     assert result.status == "failed" and result.error is not None
     executor.stop("stopped by Ctrl-C")
-    stopped = executor.time_block(job, Block(steps=2))
+    stopped = executor.time_block(job, 2)
     executor._reason = None
     assert isinstance(stopped, CellRecord)
     assert stopped.error is not None and stopped.error.message == "stopped by Ctrl-C"
@@ -195,7 +197,7 @@ def test_a_neighbour_on_every_core_is_seen_as_waiting(executor: ProcessExecutor,
     cores = os.cpu_count() or 1
     neighbours = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(2 * cores)]
     try:
-        measured = executor.time_block(job, Block(seconds=0.5))
+        measured = executor.time_block(job, 2000)
     finally:
         for neighbour in neighbours:
             neighbour.kill()
@@ -239,5 +241,5 @@ def test_the_quota_of_a_control_group_below_the_root_is_seen() -> None:
 
 def test_a_measurement_is_plain_data(job: Job) -> None:
     """What a line of a file can hold."""
-    measured = dataclasses.asdict(time_block(job, Block(steps=2)))
+    measured = dataclasses.asdict(time_block(job, 2))
     assert {type(value) for value in measured.values()} <= {int, float, bool, str, type(None)}
