@@ -26,6 +26,7 @@ devices: [cpu]
 seeds: [0, 1]
 twins: 0
 training: {epochs: 1, target_accuracy: 0.5, save_model: last}
+speed: off
 execution: {profile: fast, chunk: 0, memory_format: contiguous, threads: 1}
 """
 COMMANDS = [

@@ -40,6 +40,7 @@ devices: [cpu]
 seeds: [0, 1, 2]
 twins: 0
 training: {epochs: 2}
+speed: off
 """
 
 
@@ -485,6 +486,7 @@ batch_sizes: [2048]
 devices: [cpu]
 seeds: [0]
 training: {{epochs: 1}}
+speed: off
 """
 
 
