@@ -11,6 +11,7 @@ import typer
 from mnistbench.cli.flag_values import path
 from mnistbench.cli.flags import DataDir, Plugin, TrackingUri
 from mnistbench.errors import UserError
+from mnistbench.errors.layers import require
 
 
 class Names(StrEnum):
@@ -148,6 +149,7 @@ def data_show(
     data_dir: DataDir = None,
 ) -> None:
     """Draw sample training images with their labels into a PNG file."""
+    require("report", "data show")
     from mnistbench.cell import Component
     from mnistbench.cli.samples import draw_samples
 

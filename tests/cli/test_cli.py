@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -257,30 +256,6 @@ def test_plan_counts_a_million_cells_without_expanding_them(work: Path, capsys: 
     said = capsys.readouterr().out
     assert "1,000,000 cells" in said
     assert "refuse" in said
-
-
-@pytest.mark.slow
-def test_a_resolved_grid_runs_where_pydantic_and_mlflow_cannot_be_imported(work: Path) -> None:
-    """`plan --resolved` here, `run cells.json` there; the records are the same cells."""
-    assert cli.main(["plan", "tiny.yaml", "--resolved", "cells.json", "--only", "seed=0"]) == 0
-    blocked = work / "blocked"
-    for name in ("pydantic", "pydantic_core", "mlflow", "typer", "rich", "ruamel", "pandas"):
-        (blocked / name).mkdir(parents=True)
-        (blocked / name / "__init__.py").write_text("raise ImportError('this machine has torch alone')")
-    environment = {**os.environ, "PYTHONPATH": f"{blocked}{os.pathsep}{ROOT}"}
-    done = subprocess.run(
-        [sys.executable, "-m", "mnistbench", "run", "cells.json", "--no-tracking", "--out", "there"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 finished" in done.stdout
-    (record,) = ResultsFolder(work / "there").records()
-    assert record.cell_id == json.loads((work / "cells.json").read_text())["cells"][0]["cell_id"]
-    assert cli.main(["report", "there"]) == 0
 
 
 def test_status_counts_cells_by_how_they_ended(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
