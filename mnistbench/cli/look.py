@@ -105,7 +105,7 @@ def list_(
         declared = declaration(axis, name)
         table = Table.grid("option", "takes", padding=(0, 3))
         for option in declared.options.values():
-            default = option.written_default or "(must be given)"
+            default = "(must be given)" if option.written_default is None else option.written_default
             table.add_row(Text(f"{option.name}: {default}"), Text(option.expected, style="dim"))
         about = Group(Text(declared.summary), table) if declared.options else Text(declared.summary)
         console.print(Text(name, style="bold"), Padding(about, (0, 0, 0, 4)), Text())
