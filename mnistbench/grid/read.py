@@ -415,11 +415,9 @@ class _Reader:
     def devices(self, nodes: dict[str, Node]) -> Devices:
         """`devices:`: auto, or names."""
         node = nodes.get("devices")
-        return (
-            "auto"
-            if node is None or (isinstance(node, Value) and node.plain == "auto")
-            else self.listed("devices", nodes)
-        )
+        if node is None or (isinstance(node, Value) and node.plain == "auto"):
+            return "auto"
+        return self.listed("devices", nodes)
 
     def device_names(self, nodes: Sequence[Node]) -> tuple[str, ...]:
         """Names of devices, the first of a kind without its number."""
