@@ -465,7 +465,7 @@ def test_list_keeps_its_indent_at_80_columns(
     monkeypatch.setenv("COLUMNS", "80")
     assert cli.main(["list", what]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
-    assert all(len(line) <= 80 for line in lines)
+    assert all(len(line) <= 80 and line == line.rstrip() for line in lines)
     assert all(line.startswith("    ") or len(line.split()) == 1 for line in lines)
 
 
