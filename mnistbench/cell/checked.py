@@ -104,7 +104,7 @@ def read_checked(wanted: type[T], plain: Any, name: str) -> T:
 
 def prepare_to_read(wanted: type[Any]) -> None:
     """Make what `read_checked` needs for this class, which takes some 0.05 s, before it is needed."""
-    _adapter(wanted)
+    _adapter(wanted)  # type: ignore[arg-type]  # classes hash
 
 
 @cache
