@@ -25,9 +25,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from mnistbench.cell.checked import prepare_to_read
+from mnistbench.cell.data_spec import DataSpec
 from mnistbench.errors.redaction import redact
 from mnistbench.results.records import RESULTS, EpochMeasurement, Error, Status, utc_now
 from mnistbench.run.worker import LENGTH, STACK_SIGNAL, WorkerStarted, be_killed_first, run_worker, send
+from mnistbench.train import machine
 from mnistbench.train.clocks import own_cgroup_files
 from mnistbench.train.job import Job
 
@@ -195,9 +198,8 @@ def _load(preload: Sequence[str], alive: int) -> Exception | None:
             not_loaded = not_loaded or error
     if preload:
         with contextlib.suppress(Exception):  # git and the processor are asked once for all workers
-            from mnistbench.train.machine import describe_environment
-
-            describe_environment("cpu")
+            prepare_to_read(DataSpec)
+            machine.describe_environment("cpu")
     loaded.set()
     watcher.join()  # no thread is there when workers are forked
     return not_loaded
