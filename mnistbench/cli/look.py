@@ -10,6 +10,7 @@ import typer
 
 from mnistbench.cli.flag_values import path
 from mnistbench.cli.flags import DataDir, Plugin, TrackingUri
+from mnistbench.words.wording import plural
 
 
 class Names(StrEnum):
@@ -148,7 +149,7 @@ def data_show(
 
     target = out or Path(f"{name}.png")
     draw_samples(Component(name=name), target, count=count, seed=seed, data_dir=data_dir)
-    print(f"{count} images of {name}: {target}")
+    print(f"{plural(count, 'image')} of {name}: {target}")
 
 
 def _print_places(data_dir: Path | None) -> None:

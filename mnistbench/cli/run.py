@@ -15,6 +15,7 @@ from mnistbench.cli.flag_values import path, seconds
 from mnistbench.cli.flag_values import shard as read_shard
 from mnistbench.cli.flags import RESULTS, TRACKING
 from mnistbench.errors import UserError
+from mnistbench.words.wording import plural
 
 if TYPE_CHECKING:
     from mnistbench.axes.plugins import Plugins
@@ -179,7 +180,7 @@ def plan(
     loaded = load_grid(grid, set_, plugins, sys.maxsize)
     count = planning.count(loaded, device)
     if count > max_cells:
-        print(f"{loaded.name}: {count:,} cells")
+        print(f"{loaded.name}: {plural(count, 'cell')}")
         print(f"more than --max-cells {max_cells:,}: `run` would refuse it, and this looks no further")
         return
     planned = planning.plan(
@@ -192,7 +193,7 @@ def plan(
         data_dir=data_dir,
         plugins=plugins,
     )
-    print("\n".join([f"{loaded.name}: {planned.total:,} cells", *planned.lines()]))
+    print("\n".join([f"{loaded.name}: {plural(planned.total, 'cell')}", *planned.lines()]))
     if resolved is not None:
         planning.write(loaded, planned, resolved)
         print(f"written: {resolved}; run it with `python -m mnistbench run {resolved} --no-tracking`")
@@ -235,7 +236,7 @@ def sync(folder: flags.Folder, *, tracking_uri: flags.TrackingUri = None, experi
     from mnistbench.results.folder import ResultsFolder
 
     done = tracking.sync(ResultsFolder(flags.results_folder(folder)), tracking_uri, experiment=experiment)
-    print(f"{done.mirrored} records mirrored now, {done.already} were there already, {done.failed} are missing")
+    print(f"{plural(done.mirrored, 'record')} mirrored now; there already: {done.already}, missing: {done.failed}")
     if done.note:
         print(f"note: {done.note}")
     if done.reason:

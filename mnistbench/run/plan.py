@@ -12,7 +12,7 @@ from mnistbench.errors import UserError
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.index import Known, read_index
 from mnistbench.run.budget import estimate, rounds_that_fit, seconds_by_setting
-from mnistbench.run.progress import duration
+from mnistbench.words.wording import plural, rough_time
 
 if TYPE_CHECKING:
     from mnistbench.axes.plugins import Plugins
@@ -58,10 +58,12 @@ class Plan:
         if self.seconds is None:
             said.append("no cell like these has run here: `run` says how long it takes after the first ones")
         else:
-            said.append(f"about {duration(self.seconds)}, judged by {self.estimated_from} earlier results")
+            said.append(f"about {rough_time(self.seconds)}, judged by {plural(self.estimated_from, 'earlier result')}")
         if self.budget_seconds is not None:
             fit = "nobody knows how many" if self.rounds_in_budget is None else f"about {self.rounds_in_budget}"
-            said.append(f"budget {duration(self.budget_seconds)}: {fit} of {self.rounds} rounds will be run")
+            said.append(
+                f"budget {rough_time(self.budget_seconds)}: {fit} of {plural(self.rounds, 'round')} will be run"
+            )
         return said
 
     def cell_lines(self) -> list[str]:

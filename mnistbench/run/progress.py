@@ -11,7 +11,7 @@ import time
 from typing import IO, TYPE_CHECKING, Protocol
 
 from mnistbench.results.records import RESULTS, CellRecord, EpochMeasurement
-from mnistbench.words.wording import plural
+from mnistbench.words.wording import percent, plural, rate, rough_time
 
 if TYPE_CHECKING:
     from mnistbench.train.job import Job
@@ -119,7 +119,7 @@ class PlainLines(Silent):
         """See `Progress`."""
         self._count.add(record)
         left = self._count.seconds_left
-        rest = f", {duration(left)} left" if left and self._count.done < self._count.cells else ""
+        rest = f", {rough_time(left)} left" if left and self._count.done < self._count.cells else ""
         self.say(f"[{self._count.done}/{self._count.cells}{rest}] {record.cell.label}: {outcome(record)}")
 
 
@@ -144,7 +144,7 @@ class LiveLine(Silent):
 
     def download(self, what: str, done: int, total: int | None) -> None:
         """See `Progress`; one line that counts up."""
-        share = f" {done / total:.0%}" if total else f" {done / 2**20:.1f} MiB"
+        share = f" {percent(done / total, 0)}" if total else f" {done / 2**20:.1f} MiB"
         self._console.print(f"{what}{share}", end="\r", markup=False, highlight=False)
         if total is not None and done >= total:
             self._console.print()
@@ -186,7 +186,7 @@ class LiveLine(Silent):
             total=self._count.cells,
             completed=self._count.done,
             description=text,
-            left="" if left is None else f"{duration(left)} left",
+            left="" if left is None else f"{rough_time(left)} left",
         )
         self._bar.refresh()
 
@@ -203,9 +203,9 @@ def figures(measurement: EpochMeasurement, epochs: int) -> str:
     if measurement.train_loss is not None:
         parts.append(f"loss {measurement.train_loss:.4f}")
     if measurement.test_accuracy is not None:
-        parts.append(f"test {measurement.test_accuracy:.2%}")
+        parts.append(f"test {percent(measurement.test_accuracy, 2)}")
     if measurement.train_seconds > 0:
-        parts.append(f"{measurement.examples / measurement.train_seconds:,.0f} examples/s")
+        parts.append(f"{rate(measurement.examples / measurement.train_seconds)} examples/s")
     return " · ".join(parts)
 
 
@@ -216,11 +216,3 @@ def outcome(record: CellRecord) -> str:
     ended = figures(record.epochs[-1], record.cell.training.epochs) if record.epochs else "finished"
     kept = record.checks.get("kept_model", "")
     return f"{ended} · model {kept}" if kept.startswith("not kept") else ended
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `3 min`, `2 h 5 min`."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -413,16 +413,14 @@ class _Run:
         if reasons:
             told = ", ".join(f"{count} with {reason}" for reason, count in reasons.items())
             self._warn(
-                f"{sum(reasons.values())} records here are outdated and run again: an older release could train"
+                f"outdated, and run again: {plural(sum(reasons.values()), 'record')}. An older release could train"
                 f" them wrongly ({told})"
             )
 
     def _warn_of_other_tuning(self, kept: Iterable[Cell]) -> None:
         others = sum(self._index[cell.cell_id].tuning != self._asked.tuning(cell) for cell in kept)
         if others:
-            self._warn(
-                f"{others} records here were made before `tune:` changed, and say so: kept; --force makes them again"
-            )
+            self._warn(f"kept, made before `tune:` changed, and marked so: {plural(others, 'record')}; --force reruns")
 
     def _warn_of_other_machines(self) -> None:
         from mnistbench.results.this_machine import machine_id, recognized
@@ -430,7 +428,7 @@ class _Run:
         machines = (item.machine_id for item in self._index.values())
         others = sum(machine is not None and recognized(machine) != machine_id() for machine in machines)
         if others:
-            self._warn(f"{others} records here are of another machine: they are kept, and grouped apart")
+            self._warn(f"of another machine, kept, and grouped apart: {plural(others, 'record')}")
         builds = {item.torch for item in self._index.values()} - {None, _torch_version()}
         if builds:
             self._warn(f"records here are of torch {', '.join(sorted(map(str, builds)))}: kept, and grouped apart")

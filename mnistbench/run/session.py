@@ -15,9 +15,10 @@ from mnistbench.results.records import FAILURES, CellRecord, Data, Error, utc_no
 from mnistbench.run.budget import rounds_that_fit, seconds_by_setting
 from mnistbench.run.executors import LOST, Executor, is_shared
 from mnistbench.run.interruption import Interruption
-from mnistbench.run.progress import Progress, duration
+from mnistbench.run.progress import Progress
 from mnistbench.train.clocks import ProbeHistory
 from mnistbench.train.job import Job
+from mnistbench.words.wording import plural, rough_time
 
 LOSSES = 3
 """Attempts at one cell that may be lost with their machines in one session: perhaps it is the cell that fells them."""
@@ -135,7 +136,7 @@ class Session:
         for number, round_ in enumerate(rounds):
             if self._deadline is not None and time.monotonic() >= self._deadline:
                 self.out_of_time = True
-                self._progress.say(f"the time is up: {len(rounds) - number} of {len(rounds)} rounds are left")
+                self._progress.say(f"the time is up: {len(rounds) - number} of {plural(len(rounds), 'round')} left")
             for position, cell in round_.cells:
                 if self.ends:
                     return
@@ -201,10 +202,10 @@ class Session:
         cells = [[cell for _, cell in round_.cells] for round_ in rounds]
         fit = rounds_that_fit(cells, seconds_by_setting(self.index.values()), budget)
         if fit is None:
-            self._progress.say(f"budget {duration(budget)}: nothing is known yet; the first round will tell")
+            self._progress.say(f"budget {rough_time(budget)}: nothing is known yet; the first round will tell")
         else:
-            left = f"{fit} of {len(rounds)} {'rounds' if seconds is None else 'rounds that are left'}"
-            self._progress.say(f"budget {duration(budget)}: about {left} will be run")
+            left = f"{fit} of {plural(len(rounds), 'round')}{'' if seconds is None else ' left'}"
+            self._progress.say(f"budget {rough_time(budget)}: about {left} will be run")
 
 
 def _of(cell_ids: set[str]) -> Callable[[Cell], bool]:
