@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 .PHONY: bench test quick outside check benchmark constraints clean
 .DEFAULT_GOAL := bench
 
-$(READY): constraints.txt pyproject.toml
+$(READY): constraints.txt pyproject.toml $(wildcard requirements/*.txt)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mnistbench needs Python 3.11 or later: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'

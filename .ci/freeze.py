@@ -38,7 +38,9 @@ def installed(roots: list[str]) -> dict[str, str]:
 
 if __name__ == "__main__":
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
-    roots = project["dependencies"] + [root for extra in project["optional-dependencies"].values() for root in extra]
+    layers = [file.read_text(encoding="utf-8").splitlines() for file in Path("requirements").glob("*.txt")]
+    roots = [line.partition("#")[0] for lines in layers for line in lines if not line.startswith("#")]
+    roots += [root for extra in project["optional-dependencies"].values() for root in extra]
     print(HEADER)
     for name, version in sorted(installed([*roots, "setuptools"]).items(), key=lambda item: item[0].lower()):
         print(f"{name}=={version}")

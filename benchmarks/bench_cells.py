@@ -21,7 +21,7 @@ from scipy import stats
 from mnistbench import run_grid
 from mnistbench.grid.grid import Grid
 from mnistbench.results.records import CellRecord
-from mnistbench.run.progress import Silent
+from mnistbench.train.watcher import Watcher
 
 GRID = """
 name: cells
@@ -38,14 +38,14 @@ training: {{epochs: {epochs}}}
 PAIRS = 5
 
 
-class Witness(Silent):
+class Witness(Watcher):
     """Keeps what the run costs in memory after each cell."""
 
     def __init__(self) -> None:
         self.records: list[CellRecord] = []
         self.peak_bytes: list[int] = []
 
-    def finished(self, record: CellRecord) -> None:
+    def record(self, record: CellRecord, *, runs_again: bool = False, interrupted: bool = False) -> None:
         assert record.status == "finished", record.error
         self.records.append(record)
         own = psutil.Process()
@@ -61,7 +61,7 @@ def timed_run(cells: int, *, epochs: int, isolation: str, tracking: bool) -> tup
     with tempfile.TemporaryDirectory() as folder:
         uri = f"sqlite:///{folder}/mlflow.db" if tracking else None
         start = time.perf_counter()
-        run_grid(grid, out=Path(folder) / "out", tracking=tracking, tracking_uri=uri, progress=witness)
+        run_grid(grid, out=Path(folder) / "out", tracking=tracking, tracking_uri=uri, watchers=[witness])
         return time.perf_counter() - start, witness
 
 

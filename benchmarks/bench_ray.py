@@ -19,8 +19,8 @@ from ray.cluster_utils import Cluster
 from mnistbench import run_grid
 from mnistbench.grid.grid import Grid
 from mnistbench.results.records import CellRecord
-from mnistbench.run.progress import Silent
 from mnistbench.run.ray import RayExecutor
+from mnistbench.train.watcher import Watcher
 
 TESTS = Path(__file__).parents[1] / "tests"
 STAND_INS = tuple(str(TESTS / name) for name in ("ray_stand_ins.py", "stand_ins.py", "without_torch.py"))
@@ -37,13 +37,13 @@ training: {{epochs: 1}}
 """
 
 
-class Clock(Silent):
+class Clock(Watcher):
     """When each cell ended."""
 
     def __init__(self) -> None:
         self.ended: list[float] = []
 
-    def finished(self, record: CellRecord) -> None:
+    def record(self, record: CellRecord, *, runs_again: bool = False, interrupted: bool = False) -> None:
         assert record.status == "finished"
         self.ended.append(time.monotonic())
 
@@ -62,7 +62,7 @@ def measure(nodes: int, cells: int) -> tuple[float, float]:
         )
         with tempfile.TemporaryDirectory() as out:
             grid = Grid.from_text(GRID.format(seeds=seeds))
-            run_grid(grid, out=out, executor=executor, tracking=False, progress=clock)
+            run_grid(grid, out=out, executor=executor, tracking=False, watchers=[clock])
     finally:
         cluster.shutdown()
     # Nodes come in one by one, and run out of cells one by one: take the middle, in which all have work.

@@ -1,39 +1,28 @@
 #!/bin/bash
 # Everything that only a machine with a GPU can show: gpu_probe.py, the tests marked gpu, the grids speedrun and
-# cpu_vs_gpu with the equivalence gate on every cell. Needs torch, no network, neither mlflow nor pydantic: the grids
-# were resolved beforehand, on any machine, by
-#     python -m mnistbench plan cpu_vs_gpu --device cpu --device cuda --resolved gpu/cpu_vs_gpu.json
-#     python -m mnistbench plan speedrun --device cuda --resolved gpu/speedrun.json
+# cpu_vs_gpu with the equivalence gate on every cell. Needs torch and no network: what else of requirements/core.txt is
+# missing there is carried as wheels. On any machine with a network, for the Python and system of the other:
+#     pip download --only-binary=:all: --python-version 3.12 --platform manylinux_2_28_x86_64 --no-deps -d wheels \
+#         pydantic pydantic-core annotated-types typing-inspection ruamel.yaml platformdirs
 #
-#     benchmarks/on_gpu.sh DATA RESOLVED OUT
+#     benchmarks/on_gpu.sh DATA WHEELS OUT
 #
-# DATA has MNIST/raw, RESOLVED the resolved grids, and OUT receives at most 8 files: a .jsonl for each part of the
-# probe, profiles.tar, records.tar (a results folder for each grid; bring them to results/reference/, then `sync` and
-# `report` where everything is installed) and log.txt. What fails does not end the rest; what is most important comes
-# first. PARTS="facts gates" makes these alone, DEVICE=cpu tries the script without a GPU. Limits: 6 minutes for the
-# probe, 9 for the rest.
+# DATA has MNIST/raw, WHEELS the wheels, and OUT receives at most 8 files: a .jsonl for each part of the probe,
+# profiles.tar, records.tar (a results folder for each grid; bring them to results/reference/, then `sync` and `report`
+# where everything is installed) and log.txt. What fails does not end the rest; what is most important comes first.
+# PARTS="facts gates" makes these alone, DEVICE=cpu tries the script without a GPU. Limits: 6 minutes for the probe, 9
+# for the rest.
 set -uo pipefail
 if (($# != 3)); then
-    sed -n '2,17p' "$0" >&2
+    sed -n '2,18p' "$0" >&2
     exit 2
 fi
 mkdir -p "$3"
-data=$(realpath "$1") resolved=$(realpath "$2") out=$(realpath "$3") failed=0
+data=$(realpath "$1") wheels=$(realpath "$2") out=$(realpath "$3") failed=0
 device=${DEVICE:-cuda} parts=${PARTS:-facts gates rates profile tests speedrun cpu_vs_gpu} python=${PYTHON:-python3}
 cd "$(dirname "$0")/.."
 export MNISTBENCH_DATA="$data" PYTHONPATH="$PWD" PYTHONUNBUFFERED=1
 export MNISTBENCH_NO_SKIPS=1  # without its data a test fails
-for grid in speedrun cpu_vs_gpu; do
-    [[ " $parts " == *" $grid "* ]] || continue
-    "$python" - "$resolved/$grid.json" "$device" <<'PYTHON' || exit 2
-import json, sys
-path, device = sys.argv[1:]
-with open(path, encoding="utf-8") as file:
-    cells = json.load(file)["cells"]
-if not any(cell["device"].startswith(device) for cell in cells):
-    sys.exit(f"{path} has no cell for {device}: make it with `plan --device {device}`")
-PYTHON
-done
 if [[ $device == cuda ]]; then
     "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || {
         echo "torch sees no CUDA device here" >&2
@@ -45,6 +34,12 @@ else
 fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+"$python" -m venv --system-site-packages "$work/venv" || exit 2  # what is installed stays as it is
+site=$("$python" -c 'import site; print(*site.getsitepackages(), sep="\n")')
+echo "$site" >"$("$work/venv/bin/python" -c 'import site; print(site.getsitepackages()[0])')/outer.pth"
+python=$work/venv/bin/python
+"$python" -m pip install --quiet --disable-pip-version-check --no-index --find-links "$wheels" \
+    -r requirements/core.txt || exit 2
 
 probe() { # PART SECONDS: a process that CUDA errors have spoilt is followed by another, which goes on behind it
     local status=75 until=$((SECONDS + $2)) left
@@ -57,9 +52,9 @@ probe() { # PART SECONDS: a process that CUDA errors have spoilt is followed by 
     return $status
 }
 
-grid() { # NAME SECONDS: no new round after them
-    timeout -k 5 $(($2 + 60)) "$python" -m mnistbench run "$resolved/$1.json" --out "$work/records/$1" \
-        --budget "$2s" --no-tracking
+grid() { # NAME DEVICES SECONDS: no new round after them
+    timeout -k 5 $(($3 + 60)) "$python" -m mnistbench run "$1" --set "devices=[$2]" --out "$work/records/$1" \
+        --budget "$3s" --no-tracking
 }
 
 part() {
@@ -69,7 +64,9 @@ part() {
     rates) probe rates 110 ;;
     profile) probe profile 45 ;;
     tests) timeout -k 5 120 "$python" -m pytest -q -m gpu -p no:cacheprovider $only_collect tests/train/test_gpu.py ;;
-    *) grid "$1" 150 ;;
+    speedrun) grid speedrun "$device" 150 ;;
+    cpu_vs_gpu) if [[ $device == cpu ]]; then grid cpu_vs_gpu cpu 150; else grid cpu_vs_gpu "cpu, $device" 150; fi ;;
+    *) echo "there is no part $1" >&2; return 2 ;;
     esac
 }
 

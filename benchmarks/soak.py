@@ -47,8 +47,9 @@ from mnistbench.grid.grid import Grid
 from mnistbench.results.folder import ResultsFolder, read_record
 from mnistbench.results.records import RESULTS, CellRecord
 from mnistbench.run.executors import ProcessExecutor
-from mnistbench.run.progress import Silent
+from mnistbench.run.watchers import ReportWriter
 from mnistbench.train import machine as reproducibility
+from mnistbench.train.watcher import Watcher
 
 GRID = """
 name: soak
@@ -67,21 +68,21 @@ LONGEST_PAUSE_SECONDS = {"quick": 0.4, "full": 0.4, "trained": 2.0, "mirrored": 
 """Between two strikes."""
 LONGEST_LIFE_SECONDS = 180.0
 GONE_WITHIN_SECONDS = 90.0
-"""A server that forks notices that its runner is gone only when torch is loaded, which takes long on a busy machine."""
+"""A server that imports torch looks for its runner when the interpreter lets it: on a busy machine that takes long."""
 LIVES = 25
 """Runners that are disturbed in one round; the next one is left alone."""
 DISK_BYTES = 2 << 20
 FAULTS = ("lost", "doubled", "broken", "left running", "left undone", "hung", "not mirrored", "mirrored twice")
 
 
-class Tell(Silent):
+class Tell(Watcher):
     """Says which records are written, to the process that watches."""
 
     def __init__(self, pipe: int) -> None:
         self._pipe = pipe
 
-    def finished(self, record: CellRecord) -> None:
-        """See `Progress`."""
+    def record(self, record: CellRecord, *, runs_again: bool = False, interrupted: bool = False) -> None:
+        """See `Watcher`."""
         os.write(self._pipe, f"{record.record_id}\n".encode())
 
 
@@ -118,10 +119,9 @@ class Runner:
                 grid,
                 out=folder,
                 executor=executor,
-                progress=Tell(pipe),
+                watchers=[Tell(pipe), ReportWriter(write_report)],
                 tracking=uri is not None,
                 tracking_uri=uri,
-                write_report=write_report,
                 own_process=True,
             ).exit_code
         except UserError as error:

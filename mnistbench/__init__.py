@@ -2,7 +2,7 @@
 
 The same pieces as the command line, for notebooks and scripts; each is imported when it is first used:
 
-    from mnistbench import Grid, ResultsFolder, load_model, results_frame, run_grid
+    from mnistbench import Grid, ResultsFolder, RunOptions, Watcher, load_model, results_frame, run_grid
     from mnistbench import report
 
 `report` is the room that makes pages: `report.render(["results/quick"], Path("report.html"))`. What stands here puts
@@ -20,51 +20,79 @@ if TYPE_CHECKING:
     from mnistbench import report
     from mnistbench.cell import __version__
     from mnistbench.grid.grid import Grid
-    from mnistbench.grid.resolved import ResolvedGrid
     from mnistbench.report.frame import results_frame
     from mnistbench.results.folder import ResultsFolder
+    from mnistbench.run.options import RunOptions
     from mnistbench.run.run import RunSummary
+    from mnistbench.train.watcher import Watcher
     from mnistbench.train.weights import KeptModel
 
-__all__ = ["Grid", "ResultsFolder", "__version__", "load_model", "report", "results_frame", "run_grid"]
+__all__ = [
+    "Grid",
+    "ResultsFolder",
+    "RunOptions",
+    "Watcher",
+    "__version__",
+    "load_model",
+    "report",
+    "results_frame",
+    "run_grid",
+]
 
 _ROOMS = {
     "__version__": "mnistbench.cell",
     "Grid": "mnistbench.grid.grid",
     "ResultsFolder": "mnistbench.results.folder",
+    "RunOptions": "mnistbench.run.options",
+    "Watcher": "mnistbench.train.watcher",
     "results_frame": "mnistbench.report.frame",
 }
 
 
 def run_grid(
-    grid: Grid | ResolvedGrid,
+    grid: Grid,
+    options: RunOptions | None = None,
     *,
+    watchers: Sequence[Watcher] = (),
     tracking: bool = True,
     tracking_uri: str | None = None,
     experiment: str | None = None,
-    **options: Any,
+    **flags: Any,
 ) -> RunSummary:
     """Train the cells of a grid that have no result yet, and mirror the records in MLflow.
 
     Args:
-        grid: from `Grid.load`, or resolved elsewhere.
+        grid: from `Grid.load`.
+        options: how it is run; made of the flags if left out.
+        watchers: are told what happens: `run.progress.PlainLines()`, `run.watchers.ReportWriter(…)`, or a subclass of
+            `Watcher` with the methods that you need.
         tracking: False for records only.
         tracking_uri: of an MLflow server; MLflow's environment variable, else sqlite in the working folder.
         experiment: of MLflow, to be shared with other folders; MLflow's environment variable, else the folder's own.
-        options: `out`, `executor`, `force`, `only` and the others that `mnistbench.run.run.run_grid` describes.
+        flags: `out`, `executor`, `force`, `only` and the others that `RunOptions` describes.
 
     Raises:
         KeyboardInterrupt: at Ctrl-C, when workers have ended and records are kept.
+        TypeError: for options and flags together, and for an unknown flag.
         UserError: for everything the user can mend: data, devices, conditions, a folder that cannot be written.
     """
+    from mnistbench.errors.layers import left_out, missing
+    from mnistbench.run.options import RunOptions
     from mnistbench.run.run import run_grid as run
 
-    def make_mirror(results: ResultsFolder, name: str) -> Any:
-        from mnistbench.tracking import Mirror
+    if options is not None and flags:
+        raise TypeError(f"run_grid takes options or flags ({', '.join(flags)}), not both")
+    options = options or RunOptions(**flags)
+    if not tracking:
+        return run(grid, options, watchers)
+    results = options.results(grid.name)
+    if missing("tracking"):
+        summary = run(grid, options, watchers)
+        summary.warnings.extend(filter(None, [left_out(("tracking",), results.path)]))
+        return summary
+    from mnistbench.tracking import Mirror
 
-        return Mirror(tracking_uri, results, name, experiment=experiment)
-
-    return run(grid, make_mirror=make_mirror if tracking else None, **options)
+    return run(grid, options, [*watchers, Mirror(tracking_uri, results, grid.name, experiment=experiment)])
 
 
 def load_model(

@@ -1,16 +1,13 @@
 """Types of options that carry their limits, for signatures that declare what a grid may say.
 
-`grid/` hands the annotations to pydantic, which reads the limits; a machine without pydantic sees plain numbers.
+`grid/` hands the annotations to pydantic, which reads the limits.
 """
 
 from __future__ import annotations
 
 from typing import Annotated
 
-try:
-    from annotated_types import Ge, Gt, Interval, MinLen
-except ImportError:  # a machine with torch alone runs cells that were validated elsewhere
-    Ge = Gt = Interval = MinLen = dict  # type: ignore[assignment,misc]
+from annotated_types import Ge, Gt, Interval, MinLen
 
 Positive = Annotated[float, Gt(gt=0)]
 NonNegative = Annotated[float, Ge(ge=0)]
@@ -20,3 +17,4 @@ NonNegativeInt = Annotated[int, Ge(ge=0)]
 Accuracy = Annotated[float, Interval(gt=0, le=1)]
 Accuracies = Annotated[list[Accuracy], MinLen(min_length=1)]
 Seed = Annotated[int, Interval(ge=0, lt=2**32)]
+Cycles = Annotated[int, Interval(ge=10, le=1000)]

@@ -1,6 +1,6 @@
 """The command line: which commands there are, and how they end.
 
-The commands themselves stand in `commands/`, thin, with heavy imports inside each, so that `--help` is instant.
+The commands themselves stand in `cli`, thin, with heavy imports inside each, so that `--help` is instant.
 
 Exit status: 0 complete, 1 some cells failed, 2 bad usage or grid, 3 internal error, 5 a regression found by
 `compare --fail-on`, 128 + the signal's number if interrupted (130 Ctrl-C, 143 SIGTERM).

@@ -10,11 +10,9 @@ import typer
 from mnistbench.cli.flag_values import path
 from mnistbench.errors import UserError
 
-CELLS, DATA, RESULTS, TRACKING = "Which cells", "Data", "Results", "Tracking"
+CELLS, DATA, RESULTS, TRACKING, HOW = "Which cells", "Data", "Results", "Tracking", "How cells run"
 
-GridFile = Annotated[
-    Path, typer.Argument(metavar="GRID", help="A grid file, a ready grid (`list grids`), or cells (.json).")
-]
+GridFile = Annotated[Path, typer.Argument(metavar="GRID", help="A grid file, or a ready grid (`list grids`).")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A results folder, such as results/quick.")]
 Folders = Annotated[list[Path], typer.Argument(metavar="DIR…", help="Results folders, such as results/quick.")]
 Source = Annotated[
@@ -31,6 +29,12 @@ In = Annotated[
         metavar="DIR",
         help="Results folder in which to look for the cell.",
         show_default="results/*",
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        parser=path, metavar="DIR", help="Results folder.", show_default="results/<name>", rich_help_panel=RESULTS
     ),
 ]
 Set = Annotated[
@@ -58,6 +62,19 @@ DataDir = Annotated[
     Path | None,
     typer.Option("--data", parser=path, metavar="DIR", help="Where data is looked for first.", rich_help_panel=DATA),
 ]
+RayAddress = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="auto or ray://…; a local Ray if left out.", rich_help_panel=HOW)
+]
+Timeout = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Longest for a cell: 90s, 10m, 1h.", rich_help_panel=HOW)
+]
+FailFast = Annotated[bool, typer.Option("--fail-fast", help="End at a failed cell.", rich_help_panel=HOW)]
+Force = Annotated[bool, typer.Option("--force", help="Run again what is there.", rich_help_panel=HOW)]
+RerunNoisy = Annotated[
+    bool, typer.Option("--rerun-noisy", help="Replace rounds with noise, once.", rich_help_panel=HOW)
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would run.", rich_help_panel=HOW)]
+NoTracking = Annotated[bool, typer.Option("--no-tracking", help="Records only, no MLflow.", rich_help_panel=TRACKING)]
 TrackingUri = Annotated[
     str | None,
     typer.Option(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mnistbench.errors.layers import missing
 from mnistbench.errors.redaction import without_credentials
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.words.wording import accuracy_text, percent, plural, rate
@@ -57,19 +58,22 @@ def _distinct_names(folders: Sequence[ResultsFolder]) -> list[str]:
     return [name(path) for path in paths]
 
 
-def print_outcome(summary: RunSummary, command: str, tracking_uri: str | None = None) -> None:
+def print_outcome(
+    summary: RunSummary, command: str, tracking_uri: str | None = None, left_out: str | None = None
+) -> None:
     """The last lines of a run: the best cells, counts by status, what to read, where the report is.
 
     Args:
         summary: of the run.
         command: that goes on with it, for a run that was interrupted or has failed cells.
         tracking_uri: as the command line gave it.
+        left_out: what the run could not do here, and where it can be done.
     """
     console = console_for_tables()
     print_best(summary.results, console)
     counts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in summary.counts.items() if count)
     console.print(f"cells: {counts or 'none'}; {summary.kept} kept from before, {summary.ran} run now", markup=False)
-    for warning in _warnings(summary, command, tracking_uri):
+    for warning in [*_warnings(summary, command, tracking_uri), *([left_out] if left_out else [])]:
         console.print(f"note: {warning}", markup=False, soft_wrap=True)
     if summary.results.models.is_dir():
         folder = summary.results.path
@@ -132,7 +136,12 @@ def console_for_tables() -> Console:
 
 
 def print_best(results: ResultsFolder, console: Console) -> None:
-    """The first rows of each target's leaderboard, and which seeds are one run; nothing if no cell has finished."""
+    """The first rows of each target's leaderboard, and which seeds are one run.
+
+    Nothing if no cell has finished, or where the libraries of the report are not installed.
+    """
+    if missing("report"):
+        return
     from rich.table import Table
     from rich.text import Text
 

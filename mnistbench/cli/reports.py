@@ -9,6 +9,8 @@ import typer
 
 from mnistbench.cli.flag_values import path
 from mnistbench.cli.flags import RESULTS, Figures, Folder, Folders, TensorBoard, TrackingUri, results_folder
+from mnistbench.errors import UserError
+from mnistbench.errors.layers import require
 from mnistbench.words.wording import plural
 
 
@@ -28,8 +30,8 @@ def report(
     tensorboard: TensorBoard = None,
 ) -> None:
     """Make the report again from the records; several folders become one report."""
+    require("report", "report")
     from mnistbench.cli.outcome import write_outcome
-    from mnistbench.errors import UserError
     from mnistbench.results.folder import ResultsFolder
 
     places = [ResultsFolder(results_folder(folder)) for folder in folders]
@@ -48,6 +50,7 @@ def compare(
     out: Annotated[Path | None, typer.Option(parser=path, metavar="FILE", help="Also write it, as Markdown.")] = None,
 ) -> int:
     """Compare two sets of results, cell by cell, with intervals and verdicts."""
+    require("report", "compare")
     from mnistbench.files.whole import write_whole
     from mnistbench.report.compare import compare as compare_frames
     from mnistbench.report.compare import parse_threshold
@@ -95,6 +98,8 @@ def from_mlflow(
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Rebuild a results folder from the record artifacts on a tracking server, and make its report."""
+    require("tracking", "results from-mlflow")
+    require("report", "results from-mlflow")
     from mnistbench import tracking
     from mnistbench.cli.outcome import write_outcome
     from mnistbench.results.folder import ResultsFolder

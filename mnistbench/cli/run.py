@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mnistbench.cli import flags
-from mnistbench.cli.flag_values import path, seconds
+from mnistbench.cli.flag_values import seconds
 from mnistbench.cli.flag_values import shard as read_shard
-from mnistbench.cli.flags import RESULTS, TRACKING
 from mnistbench.errors import UserError
+from mnistbench.errors.layers import Layer, left_out, missing, require
 from mnistbench.words.wording import plural
 
 if TYPE_CHECKING:
     from mnistbench.axes.plugins import Plugins
     from mnistbench.grid.grid import Grid
-    from mnistbench.grid.resolved import ResolvedGrid
     from mnistbench.results.folder import ResultsFolder
     from mnistbench.run.executors import Executor
-    from mnistbench.tracking import Mirror
+    from mnistbench.run.options import RunOptions
+    from mnistbench.train.watcher import Watcher
 
-HOW = "How cells run"
+MAX_CELLS = 100_000
+OF_AN_OLDER_RELEASE = (
+    "`run` takes grid files; cells that were resolved elsewhere belong to an older release. On a machine without a"
+    " network, install the core from wheels and run the grid file there: `pip download --only-binary=:all:"
+    " --python-version 3.12 -d DIR -r requirements/core.txt` where there is a network, then `pip install --no-index"
+    " --find-links DIR -r requirements/core.txt` and `pip install --no-deps .` (docs/clusters.md)"
+)
 
 
 class ExecutorName(StrEnum):
@@ -40,12 +46,7 @@ def run(
     context: typer.Context,
     grid: flags.GridFile,
     *,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            parser=path, metavar="DIR", help="Results folder.", show_default="results/<name>", rich_help_panel=RESULTS
-        ),
-    ] = None,
+    out: flags.Out = None,
     figures: flags.Figures = None,
     tensorboard: flags.TensorBoard = None,
     only: flags.Only = None,
@@ -53,150 +54,131 @@ def run(
     shard: flags.Shard = None,
     budget: flags.Budget = None,
     plugin: flags.Plugin = None,
-    max_cells: flags.MaxCells = 100_000,
+    max_cells: flags.MaxCells = MAX_CELLS,
     data_dir: flags.DataDir = None,
-    executor: Annotated[ExecutorName, typer.Option(help="Where cells run.", rich_help_panel=HOW)] = (
+    executor: Annotated[ExecutorName, typer.Option(help="Where cells run.", rich_help_panel=flags.HOW)] = (
         ExecutorName.process
     ),
-    ray_address: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="auto or ray://…; a local Ray if left out.", rich_help_panel=HOW),
-    ] = None,
-    timeout: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Longest for a cell: 90s, 10m, 1h.", rich_help_panel=HOW)
-    ] = None,
-    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="End at a failed cell.", rich_help_panel=HOW)] = False,
-    force: Annotated[bool, typer.Option("--force", help="Run again what is there.", rich_help_panel=HOW)] = False,
-    rerun_noisy: Annotated[
-        bool, typer.Option("--rerun-noisy", help="Replace rounds with noise, once.", rich_help_panel=HOW)
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run.", rich_help_panel=HOW)] = False,
+    ray_address: flags.RayAddress = None,
+    timeout: flags.Timeout = None,
+    fail_fast: flags.FailFast = False,
+    force: flags.Force = False,
+    rerun_noisy: flags.RerunNoisy = False,
+    dry_run: flags.DryRun = False,
     tracking_uri: flags.TrackingUri = None,
     experiment: flags.Experiment = None,
-    no_tracking: Annotated[
-        bool, typer.Option("--no-tracking", help="Records only, no MLflow.", rich_help_panel=TRACKING)
-    ] = False,
+    no_tracking: flags.NoTracking = False,
 ) -> int:
     """Train the cells of a grid, or what is left of them, and write the report.
 
     What has a result is kept; what failed is tried again. Ctrl-C once ends the present cell and writes the report.
     """
-    from mnistbench.axes.plugins import load_plugins
-    from mnistbench.cli.outcome import print_outcome, typed_again, write_outcome
-    from mnistbench.results.folder import ResultsFolder
-    from mnistbench.run.progress import for_stream
+    from mnistbench.cli.outcome import print_outcome, typed_again
     from mnistbench.run.run import run_grid
-    from mnistbench.run.status import Noted
 
-    budget_seconds, timeout_seconds = seconds(budget, "--budget"), seconds(timeout, "--timeout")
-    part = read_shard(shard)
     if ray_address is not None and executor is not ExecutorName.ray:
         raise UserError("--ray-address needs --executor ray")
-    if no_tracking and tracking_uri is not None:
-        raise UserError("--tracking-uri and --no-tracking exclude each other")
-    if no_tracking and experiment is not None:
-        raise UserError("--experiment and --no-tracking exclude each other")
-    plugins = load_plugins(plugin or [])
-    loaded = load_grid(grid, set_, plugins, max_cells)
-    if dry_run:
-        from mnistbench.run import plan as planning
-
-        planned = planning.plan(
-            loaded,
-            results=out,
-            only=only or (),
-            shard=part,
-            budget_seconds=budget_seconds,
-            data_dir=data_dir,
-            plugins=plugins,
-        )
-        print("\n".join([*planned.lines(), *planned.cell_lines()]))
-        return 0
-    summary = run_grid(
-        loaded,
-        out=out,
-        data_dir=data_dir,
-        make_mirror=None if no_tracking else partial(_mirror, tracking_uri, experiment),
-        executor=_executor(executor, ray_address, plugins),
-        timeout_seconds=timeout_seconds,
+    for flag, value in (("--tracking-uri", tracking_uri), ("--experiment", experiment)):
+        if no_tracking and value is not None:
+            raise UserError(f"{flag} and --no-tracking exclude each other")
+    if figures is not None or tensorboard is not None:
+        require("report", "run --figures" if figures else "run --tensorboard")
+    options = _options(out, only, shard, budget, plugin, data_dir)
+    options = replace(
+        options,
+        executor=_executor(executor, ray_address, options.plugins),
+        timeout_seconds=seconds(timeout, "--timeout"),
         fail_fast=fail_fast,
         force=force,
-        only=only or (),
-        plugins=plugins,
-        progress=Noted(for_stream(), ResultsFolder(out or Path("results") / loaded.name)),
         rerun_noisy=rerun_noisy,
-        shard=part,
-        budget_seconds=budget_seconds,
-        write_report=lambda results: write_outcome([results], figures=figures, tensorboard=tensorboard),
         own_process=True,
     )
-    print_outcome(summary, typed_again(context.obj), tracking_uri)
+    loaded = load_grid(grid, set_, options.plugins, max_cells)
+    if dry_run:
+        from mnistbench.run.plan import make_plan
+
+        planned = make_plan(loaded, options)
+        print("\n".join([*planned.lines(), *planned.cell_lines()]))
+        return 0
+    results = options.results(loaded.name)
+    watchers = _watchers(results, figures, tensorboard)
+    if not no_tracking and not missing("tracking"):
+        from mnistbench.tracking import Mirror
+
+        watchers.append(Mirror(tracking_uri, results, loaded.name, experiment=experiment))
+    summary = run_grid(loaded, options, watchers)
+    layers: tuple[Layer, ...] = ("report",) if no_tracking else ("report", "tracking")
+    print_outcome(summary, typed_again(context.obj), tracking_uri, left_out(layers, results.path))
     return summary.exit_code
 
 
-def _mirror(uri: str | None, experiment: str | None, results: ResultsFolder, name: str) -> Mirror:
-    from mnistbench.tracking import Mirror
+def _options(  # noqa: PLR0917
+    out: Path | None,
+    only: list[str] | None,
+    shard: str | None,
+    budget: str | None,
+    plugin: list[str] | None,
+    data_dir: Path | None,
+) -> RunOptions:
+    """What `run` and `plan` read alike."""
+    from mnistbench.axes.plugins import load_plugins
+    from mnistbench.run.options import RunOptions
 
-    return Mirror(uri, results, name, experiment=experiment)
+    budget_seconds, part = seconds(budget, "--budget"), read_shard(shard)
+    plugins = load_plugins(plugin or [])
+    return RunOptions(
+        out=out, only=only or (), shard=part, budget_seconds=budget_seconds, plugins=plugins, data_dir=data_dir
+    )
 
 
-def _executor(name: ExecutorName, ray_address: str | None, plugins: Plugins) -> str | Executor:
+def _executor(name: ExecutorName, ray_address: str | None, plugins: Plugins | None) -> str | Executor:
     if name is not ExecutorName.ray:
         return name.value
     from mnistbench.run.ray import RayExecutor
 
-    return RayExecutor(ray_address, plugins=plugins.names)
+    return RayExecutor(ray_address, plugins=plugins.names if plugins else ())
+
+
+def _watchers(results: ResultsFolder, figures: Path | None, tensorboard: Path | None) -> list[Watcher]:
+    """Who watches a run at a terminal, beside the mirror, which comes last: it takes the report along."""
+    from mnistbench.cli.outcome import write_outcome
+    from mnistbench.run.progress import display_for
+    from mnistbench.run.status import StatusFile
+    from mnistbench.run.watchers import ReportWriter
+
+    watchers: list[Watcher] = [StatusFile(results), display_for()]
+    if not missing("report"):
+        watchers.append(ReportWriter(lambda folder: write_outcome([folder], figures=figures, tensorboard=tensorboard)))
+    return watchers
 
 
 def plan(
     grid: flags.GridFile,
     *,
-    resolved: Annotated[
-        Path | None,
-        typer.Option(
-            parser=path, metavar="FILE", help="Write the cells as JSON, for `run FILE` on a machine with torch alone."
-        ),
-    ] = None,
     device: Annotated[
         list[str] | None, typer.Option(help="Devices of the machine that will run it.", show_default="this machine's")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(parser=path, metavar="DIR", help="Results folder.", show_default="results/<name>")
-    ] = None,
+    out: flags.Out = None,
     only: flags.Only = None,
     set_: flags.Set = None,
     shard: flags.Shard = None,
     budget: flags.Budget = None,
     plugin: flags.Plugin = None,
-    max_cells: flags.MaxCells = 100_000,
+    max_cells: flags.MaxCells = MAX_CELLS,
     data_dir: flags.DataDir = None,
 ) -> None:
     """How many cells a grid has, what is left of them, and how long that will take here; trains nothing."""
-    from mnistbench.axes.plugins import load_plugins
     from mnistbench.run import plan as planning
 
-    budget_seconds, part = seconds(budget, "--budget"), read_shard(shard)
-    plugins = load_plugins(plugin or [])
-    loaded = load_grid(grid, set_, plugins, sys.maxsize)
+    options = _options(out, only, shard, budget, plugin, data_dir)
+    loaded = load_grid(grid, set_, options.plugins, sys.maxsize)
     count = planning.count(loaded, device)
     if count > max_cells:
         print(f"{loaded.name}: {plural(count, 'cell')}")
         print(f"more than --max-cells {max_cells:,}: `run` would refuse it, and this looks no further")
         return
-    planned = planning.plan(
-        loaded,
-        results=out,
-        devices=device,
-        only=only or (),
-        shard=part,
-        budget_seconds=budget_seconds,
-        data_dir=data_dir,
-        plugins=plugins,
-    )
+    planned = planning.make_plan(loaded, options, devices=device)
     print("\n".join([f"{loaded.name}: {plural(planned.total, 'cell')}", *planned.lines()]))
-    if resolved is not None:
-        planning.write(loaded, planned, resolved)
-        print(f"written: {resolved}; run it with `python -m mnistbench run {resolved} --no-tracking`")
 
 
 def init(
@@ -217,7 +199,7 @@ def status(
     """How far a run is: counts by status, the best cells so far, and who is at it."""
     from mnistbench.cli.outcome import console_for_tables, print_best, print_cells
     from mnistbench.results.folder import ResultsFolder
-    from mnistbench.run.status import standing
+    from mnistbench.run.status import status_lines
 
     results = ResultsFolder(flags.results_folder(folder))
     console = console_for_tables()
@@ -225,13 +207,14 @@ def status(
         print_cells(results, console)
     else:
         print_best(results, console)
-    for line in standing(results):
+    for line in status_lines(results):
         console.print(line, markup=False, soft_wrap=True)
     return 0
 
 
 def sync(folder: flags.Folder, *, tracking_uri: flags.TrackingUri = None, experiment: flags.Experiment = None) -> int:
     """Mirror into MLflow what is not there yet; doing it twice changes nothing."""
+    require("tracking", "sync")
     from mnistbench import tracking
     from mnistbench.results.folder import ResultsFolder
 
@@ -247,23 +230,18 @@ def sync(folder: flags.Folder, *, tracking_uri: flags.TrackingUri = None, experi
     return 0
 
 
-def load_grid(path: Path, overrides: list[str] | None, plugins: Plugins, max_cells: int) -> Grid | ResolvedGrid:
-    """A grid file, a ready grid, or one that was resolved to its cells elsewhere.
+def load_grid(path: Path, overrides: list[str] | None, plugins: Plugins | None, max_cells: int) -> Grid:
+    """A grid file or a ready grid.
 
     Raises:
         UserError: for whatever is wrong with it, with places.
     """
     from mnistbench.grid import ready
+    from mnistbench.grid.grid import Grid
 
     given, path = path, ready.grid_file(path)
     if path != given:
         print(f"grid: {path.stem}, which comes with mnistbench; `init {path.stem}` writes it here to edit")
     if path.suffix == ".json":
-        from mnistbench.grid.resolved import read_resolved
-
-        if overrides:
-            raise UserError(f"--set changes a grid file, and {path} holds cells: change the grid, and resolve it again")
-        return read_resolved(path)
-    from mnistbench.grid.grid import Grid
-
+        raise UserError(f"{path}: {OF_AN_OLDER_RELEASE}")
     return Grid.load(path, overrides=overrides or (), plugins=plugins, max_cells=max_cells)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import platformdirs
+
 from mnistbench.files.homeless import home_for_nobody
 
 
@@ -17,10 +19,6 @@ def cache_folder() -> Path:
     if named := os.environ.get("MNISTBENCH_CACHE"):
         return Path(named).expanduser().absolute()
     try:
-        try:
-            import platformdirs
-        except ImportError:  # a machine with torch alone
-            return Path.home() / ".cache" / "mnistbench"
         return platformdirs.user_cache_path("mnistbench", appauthor=False)
     except RuntimeError:  # a user id without an entry in passwd, and no HOME
         return home_for_nobody() / "cache"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 from mnistbench.cell import Cell, Component
 from mnistbench.errors import UserError
 from mnistbench.errors.problems import did_you_mean, nearest, shown
-from mnistbench.grid.declared import Axis, declaration
+from mnistbench.grid.options import Axis, declaration
 from mnistbench.grid.yaml import scalar
 
 COMPONENTS = ("dataset", "architecture", "optimizer", "schedule", "execution")
@@ -45,7 +44,8 @@ def select(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
 def shard(cells: Iterable[Cell], index: int, of: int) -> list[Cell]:
     """The part of a grid that one of several machines runs.
 
-    A cell's part depends on its id alone, so it stays when the grid is reordered or grows; A/A twins stay together.
+    All seeds and twins of a setting are in one part, since settings are compared over the same seeds. The part depends
+    on the setting alone, so it stays when the grid is reordered or grows.
 
     Args:
         cells: of a grid.
@@ -61,8 +61,7 @@ def shard(cells: Iterable[Cell], index: int, of: int) -> list[Cell]:
 
 
 def _place(cell: Cell) -> int:
-    original = replace(cell, repeat=0)
-    return int(hashlib.sha256(original.cell_id.encode()).hexdigest()[:16], 16)
+    return int(cell.without_seed(), 16)
 
 
 @dataclass(frozen=True)

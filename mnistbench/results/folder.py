@@ -1,6 +1,6 @@
 """The folder `results/<grid>/`: the record of truth, one JSON file per cell, and what is made from it.
 
-Standard library only, so that a machine with torch alone can write it and the report can read it.
+Standard library only, so that it is read in no time wherever it lies.
 """
 
 from __future__ import annotations

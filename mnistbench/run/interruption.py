@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
 COMMANDS = (signal.SIGINT, signal.SIGTERM)
@@ -23,18 +23,18 @@ class Interruption:
         own_process: whether the process is the run's alone, as with the command line. SIGTERM, SIGHUP and SIGUSR1 then
             end the run as Ctrl-C does, and a second Ctrl-C or SIGTERM leaves the process. Otherwise only Ctrl-C is
             looked at, and the process is its host's: nothing here ends it.
-        writes_report: whether a report is written at the end, for what the user is told.
+        last_acts: what is done at the end (`writing the report`), for what the user is told.
 
     Attributes:
         signum: the first signal that came, None while none did.
         records_kept: set by the runner when no cell runs any more and every record is written.
     """
 
-    def __init__(self, *, own_process: bool = False, writes_report: bool = False) -> None:
+    def __init__(self, *, own_process: bool = False, last_acts: Sequence[str] = ()) -> None:
         self.signum: int | None = None
         self.records_kept = False
         self._own_process = own_process
-        self._writes_report = writes_report
+        self._last_acts = last_acts
         self._commanded = False
 
     @property
@@ -87,8 +87,7 @@ class Interruption:
         return [*COMMANDS, *(number for number in WARNINGS if signal.getsignal(number) is not signal.SIG_IGN)]
 
     def _say(self) -> None:
-        text = "ending the present cell" if not self.records_kept else "ending"
-        text += " and writing the report" if self._writes_report else ""
+        text = " and ".join(["ending the present cell" if not self.records_kept else "ending", *self._last_acts])
         text += "; once more to leave at once" if self._own_process else ""
         with contextlib.suppress(OSError):
             os.write(2, f"\n{text}\n".encode())

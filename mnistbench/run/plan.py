@@ -1,24 +1,68 @@
-"""What a run would do, before it does it: which cells, which of them are done, how long the rest takes here."""
+"""What a run does, stage by stage, and how it is told beforehand: the run itself takes its cells from here."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence, Set
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mnistbench.axes import devices as axis
 from mnistbench.cell import Cell
+from mnistbench.data import datasets
 from mnistbench.errors import UserError
+from mnistbench.grid import grid as grids
 from mnistbench.results.folder import ResultsFolder
-from mnistbench.results.index import Known, read_index
+from mnistbench.results.index import Known, read_index, refuse_newer
+from mnistbench.results.records import CellRecord
 from mnistbench.run.budget import estimate, rounds_that_fit, seconds_by_setting
+from mnistbench.run.executors import is_shared
+from mnistbench.run.options import RunOptions
+from mnistbench.run.selection import Selection, make_selection
 from mnistbench.words.wording import plural, rough_time
 
 if TYPE_CHECKING:
-    from mnistbench.axes.plugins import Plugins
     from mnistbench.cell import Component
     from mnistbench.grid.grid import Grid
-    from mnistbench.grid.resolved import ResolvedGrid
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """Cells that run one after the other before any cell of the next round (rule 2), each with its position."""
+
+    number: int
+    cells: Sequence[tuple[int, Cell]]
+
+    def only(self, cell_ids: Set[str]) -> Round:
+        """These cells of the round; the others' positions stay free."""
+        cells = [(position, cell) for position, cell in self.cells if cell.cell_id in cell_ids]
+        return Round(number=self.number, cells=cells)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Cells that are named together: those that try learning rates, or those that are measured.
+
+    Attributes:
+        cells: all of them, of which the run may be about a part.
+        chosen: the part that the run is about.
+        absent: chosen cells whose device is not there.
+        kept: chosen cells that have their result.
+        pending: chosen cells that run now.
+        rounds: of all cells, in the order in which they run.
+    """
+
+    cells: list[Cell]
+    chosen: list[Cell]
+    absent: list[Cell]
+    kept: list[Cell]
+    pending: list[Cell]
+    rounds: list[Round]
+
+    def pending_rounds(self) -> list[Round]:
+        """The rounds as they run now."""
+        return rounds_of(self.rounds, {cell.cell_id for cell in self.pending})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,195 +70,269 @@ class Plan:
     """What a run would do.
 
     Attributes:
-        cells: those that the run is about, in the grid's order.
-        pending: those of them without a result.
-        rounds: how many rounds the pending ones make.
-        seconds: estimate for the pending ones, from earlier records; None if none of their settings ever ran.
+        selection: the cells that it is about.
+        stages: those that can be named now; of a grid that tunes, the measured cells come when no trial is open.
+        total: cells of the whole grid; those that fall together count once.
+        measured_later: how many cells are measured once the trials have run; 0 where they are in `stages`.
+        refusals: why `run` would not begin here.
+        seconds: estimate for the pending cells, from earlier records; None if none of their settings ever ran.
         estimated_from: how many earlier results the estimate rests on.
-        total: cells of the whole grid, of which the run may be about a part; those that fall together count once.
-        tuned: the cells are trials of learning rates; those to be measured follow from them.
-        budget_seconds, rounds_in_budget: how many rounds will run in that time; None where nothing is known.
+        rounds_in_budget: how many rounds will run in the time that is given; None where nothing is known.
     """
 
-    cells: list[Cell]
-    pending: list[Cell]
-    rounds: int
+    selection: Selection
+    options: RunOptions
+    stages: list[Stage]
+    total: int
+    measured_later: int
+    refusals: list[str]
     seconds: float | None
     estimated_from: int
-    total: int
-    tuned: bool = False
-    budget_seconds: float | None = None
-    rounds_in_budget: int | None = None
+    rounds_in_budget: int | None
+
+    @property
+    def pending(self) -> list[Cell]:
+        """The cells that run first, in their order."""
+        return [cell for round_ in self.rounds for _, cell in round_.cells]
+
+    @property
+    def rounds(self) -> list[Round]:
+        """In which they run."""
+        return [round_ for stage in self.stages for round_ in stage.pending_rounds()]
 
     def lines(self) -> list[str]:
         """The plan as one reads it."""
-        devices = sorted({cell.device for cell in self.cells})
-        done = len(self.cells) - len(self.pending)
-        said = [f"{len(self.pending):,} to run in {self.rounds} rounds on {', '.join(devices)}; {done:,} have a result"]
-        if self.tuned:
-            said.append("these try learning rates; the cells that are measured on fresh seeds follow from them")
-        if not self.pending:
-            return said
-        if self.seconds is None:
-            said.append("no cell like these has run here: `run` says how long it takes after the first ones")
-        else:
-            said.append(f"about {rough_time(self.seconds)}, judged by {plural(self.estimated_from, 'earlier result')}")
-        if self.budget_seconds is not None:
-            fit = "nobody knows how many" if self.rounds_in_budget is None else f"about {self.rounds_in_budget}"
-            said.append(
-                f"budget {rough_time(self.budget_seconds)}: {fit} of {plural(self.rounds, 'round')} will be run"
+        chosen = [cell for stage in self.stages for cell in stage.chosen]
+        kept = sum(len(stage.kept) for stage in self.stages)
+        absent = sum(len(stage.absent) for stage in self.stages)
+        where = f" on {', '.join(sorted({cell.device for cell in chosen}))}" if chosen else ""
+        counted = f"{len(self.pending):,} to run in {plural(len(self.rounds), 'round')}{where}; {kept:,} have a result"
+        lines = [*(f"`run` would refuse: {reason}" for reason in self.refusals), counted]
+        if absent:
+            lines.append(f"{plural(absent, 'cell')} of devices that are not here: {', '.join(self.selection.absent)}")
+        if self.options.shard is not None:
+            part, parts = self.options.shard
+            lines.append(f"part {part} of {parts} has {self._settings()}, each with all its seeds")
+        if self.measured_later:
+            later = plural(self.measured_later, "cell")
+            lines.append(
+                f"these try learning rates; with what they find, up to {later} will be measured on fresh seeds"
             )
-        return said
+        return lines + (self._time_lines() if self.pending else [])
 
     def cell_lines(self) -> list[str]:
         """Each cell, with what would be done about it."""
-        pending = {cell.cell_id for cell in self.pending}
-        return [f"{cell.cell_id}  {'run ' if cell.cell_id in pending else 'kept'}  {cell.label}" for cell in self.cells]
+        lines = []
+        for stage in self.stages:
+            done = {cell.cell_id: "skip" for cell in stage.absent} | {cell.cell_id: "kept" for cell in stage.kept}
+            lines += [f"{cell.cell_id}  {done.get(cell.cell_id, 'run '):4}  {cell.label}" for cell in stage.chosen]
+        return lines
+
+    def _settings(self) -> str:
+        def count(cells: list[Cell]) -> int:
+            return len({cell.without_seed() for cell in cells})
+
+        (stage,) = self.stages  # parts are of grids that do not tune
+        return f"{count(stage.chosen)} of {plural(count(stage.cells), 'setting')}"
+
+    def _time_lines(self) -> list[str]:
+        if self.seconds is None:
+            lines = ["no cell like these has run here: `run` says how long it takes after the first ones"]
+        else:
+            lines = [f"about {rough_time(self.seconds)}, judged by {plural(self.estimated_from, 'earlier result')}"]
+        if self.options.budget_seconds is not None:
+            fit = "nobody knows how many" if self.rounds_in_budget is None else f"about {self.rounds_in_budget}"
+            budget = rough_time(self.options.budget_seconds)
+            lines.append(f"budget {budget}: {fit} of {plural(len(self.rounds), 'round')} will be run")
+        return lines
 
 
-def count(grid: Grid | ResolvedGrid, devices: Sequence[str] | None = None) -> int:
-    """Number of cells, without expanding them: a million are counted at once."""
-    if isinstance(grid.cells, list):
-        return len(grid.cells)
-    from mnistbench.grid.grid import Grid
-
-    assert isinstance(grid, Grid)
-    return grid.count(_devices(grid, devices))
-
-
-def plan(
-    grid: Grid | ResolvedGrid,
+def stages(
+    selection: Selection,
+    index: Mapping[str, Known],
+    trial_records: Callable[[Sequence[Cell]], list[CellRecord]],
     *,
-    results: Path | None = None,
-    devices: Sequence[str] | None = None,
-    only: Sequence[str] = (),
-    shard: tuple[int, int] | None = None,
-    budget_seconds: float | None = None,
-    data_dir: Path | None = None,
-    plugins: Plugins | None = None,
-) -> Plan:
-    """Look at what a run would do; nothing is trained, downloaded or written.
+    force: bool = False,
+) -> Iterator[Stage]:
+    """The stages of a run; each is made when it is asked for, so that it knows what the one before it has recorded.
 
     Args:
-        grid: from `Grid.load`, or resolved elsewhere.
-        results: the folder whose records count; `results/<name>` if left out.
-        devices: of the machine that will run it; this machine's if left out.
-        only, shard, budget_seconds, data_dir, plugins: as for `run_grid`.
-
-    Raises:
-        UserError: as `run_grid`.
+        selection: the cells that the run is about.
+        index: what is known of each cell; read anew for each stage.
+        trial_records: gives the records of cells that tried learning rates.
+        force: run cells again that have a result.
     """
-    from mnistbench.grid import select as selection
-
-    cells = _cells(grid, devices, data_dir, plugins)
-    tuned = getattr(grid, "tune", None) is not None
-    total = count(grid, devices) if tuned else len(cells)
-    if only:
-        cells = selection.select(cells, only)
-    if shard is not None:
-        cells = selection.shard(cells, *shard)
-    folder = ResultsFolder(results if results is not None else Path("results") / grid.name)
-    index = read_index(folder)[0] if folder.cells.is_dir() else {}
-    pending = [cell for cell in cells if not _has_result(cell, index)]
-    earlier = _all_known(folder, index)
-    seconds_known = seconds_by_setting(earlier)
-    rounds = _rounds(pending)
-    seconds_all = estimate(pending, seconds_known)
-    if seconds_all is not None:  # a round of settings that never ran takes as long as the others
-        seconds_known = {cell.without_seed(): seconds_all / len(pending) for cell in pending} | seconds_known
-    return Plan(
-        cells=cells,
-        pending=pending,
-        rounds=len(rounds),
-        seconds=seconds_all,
-        estimated_from=sum(1 for item in earlier if item.is_result and item.seconds is not None),
-        budget_seconds=budget_seconds,
-        tuned=tuned,
-        total=total,
-        rounds_in_budget=None if budget_seconds is None else rounds_that_fit(rounds, seconds_known, budget_seconds),
-    )
+    trials = selection.trials()
+    if trials:
+        yield _stage(selection, trials, trials, index, force=force, first_round=0)
+    measured = selection.measured(trial_records(trials))
+    first_round = len({cell.seed for cell in trials})
+    yield _stage(selection, measured, selection.chosen(measured), index, force=force, first_round=first_round)
 
 
-def _cells(
-    grid: Grid | ResolvedGrid, devices: Sequence[str] | None, data_dir: Path | None, plugins: Plugins | None
-) -> list[Cell]:
-    """All cells that can be named before anything runs; of a grid with `tune:` those that try learning rates."""
-    from mnistbench.grid.resolved import ResolvedGrid
-
-    if isinstance(grid, ResolvedGrid):
-        return grid.cells
-    dataset, examples = _data(grid, data_dir, plugins)
-    if grid.tune is not None:
-        from mnistbench.grid import tune as tuning
-
-        return tuning.trial_cells(grid, dataset, examples, _devices(grid, devices))
-    return grid.cells(dataset, examples, _devices(grid, devices))
-
-
-def _data(grid: Grid, data_dir: Path | None, plugins: Plugins | None) -> tuple[Component, int]:
-    """The dataset that a run here would use, without downloading it: what is known of it needs no files."""
-    from mnistbench.data import datasets
-
-    known = datasets.sizes(grid.dataset)
-    if known is None or grid.fallback is not None:
-        try:
-            prepared = datasets.prepare(
-                grid.dataset,
-                data_dir=data_dir,
-                fallback=grid.fallback,
-                download=False,
-                base=Path(grid.source).parent,
-                plugins=plugins,
-            )
-        except UserError:
-            if known is None:
-                raise
-        else:
-            grid.check_data(prepared.component.name, prepared.spec.classes)
-            return prepared.component, prepared.spec.train_examples
-    assert known is not None
-    return grid.dataset, known[0]
-
-
-def _devices(grid: Grid, devices: Sequence[str] | None) -> list[str]:
-    from mnistbench.axes import devices as here
-
-    if devices:
-        return list(devices)
-    return here.resolve(grid.devices, on_missing="skip")[0] if grid.devices != "auto" else here.resolve("auto")[0]
-
-
-def _has_result(cell: Cell, index: dict[str, Known]) -> bool:
+def has_result(cell: Cell, index: Mapping[str, Known]) -> bool:
+    """Whether a cell has its answer, and is not run again without `force`."""
     return cell.cell_id in index and index[cell.cell_id].is_result
 
 
-def _all_known(folder: ResultsFolder, index: dict[str, Known]) -> list[Known]:
-    """Records of this folder, and of the others beside it: the same settings take as long under another name."""
-    known = list(index.values())
-    if folder.path.parent.is_dir():
-        for other in sorted(folder.path.parent.iterdir()):
-            if other.name != folder.name and (other / "cells").is_dir():
-                known += read_index(ResultsFolder(other))[0].values()
-    return known
+def mark_older_data(index: MutableMapping[str, Known], sha256: str) -> None:
+    """Mark records of a CSV file that an older release read otherwise, which made other data of it."""
+    for cell_id, known in index.items():
+        if known.older_data not in (None, sha256):
+            index[cell_id] = replace(known, outdated="a CSV file that this release reads otherwise")
 
 
-def write(grid: Grid | ResolvedGrid, planned: Plan, path: Path) -> None:
-    """Write the planned cells for a machine without YAML reader and pydantic.
+def records_of(results: ResultsFolder, cells: Sequence[Cell]) -> list[CellRecord]:
+    """The records that count of these cells, as far as there are any."""
+    records = (results.record(cell.cell_id) for cell in cells)
+    return [record for record in records if record is not None]
+
+
+def in_rounds(cells: Sequence[Cell], seed: int = 0, first: int = 0) -> list[Round]:
+    """The rounds of a grid: the r-th seed in round r, shuffled; within a round, cells that run alone go first."""
+    return [
+        Round(number=number, cells=list(enumerate(sorted(group, key=is_shared))))
+        for number, group in enumerate(grids.rounds(cells, seed), start=first)
+    ]
+
+
+def rounds_of(rounds: Sequence[Round], cell_ids: Set[str]) -> list[Round]:
+    """The rounds with these of their cells; rounds without any are left out."""
+    parts = [round_.only(cell_ids) for round_ in rounds]
+    return [part for part in parts if part.cells]
+
+
+def count(grid: Grid, devices: Sequence[str] | None = None) -> int:
+    """Number of cells, without expanding them: a million are counted at once."""
+    return grid.count(list(devices) if devices else axis.resolve(grid.devices, on_missing="skip")[0])
+
+
+def make_plan(grid: Grid, options: RunOptions | None = None, *, devices: Sequence[str] | None = None) -> Plan:
+    """Look at what `run_grid` would do with the same options; nothing is trained, downloaded or written.
+
+    Args:
+        grid, options: as for `run_grid`; no executor is asked.
+        devices: of the machine that will run it; this machine's if left out.
 
     Raises:
-        UserError: if they were resolved before, are not known yet, or the file cannot be written.
+        UserError: for conditions that match nothing and batches larger than the data. What else `run_grid` would refuse
+            is in `refusals`.
     """
-    from mnistbench.grid.grid import Grid
-    from mnistbench.grid.resolved import write_resolved
+    options = options or RunOptions()
+    results = options.results(grid.name)
+    dataset, examples, sha256 = _data(grid, options)
+    selection = make_selection(grid, dataset, examples, options, devices_there=devices, on_missing="skip")
+    index = read_index(results)[0]
+    if sha256 is not None:
+        mark_older_data(index, sha256)
+    known_stages = []
+    for stage in stages(selection, index, partial(records_of, results), force=options.force):
+        known_stages.append(stage)
+        if stage.pending:  # what follows depends on what they come to
+            break
+    is_open = selection.is_tuned and len(known_stages) == 1
+    rounds = [round_ for stage in known_stages for round_ in stage.pending_rounds()]
+    return _with_times(
+        Plan(
+            selection=selection,
+            options=options,
+            stages=known_stages,
+            total=count(grid, devices) if selection.is_tuned else len(selection.grid_cells()),
+            measured_later=len(selection.chosen(selection.grid_cells())) if is_open else 0,
+            refusals=_refusals(grid, results, devices),
+            seconds=None,
+            estimated_from=0,
+            rounds_in_budget=None,
+        ),
+        [[cell for _, cell in round_.cells] for round_ in rounds],
+        _known_nearby(results, index),
+    )
 
-    if not isinstance(grid, Grid):
-        raise UserError("--resolved needs a grid file: this one is resolved already")
-    if planned.tuned:
-        raise UserError("--resolved does not go with `tune:`: what is measured is known only after the trials")
-    write_resolved(grid, planned.cells, path)
+
+def _with_times(plan: Plan, rounds: list[list[Cell]], earlier: list[Known]) -> Plan:
+    seconds_known = seconds_by_setting(earlier)
+    pending = [cell for cells in rounds for cell in cells]
+    seconds = estimate(pending, seconds_known)
+    if seconds is not None:  # a round of settings that never ran takes as long as the others
+        seconds_known = {cell.without_seed(): seconds / len(pending) for cell in pending} | seconds_known
+    budget = plan.options.budget_seconds
+    return replace(
+        plan,
+        seconds=seconds,
+        estimated_from=sum(known.is_result and known.seconds is not None for known in earlier),
+        rounds_in_budget=None if budget is None else rounds_that_fit(rounds, seconds_known, budget),
+    )
 
 
-def _rounds(cells: Sequence[Cell]) -> list[list[Cell]]:
-    from mnistbench.grid.grid import rounds
+def _stage(
+    selection: Selection,
+    cells: list[Cell],
+    chosen: list[Cell],
+    index: Mapping[str, Known],
+    *,
+    force: bool,
+    first_round: int,
+) -> Stage:
+    here = [cell for cell in chosen if cell.device not in selection.absent]
+    pending = [cell for cell in here if force or not has_result(cell, index)]
+    ids = {cell.cell_id for cell in pending}
+    return Stage(
+        cells=cells,
+        chosen=chosen,
+        absent=[cell for cell in chosen if cell.device in selection.absent],
+        kept=[cell for cell in here if cell.cell_id not in ids],
+        pending=pending,
+        rounds=in_rounds(cells, first=first_round),
+    )
 
-    return rounds(cells, 0)
+
+def _data(grid: Grid, options: RunOptions) -> tuple[Component, int, str | None]:
+    """The dataset that a run here would use, its training examples, and its checksum if it is here.
+
+    It is not downloaded: what is known of it needs no files.
+    """
+    sizes = datasets.sizes(grid.dataset)
+    if sizes is None or grid.fallback is not None:
+        try:
+            prepared = datasets.prepare(
+                grid.dataset,
+                data_dir=options.data_dir,
+                fallback=grid.fallback,
+                download=False,
+                base=Path(grid.source).parent,
+                plugins=options.plugins,
+            )
+        except UserError:
+            if sizes is None:
+                raise
+        else:
+            grid.check_data(prepared.component.name, prepared.spec.classes)
+            return prepared.component, prepared.spec.train_examples, prepared.sha256
+    assert sizes is not None
+    return grid.dataset, sizes[0], None
+
+
+def _refusals(grid: Grid, results: ResultsFolder, devices: Sequence[str] | None) -> list[str]:
+    """Why `run` would not begin, as far as that can be told without beginning."""
+    checks: list[Callable[[], object]] = [
+        partial(refuse_newer, results),
+        results.refuse_foreign,
+        partial(axis.resolve, grid.devices, on_missing=grid.on_missing_device, here=devices),
+    ]
+    reasons = []
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            reasons.append(str(error))
+    return reasons
+
+
+def _known_nearby(results: ResultsFolder, index: Mapping[str, Known]) -> list[Known]:
+    """Records of this folder, and of the others beside it: the same settings take as long under another name."""
+    known = list(index.values())
+    if results.path.parent.is_dir():
+        for other in sorted(results.path.parent.iterdir()):
+            if other.name != results.name and (other / "cells").is_dir():
+                known += read_index(ResultsFolder(other))[0].values()
+    return known

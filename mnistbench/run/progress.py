@@ -8,58 +8,35 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import IO, TYPE_CHECKING, Protocol
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING
 
-from mnistbench.results.records import RESULTS, CellRecord, EpochMeasurement
+from typing_extensions import override
+
+from mnistbench.results.records import CellRecord, EpochMeasurement
+from mnistbench.train.watcher import Ending, Watcher
 from mnistbench.words.wording import percent, plural, rate, rough_time
 
 if TYPE_CHECKING:
     from mnistbench.train.job import Job
 
 
-class Progress(Protocol):
-    """What the runner tells while it works."""
-
-    def download(self, what: str, done: int, total: int | None) -> None:
-        """Data comes: what is being done, bytes done, and bytes in all, where that is known."""
-
-    def begin(self, cells: int, kept: int) -> None:
-        """So many cells are to run; so many had their result before."""
-
-    def say(self, text: str) -> None:
-        """A line that stays."""
-
-    def started(self, job: Job) -> None:
-        """A cell begins."""
-
-    def epoch(self, job: Job, measurement: EpochMeasurement) -> None:
-        """A cell has trained and evaluated an epoch."""
-
-    def finished(self, record: CellRecord) -> None:
-        """A cell has ended, in whatever way."""
-
-    def end(self) -> None:
-        """No more cells run."""
-
-
 class Count:
     """How far the run is, and how long the rest will take at the pace of the cells so far."""
 
     def __init__(self) -> None:
-        self.cells = self.kept = self.done = self.failed = 0
+        self.cells = self.done = 0
         self._began = time.monotonic()
 
-    def begin(self, cells: int, kept: int) -> None:
+    def begin(self, cells: int) -> None:
         """Start the clock, or go on with more cells."""
         if self.cells == 0:
             self._began = time.monotonic()
         self.cells += cells
-        self.kept = kept
 
-    def add(self, record: CellRecord) -> None:
+    def add(self) -> None:
         """One cell less to go."""
         self.done += 1
-        self.failed += record.status not in RESULTS
 
     @property
     def seconds_left(self) -> float | None:
@@ -67,64 +44,42 @@ class Count:
         return (time.monotonic() - self._began) / self.done * (self.cells - self.done) if self.done else None
 
 
-class Silent:
-    """Tells nothing."""
-
-    def download(self, what: str, done: int, total: int | None) -> None:
-        """See `Progress`."""
-
-    def begin(self, cells: int, kept: int) -> None:
-        """See `Progress`."""
-
-    def say(self, text: str) -> None:
-        """See `Progress`."""
-
-    def started(self, job: Job) -> None:
-        """See `Progress`."""
-
-    def epoch(self, job: Job, measurement: EpochMeasurement) -> None:
-        """See `Progress`."""
-
-    def finished(self, record: CellRecord) -> None:
-        """See `Progress`."""
-
-    def end(self) -> None:
-        """See `Progress`."""
-
-
-class PlainLines(Silent):
-    """One line per cell, for logs and pipes."""
+class PlainLines(Watcher):
+    """One line per cell, for logs and pipes. A reader that is gone costs the lines alone."""
 
     def __init__(self, stream: IO[str] | None = None) -> None:
         self._stream = stream or sys.stderr
         self._count = Count()
         self._downloads: set[str] = set()
 
+    @override
     def download(self, what: str, done: int, total: int | None) -> None:
-        """See `Progress`; said once."""
         if what not in self._downloads:
             self._downloads.add(what)
             self.say(what)
 
+    @override
+    def say(self, text: str) -> None:
+        with suppress(OSError):
+            print(text, file=self._stream, flush=True)
+
+    @override
     def begin(self, cells: int, kept: int) -> None:
-        """See `Progress`."""
-        self._count.begin(cells, kept)
+        self._count.begin(cells)
         self.say(f"{plural(cells, 'cell')} to run, {kept} kept from before")
 
-    def say(self, text: str) -> None:
-        """See `Progress`."""
-        print(text, file=self._stream, flush=True)
-
-    def finished(self, record: CellRecord) -> None:
-        """See `Progress`."""
-        self._count.add(record)
+    @override
+    def record(self, record: CellRecord, *, runs_again: bool = False, interrupted: bool = False) -> None:
+        if runs_again:
+            return
+        self._count.add()
         left = self._count.seconds_left
         rest = f", {rough_time(left)} left" if left and self._count.done < self._count.cells else ""
         self.say(f"[{self._count.done}/{self._count.cells}{rest}] {record.cell.label}: {outcome(record)}")
 
 
-class LiveLine(Silent):
-    """A bar and the present cell's figures, drawn again after each epoch."""
+class LiveLine(Watcher):
+    """A bar and the present cell's figures, drawn again after each epoch. A terminal that is gone costs these alone."""
 
     def __init__(self, stream: IO[str] | None = None) -> None:
         from rich.console import Console
@@ -142,42 +97,48 @@ class LiveLine(Silent):
         self._task = self._bar.add_task("", total=None, left="")
         self._count = Count()
 
+    @override
     def download(self, what: str, done: int, total: int | None) -> None:
-        """See `Progress`; one line that counts up."""
         share = f" {percent(done / total, 0)}" if total else f" {done / 2**20:.1f} MiB"
-        self._console.print(f"{what}{share}", end="\r", markup=False, highlight=False)
-        if total is not None and done >= total:
-            self._console.print()
+        with suppress(OSError):
+            self._console.print(f"{what}{share}", end="\r", markup=False, highlight=False)
+            if total is not None and done >= total:
+                self._console.print()
 
+    @override
+    def say(self, text: str) -> None:
+        with suppress(OSError):
+            self._console.print(text, markup=False, highlight=False)
+
+    @override
     def begin(self, cells: int, kept: int) -> None:
-        """See `Progress`."""
-        self._count.begin(cells, kept)
+        self._count.begin(cells)
         self.say(f"{plural(cells, 'cell')} to run, {kept} kept from before")
-        self._bar.start()
+        with suppress(OSError):
+            self._bar.start()
         self._draw("starting")
 
-    def say(self, text: str) -> None:
-        """See `Progress`."""
-        self._console.print(text, markup=False, highlight=False)
-
+    @override
     def started(self, job: Job) -> None:
-        """See `Progress`."""
         self._draw(job.cell.label)
 
+    @override
     def epoch(self, job: Job, measurement: EpochMeasurement) -> None:
-        """See `Progress`."""
         self._draw(f"{job.cell.label} · {figures(measurement, job.cell.training.epochs)}")
 
-    def finished(self, record: CellRecord) -> None:
-        """See `Progress`."""
-        self._count.add(record)
+    @override
+    def record(self, record: CellRecord, *, runs_again: bool = False, interrupted: bool = False) -> None:
+        if runs_again:
+            return
+        self._count.add()
         if record.status != "finished":
             self.say(f"{record.cell.label}: {outcome(record)}")
         self._draw(f"{record.cell.label}: {outcome(record)}")
 
-    def end(self) -> None:
-        """See `Progress`."""
-        self._bar.stop()
+    @override
+    def end(self, ending: Ending | None) -> None:
+        with suppress(OSError):
+            self._bar.stop()
 
     def _draw(self, text: str) -> None:
         left = self._count.seconds_left
@@ -188,10 +149,11 @@ class LiveLine(Silent):
             description=text,
             left="" if left is None else f"{rough_time(left)} left",
         )
-        self._bar.refresh()
+        with suppress(OSError):
+            self._bar.refresh()
 
 
-def for_stream(stream: IO[str] | None = None) -> Progress:
+def display_for(stream: IO[str] | None = None) -> Watcher:
     """The live line if the stream (standard error) is a terminal, else plain lines."""
     stream = stream or sys.stderr
     return LiveLine(stream) if stream.isatty() else PlainLines(stream)

@@ -6,120 +6,116 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mnistbench.axes import devices
 from mnistbench.cell import Cell, Component
 from mnistbench.errors import UserError
+from mnistbench.grid import select, tune
 
 if TYPE_CHECKING:
     from mnistbench.grid.grid import Grid
-    from mnistbench.grid.resolved import ResolvedGrid
     from mnistbench.results.records import CellRecord
+    from mnistbench.run.options import RunOptions
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The cells of a grid on this machine, and those among them that are chosen.
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """The cells of a grid on a machine, and those among them that are chosen.
 
     Attributes:
-        devices, absent: names that are here, and that the grid wants and are not.
+        dataset, train_examples: the data that is used, which may be the fallback.
+        devices, absent: names that are there, and that the grid wants and are not.
         wanted: keys of the chosen cells; None for all.
     """
 
-    grid: Grid | ResolvedGrid
+    grid: Grid
     dataset: Component
     train_examples: int
     devices: list[str]
     absent: list[str]
     wanted: frozenset[str] | None = None
 
-    @classmethod
-    def of(
-        cls,
-        grid: Grid | ResolvedGrid,
-        dataset: Component,
-        train_examples: int,
-        *,
-        only: Sequence[str] = (),
-        shard: tuple[int, int] | None = None,
-        devices_there: Sequence[str] | None = None,
-    ) -> Asked:
-        """Look at the devices (this machine's, if `devices_there` is left out) and at the command line's conditions.
-
-        Raises:
-            UserError: for an absent device, a batch larger than the data, or conditions that match nothing.
-        """
-        from mnistbench.axes import devices
-
-        named = (
-            list(dict.fromkeys(cell.device for cell in grid.cells)) if isinstance(grid.cells, list) else grid.devices
-        )
-        here, absent = devices.resolve(named, on_missing=grid.on_missing_device, here=devices_there)
-        asked = cls(grid, dataset, train_examples, here, absent)
-        if not only and shard is None:
-            return asked
-        from mnistbench.grid import select as selection
-
-        if shard is not None and asked.is_tuned:
-            raise UserError("--shard does not go with `tune:`: the trials of a setting must come together to be judged")
-        chosen = selection.select(asked._grid_cells(), only)
-        chosen = chosen if shard is None else selection.shard(chosen, *shard)
-        return cls(grid, dataset, train_examples, here, absent, frozenset(map(asked._key, chosen)))
-
     @property
     def is_tuned(self) -> bool:
         """Whether learning rates are tried before cells are measured."""
-        return getattr(self.grid, "tune", None) is not None
+        return self.grid.tune is not None
+
+    def grid_cells(self) -> list[Cell]:
+        """All cells as the grid file has them, before learning rates are tuned.
+
+        Raises:
+            UserError: if a batch is larger than the data, or there are too many cells.
+        """
+        return self.grid.cells(self.dataset, self.train_examples, self.devices)
 
     def trials(self) -> list[Cell]:
         """Cells that try learning rates, of chosen settings; none if the grid does not tune."""
         if not self.is_tuned:
             return []
-        from mnistbench.grid import tune as tuning
-
-        cells = tuning.trial_cells(self._tuned, self.dataset, self.train_examples, self.devices)
+        cells = tune.trial_cells(self.grid, self.dataset, self.train_examples, self.devices)
         if self.wanted is None:
             return cells
         settings = {key.partition("/")[0] for key in self.wanted}
-        return [cell for cell in cells if tuning.settings_key(cell) in settings]
+        return [cell for cell in cells if tune.settings_key(cell) in settings]
 
-    def cells(self, records: Iterable[CellRecord]) -> list[Cell]:
-        """All cells of the grid that can be named now.
+    def measured(self, trials: Iterable[CellRecord]) -> list[Cell]:
+        """All cells of the grid that are measured, as far as they can be named.
 
         Args:
-            records: those of the trials, which fix the learning rates; not looked at if the grid does not tune.
+            trials: records that fix the learning rates; not looked at if the grid does not tune.
         """
         if not self.is_tuned:
-            return self._grid_cells()
-        from mnistbench.grid import tune as tuning
+            return self.grid_cells()
+        picked = tune.pick(self.grid, trials)
+        return tune.final_cells(self.grid, picked, self.dataset, self.train_examples, self.devices)
 
-        picked = tuning.pick(self._tuned, records)
-        return tuning.final_cells(self._tuned, picked, self.dataset, self.train_examples, self.devices)
+    def chosen(self, cells: Iterable[Cell]) -> list[Cell]:
+        """Those of the measured cells that the command line asks for."""
+        return [cell for cell in cells if self.wanted is None or self._key(cell) in self.wanted]
 
     def tuning(self, cell: Cell) -> str | None:
         """What the cell's record says of how its learning rate came about; None if the grid does not tune."""
-        return self._tuned.tune.role(cell) if self.is_tuned and self._tuned.tune is not None else None
-
-    def choose(self, cells: Iterable[Cell]) -> list[Cell]:
-        """Those of `cells()` that the command line asks for."""
-        return [cell for cell in cells if self.wanted is None or self._key(cell) in self.wanted]
-
-    def _grid_cells(self) -> list[Cell]:
-        if isinstance(self.grid.cells, list):
-            return [cell for cell in self.grid.cells if cell.dataset == self.dataset] or self._other_dataset()
-        return self.grid.cells(self.dataset, self.train_examples, self.devices)
-
-    def _other_dataset(self) -> list[Cell]:
-        raise UserError(f"the cells were resolved for another dataset than {self.dataset.label}, which is found here")
+        return None if self.grid.tune is None else self.grid.tune.role(cell)
 
     def _key(self, cell: Cell) -> str:
+        """What is known of a cell before its learning rate is."""
         if not self.is_tuned:
             return cell.cell_id
-        from mnistbench.grid.tune import settings_key
+        return f"{tune.settings_key(cell)}/{cell.device}/{cell.seed}/{cell.repeat}"
 
-        return f"{settings_key(cell)}/{cell.device}/{cell.seed}/{cell.repeat}"
 
-    @property
-    def _tuned(self) -> Grid:
-        from mnistbench.grid.grid import Grid
+def make_selection(
+    grid: Grid,
+    dataset: Component,
+    train_examples: int,
+    options: RunOptions,
+    *,
+    devices_there: Sequence[str] | None = None,
+    on_missing: str | None = None,
+) -> Selection:
+    """Look at the devices and at the command line's conditions.
 
-        assert isinstance(self.grid, Grid)
-        return self.grid
+    Args:
+        grid, options: of the run.
+        dataset, train_examples: the data that is used.
+        devices_there: the devices that cells can run on; this machine's if left out.
+        on_missing: what is done about absent devices, in the place of the grid's own answer.
+
+    Raises:
+        UserError: for an absent device, a batch larger than the data, or conditions that match nothing.
+    """
+    here, absent = devices.resolve(grid.devices, on_missing=on_missing or grid.on_missing_device, here=devices_there)
+
+    def select_cells(wanted: frozenset[str] | None) -> Selection:
+        return Selection(
+            grid=grid, dataset=dataset, train_examples=train_examples, devices=here, absent=absent, wanted=wanted
+        )
+
+    everything = select_cells(None)
+    if not options.only and options.shard is None:
+        return everything
+    if options.shard is not None and everything.is_tuned:
+        raise UserError("--shard does not go with `tune:`: the trials of a setting must come together to be judged")
+    chosen = select.select(everything.grid_cells(), options.only)
+    if options.shard is not None:
+        chosen = select.shard(chosen, *options.shard)
+    return select_cells(frozenset(everything._key(cell) for cell in chosen))

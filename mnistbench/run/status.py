@@ -9,11 +9,14 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
+
 from mnistbench.files.whole import read_regular
 from mnistbench.results.index import read_index
 from mnistbench.results.records import CellRecord, EpochMeasurement
 from mnistbench.run.budget import seconds_by_setting
-from mnistbench.run.progress import Count, Progress, figures, outcome
+from mnistbench.run.progress import Count, figures, outcome
+from mnistbench.train.watcher import Ending, Watcher
 from mnistbench.words.wording import plural, rough_time
 
 if TYPE_CHECKING:
@@ -23,59 +26,38 @@ if TYPE_CHECKING:
 NOTE = ".now.json"
 
 
-class Noted:
-    """Passes everything on to the progress display, and leaves a note of the present cell in the results folder.
+class StatusFile(Watcher):
+    """Leaves a note of the present cell in the results folder.
 
-    The note is written between timed regions, without fsync: losing it loses nothing. A terminal that is gone costs the
-    display alone.
+    The note is written between timed regions, without fsync: losing it loses nothing.
     """
 
-    def __init__(self, inner: Progress, results: ResultsFolder) -> None:
-        self._inner = inner
+    def __init__(self, results: ResultsFolder) -> None:
         self._note = results.path / NOTE
         self._count = Count()
 
-    def download(self, what: str, done: int, total: int | None) -> None:
-        """See `Progress`."""
-        with contextlib.suppress(OSError):
-            self._inner.download(what, done, total)
-
+    @override
     def begin(self, cells: int, kept: int) -> None:
-        """See `Progress`."""
-        self._count.begin(cells, kept)
-        with contextlib.suppress(OSError):
-            self._inner.begin(cells, kept)
+        self._count.begin(cells)
 
-    def say(self, text: str) -> None:
-        """See `Progress`."""
-        with contextlib.suppress(OSError):
-            self._inner.say(text)
-
+    @override
     def started(self, job: Job) -> None:
-        """See `Progress`."""
         self._write(job.cell.label)
-        with contextlib.suppress(OSError):
-            self._inner.started(job)
 
+    @override
     def epoch(self, job: Job, measurement: EpochMeasurement) -> None:
-        """See `Progress`."""
         self._write(f"{job.cell.label} · {figures(measurement, job.cell.training.epochs)}")
-        with contextlib.suppress(OSError):
-            self._inner.epoch(job, measurement)
 
-    def finished(self, record: CellRecord) -> None:
-        """See `Progress`."""
-        self._count.add(record)
-        self._write(f"{record.cell.label}: {outcome(record)}")
-        with contextlib.suppress(OSError):
-            self._inner.finished(record)
+    @override
+    def record(self, record: CellRecord, *, runs_again: bool = False, interrupted: bool = False) -> None:
+        if not runs_again:
+            self._count.add()
+            self._write(f"{record.cell.label}: {outcome(record)}")
 
-    def end(self) -> None:
-        """See `Progress`."""
+    @override
+    def end(self, ending: Ending | None) -> None:
         with contextlib.suppress(OSError):
             self._note.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self._inner.end()
 
     def _write(self, text: str) -> None:
         note = {
@@ -91,7 +73,7 @@ class Noted:
             part.replace(self._note)
 
 
-def standing(results: ResultsFolder) -> list[str]:
+def status_lines(results: ResultsFolder) -> list[str]:
     """Counts by status, and either what runs now or what is left; reads only."""
     index, aside = read_index(results)
     wanted = results.cell_ids()

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+
+from typing_extensions import override
 
 from mnistbench.errors import UserError
 from mnistbench.files.whole import read_regular
@@ -22,6 +24,7 @@ from mnistbench.results.targets import targets_asked
 from mnistbench.tracking.address import checked, default_uri, named_experiment, place, reason, shown, waiting_helps
 from mnistbench.tracking.identity import Owner
 from mnistbench.tracking.journal import Journal, done_at
+from mnistbench.train.watcher import Ending, Remarks, Watcher
 
 if TYPE_CHECKING:
     from mnistbench.results.folder import ResultsFolder
@@ -62,7 +65,7 @@ class SyncResult:
     waiting_helps: bool = False
 
 
-class Mirror:
+class Mirror(Watcher):
     """Writes the records of one results folder to one experiment.
 
     Its methods never raise because of the server: after the first failure `write` gives up, so that an absent server
@@ -146,7 +149,35 @@ class Mirror:
             self._failure = None
         return self._mirror_all(patience_seconds=0.0)
 
-    def has_all(self, record_ids: set[str]) -> bool:
+    @override
+    def begin(self, cells: int, kept: int) -> None:
+        self.open()  # mlflow's import and a new database's migrations fall before the first cell, not between two
+
+    @override
+    def record(self, record: CellRecord, *, runs_again: bool = False, interrupted: bool = False) -> None:
+        if not interrupted:
+            self.write(record)
+
+    @override
+    def end(self, ending: Ending | None) -> Remarks | None:
+        """Mirror what is left; no server is asked if nothing changed and the journal says that all is there."""
+        if ending is None:
+            return None
+        if not ending.changed and self.has_all(ending.record_ids | self._results.attempt_ids()):
+            return Remarks(tracking=self.address, experiment=self.experiment)
+        result = self.finish()
+        warnings = [] if result.note is None else [result.note]
+        if not result.failed and result.reason:
+            warnings.append(f"{result.reason}; `sync {self._results.path}` does it again")
+        return Remarks(
+            warnings=tuple(warnings),
+            tracking=self.address,
+            experiment=self.experiment,
+            not_mirrored=result.failed,
+            not_mirrored_reason=result.reason,
+        )
+
+    def has_all(self, record_ids: Set[str]) -> bool:
         """Whether the journal says that all of these records are mirrored; no server is asked."""
         return record_ids <= done_at(self._results.mirrored_file, self._place)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -131,6 +130,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["show", "lenet"], "lenet5"),
         (["show", "lenet5", "--set", "activation=swish"], "relu"),
         (["list", "colours"], "architectures"),
+        (
+            ["list"],
+            "error: list: say what to list, one of architectures, optimizers, schedules, datasets, executions, g",
+        ),
         (["data", "show", "sum3"], "table"),
         (["data", "fetch", "imagenet"], "imagenet"),
         (["predict", "9f2c", "x.png"], "no cell 9f2c"),
@@ -170,7 +173,7 @@ def test_an_error_of_ours_is_status_3_with_a_traceback(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("unforeseen")
 
-    monkeypatch.setattr("mnistbench.grid.catalogue.entries", broken)
+    monkeypatch.setattr("mnistbench.grid.options.declaration", broken)
     assert cli.main(["list", "optimizers"]) == 3
     said = capsys.readouterr().err
     assert "Traceback" in said
@@ -183,7 +186,7 @@ def test_ctrl_c_is_status_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mnistbench.grid.catalogue.entries", interrupted)
+    monkeypatch.setattr("mnistbench.grid.options.declaration", interrupted)
     assert cli.main(["list", "optimizers"]) == 130
 
 
@@ -253,30 +256,6 @@ def test_plan_counts_a_million_cells_without_expanding_them(work: Path, capsys: 
     said = capsys.readouterr().out
     assert "1,000,000 cells" in said
     assert "refuse" in said
-
-
-@pytest.mark.slow
-def test_a_resolved_grid_runs_where_typer_and_mlflow_cannot_be_imported(work: Path) -> None:
-    """`plan --resolved` here, `run cells.json` there; the records are the same cells."""
-    assert cli.main(["plan", "tiny.yaml", "--resolved", "cells.json", "--only", "seed=0"]) == 0
-    blocked = work / "blocked"
-    for name in ("mlflow", "typer", "rich", "ruamel", "pandas"):
-        (blocked / name).mkdir(parents=True)
-        (blocked / name / "__init__.py").write_text("raise ImportError('this machine has torch alone')")
-    environment = {**os.environ, "PYTHONPATH": f"{blocked}{os.pathsep}{ROOT}"}
-    done = subprocess.run(
-        [sys.executable, "-m", "mnistbench", "run", "cells.json", "--no-tracking", "--out", "there"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 finished" in done.stdout
-    (record,) = ResultsFolder(work / "there").records()
-    assert record.cell_id == json.loads((work / "cells.json").read_text())["cells"][0]["cell_id"]
-    assert cli.main(["report", "there"]) == 0
 
 
 def test_status_counts_cells_by_how_they_ended(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -475,6 +454,18 @@ def test_list_names_what_a_grid_may_say(axis: str, named: list[str], capsys: pyt
     assert cli.main(["list", axis]) == 0
     starts = {line.split()[0] for line in capsys.readouterr().out.splitlines() if line[:1].isalnum()}
     assert set(named) <= starts
+
+
+@pytest.mark.parametrize("what", ["optimizers", "executions", "datasets", "grids"])
+def test_list_keeps_its_indent_at_80_columns(
+    what: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line is a name, or indented below it; none begins with the rest of another."""
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main(["list", what]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert all(len(line) <= 80 for line in lines)
+    assert all(line.startswith("    ") or len(line.split()) == 1 for line in lines)
 
 
 def test_the_grid_of_the_checkout_is_the_ready_one() -> None:

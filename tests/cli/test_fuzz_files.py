@@ -33,7 +33,7 @@ from mnistbench.results.index import attempts_made, read_index, save_index
 from mnistbench.results.merging import merge_folders
 from mnistbench.results.records import CellRecord
 from mnistbench.results.targets import targets_asked
-from mnistbench.run.status import standing
+from mnistbench.run.status import status_lines
 from mnistbench.tracking.identity import grid_id, is_grid_id
 from mnistbench.tracking.journal import Journal, done_at, named_in
 from mnistbench.tracking.mirror import grid_name
@@ -113,7 +113,7 @@ NOTE = {"pid": os.getpid(), "now": "mlp", "done": 1, "cells": 2, "seconds_left":
 
 def told(results: ResultsFolder) -> list[object]:
     """All that is said of a folder."""
-    return [standing(results), results.read(), targets_asked(results), attempts_made(results), grid_name(results)]
+    return [status_lines(results), results.read(), targets_asked(results), attempts_made(results), grid_name(results)]
 
 
 def everything(results: ResultsFolder) -> None:
@@ -150,7 +150,7 @@ def test_any_index_gives_what_the_records_say(folder: ResultsFolder, data: st.Da
 @given(st.data())
 def test_any_note_of_the_present_cell_is_shown_or_passed_over(folder: ResultsFolder, data: st.DataObject) -> None:
     (folder.path / ".now.json").write_bytes(data.draw(damaged(json.dumps(NOTE).encode())))
-    assert all(isinstance(line, str) for line in standing(folder))
+    assert all(isinstance(line, str) for line in status_lines(folder))
 
 
 @tries(120)

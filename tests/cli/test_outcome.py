@@ -15,7 +15,7 @@ from mnistbench.cli.outcome import typed_again
 from mnistbench.grid.grid import Grid
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.run.executors import InlineExecutor
-from mnistbench.run.progress import Silent
+from mnistbench.train.watcher import Watcher
 
 GRID = """
 name: ended
@@ -64,7 +64,7 @@ def test_a_secret_is_shown_as_the_variable_that_carries_it(
     )
 
 
-class Interrupts(Silent):
+class Interrupts(Watcher):
     """Presses Ctrl-C when the first cell begins to train."""
 
     def epoch(self, *_: Any) -> None:
@@ -74,7 +74,7 @@ class Interrupts(Silent):
 def test_a_cell_that_ctrl_c_ended_is_no_failed_cell() -> None:
     summary = run_grid(
         Grid.from_text(GRID), out="out", tracking=False, executor=InlineExecutor(train="stand_ins:quick"),
-        progress=Interrupts(), own_process=True,
+        watchers=[Interrupts()], own_process=True,
     )  # fmt: skip
     assert [record.status for record in ResultsFolder("out").records()] == ["killed"]
     assert (summary.failed, summary.left, summary.exit_code) == (0, 2, 130)

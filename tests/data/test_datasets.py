@@ -23,7 +23,7 @@ from mnistbench.data.images import ImageFiles
 from mnistbench.errors import UserError
 from mnistbench.grid.grid import Grid
 from mnistbench.run.executors import InlineExecutor
-from mnistbench.run.progress import Silent
+from mnistbench.train.watcher import Watcher
 
 MNIST = Component(name="mnist")
 DIGITS = Component(name="digits")
@@ -253,7 +253,7 @@ def test_a_run_says_in_one_line_that_the_fallback_stands_in(tmp_path: Path) -> N
     """What every mirror answered is for `data fetch` to say: the grid asked for the fallback."""
     lines: list[str] = []
 
-    class Told(Silent):
+    class Told(Watcher):
         def say(self, text: str) -> None:
             lines.extend(text.splitlines())
 
@@ -262,7 +262,7 @@ def test_a_run_says_in_one_line_that_the_fallback_stands_in(tmp_path: Path) -> N
         " batch_sizes: [8], devices: [cpu], seeds: [0], twins: 0, training: {epochs: 1}}"
     )
     executor = InlineExecutor(train="stand_ins:quick")
-    run_grid(grid, out=tmp_path / "out", executor=executor, tracking=False, progress=Told())
+    run_grid(grid, out=tmp_path / "out", executor=executor, tracking=False, watchers=[Told()])
     (line,) = [line for line in lines if "mnist" in line]
     assert line.startswith("NOT THE DATASET YOU ASKED FOR: sum3 stands in for mnist, ")
     assert "data fetch mnist" in line

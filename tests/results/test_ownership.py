@@ -23,6 +23,7 @@ from mnistbench.results.ownership import MARK, is_grid_of_ours, is_marked
 from mnistbench.results.records import CellRecord, Environment
 from mnistbench.run.executors import InlineExecutor
 from mnistbench.run.run import RunSummary
+from mnistbench.run.watchers import ReportWriter
 
 GRID = """
 name: owned
@@ -146,7 +147,7 @@ def test_files_in_a_results_folder_that_are_not_ours_stay_untouched(
     theirs = contents(project)
     shutil.copytree(project, work / "results", dirs_exist_ok=True)
     monkeypatch.chdir(work / "results")
-    summary = run(".", force=True, write_report=lambda results: render([results], results.report_file))
+    summary = run(".", force=True, watchers=[ReportWriter(lambda results: render([results], results.report_file))])
     assert summary.counts == {"finished": 2}
     assert theirs.items() <= contents(work / "results").items()
     assert Grid.load(ResultsFolder(".").grid_file).name == "owned"

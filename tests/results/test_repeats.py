@@ -33,7 +33,7 @@ from mnistbench.report.verdicts import pairwise
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.merging import merge_folders
 from mnistbench.results.records import CellRecord, Model
-from mnistbench.run.status import standing
+from mnistbench.run.status import status_lines
 
 FREE = Training(epochs=2)
 """Without a target, so that accuracy is what is ranked."""
@@ -248,7 +248,7 @@ def test_outdated_runs_are_pooled_with_nothing_newer(tmp_path: Path) -> None:
     assert board["seeds"].tolist() == [2]
     assert board["unranked"].tolist() == [""]
     folder = folder_of(tmp_path / "old", old)
-    assert any("3 of them outdated" in line for line in standing(folder))
+    assert any("3 of them outdated" in line for line in status_lines(folder))
     page = Page.of(render([folder], tmp_path / "old" / "report.html").read_text(encoding="utf-8"))
     assert "3 records outdated" in page.all("ul", "banners")[0].text
     assert set(pd.read_csv(folder.csv_file)["outdated"]) == {"a failed equivalence gate"}

@@ -11,8 +11,7 @@ import pytest
 from mnistbench.cell import Cell
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.records import CellRecord, Data, EpochMeasurement, Timing
-from mnistbench.run.progress import Silent
-from mnistbench.run.status import NOTE, Noted, standing
+from mnistbench.run.status import NOTE, StatusFile, status_lines
 from mnistbench.train.job import Job
 
 EPOCH = EpochMeasurement(
@@ -42,7 +41,7 @@ def record_of(cell: Cell, seconds: float) -> CellRecord:
 
 def test_nothing_running_says_what_is_left_and_how_long_it_takes(results: ResultsFolder) -> None:
     """Judged by the cells that have run."""
-    counts, rest = standing(results)
+    counts, rest = status_lines(results)
     assert "3 cells: 1 finished, 2 not run yet" in counts
     assert "nothing is running; 2 cells without a result yet, about 2 min" in rest
 
@@ -50,34 +49,34 @@ def test_nothing_running_says_what_is_left_and_how_long_it_takes(results: Result
 def test_a_runner_leaves_a_note_of_the_present_cell(results: ResultsFolder, cell: Cell) -> None:
     """Its epoch, loss, accuracy and speed; gone when the run has ended."""
     job = Job(cell=replace(cell, seed=1), record_id="r1", data_directory="", data=Data(sha256=""))
-    noted = Noted(Silent(), results)
-    noted.begin(2, 1)
-    noted.started(job)
-    noted.epoch(job, EPOCH)
-    line = standing(results)[-1]
+    status_file = StatusFile(results)
+    status_file.begin(2, 1)
+    status_file.started(job)
+    status_file.epoch(job, EPOCH)
+    line = status_lines(results)[-1]
     assert "running: 0 of 2 in this session" in line
     assert "epoch 1/1 · loss 0.5000 · test 95.00 % · 20,000 examples/s" in line
-    noted.finished(record_of(job.cell, 1.0))
-    assert "running: 1 of 2 in this session" in standing(results)[-1]
-    noted.end()
+    status_file.record(record_of(job.cell, 1.0))
+    assert "running: 1 of 2 in this session" in status_lines(results)[-1]
+    status_file.end(None)
     assert not (results.path / NOTE).exists()
 
 
 def test_the_note_of_a_runner_that_was_killed_is_not_believed(results: ResultsFolder, cell: Cell) -> None:
     """kill -9 leaves the note, but not the process."""
     job = Job(cell=cell, record_id="r1", data_directory="", data=Data(sha256=""))
-    Noted(Silent(), results).started(job)
+    StatusFile(results).started(job)
     note = results.path / NOTE
     child = os.fork()
     if child == 0:
         os._exit(0)
     os.waitpid(child, 0)
     note.write_text(note.read_text().replace(f'"pid": {os.getpid()}', f'"pid": {child}'))
-    assert "nothing is running" in standing(results)[-1]
+    assert "nothing is running" in status_lines(results)[-1]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"pid": "x"}', '{"pid": 1e400}', "\x00"])
 def test_a_damaged_note_is_no_note(results: ResultsFolder, content: str) -> None:
     """Whatever lies there."""
     (results.path / NOTE).write_text(content)
-    assert "nothing is running" in standing(results)[-1]
+    assert "nothing is running" in status_lines(results)[-1]

@@ -27,7 +27,9 @@ from mnistbench.results.merging import merge_folders
 from mnistbench.results.records import CellRecord, dump
 from mnistbench.results.targets import targets_asked
 from mnistbench.run.executors import InlineExecutor
-from mnistbench.run.plan import plan
+from mnistbench.run.options import RunOptions
+from mnistbench.run.plan import make_plan
+from mnistbench.run.watchers import ReportWriter
 from mnistbench.tracking.content import run_content
 
 GRID = """
@@ -93,7 +95,7 @@ def test_an_included_cell_with_another_target_is_in_the_grid_already() -> None:
 
 def test_cells_that_fall_together_are_counted_once(tmp_path: Path) -> None:
     whole = GRID.format(target="0.5", seeds="[0]").replace("[1000]", f"[full, {TRAIN_EXAMPLES}]")
-    assert plan(Grid.from_text(whole), results=tmp_path / "none").total == 1
+    assert make_plan(Grid.from_text(whole), RunOptions(out=tmp_path / "none")).total == 1
 
 
 def test_a_record_with_several_targets_is_read_back() -> None:
@@ -136,7 +138,7 @@ def test_a_new_target_is_asked_of_old_and_new_records_alike(tmp_path: Path, monk
             out=folder.path,
             tracking=False,
             executor=InlineExecutor(train="stand_ins:improving"),
-            write_report=lambda results: write_outcome([results]),
+            watchers=[ReportWriter(lambda results: write_outcome([results]))],
         )
         assert summary.left == 0
         page = Page.of(folder.report_file.read_text(encoding="utf-8"))

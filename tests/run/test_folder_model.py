@@ -33,7 +33,7 @@ from mnistbench.results.merging import merge_folders
 from mnistbench.results.records import RESULTS, CellRecord, dump
 from mnistbench.run.executors import InlineExecutor
 from mnistbench.run.run import RunSummary
-from mnistbench.run.status import standing
+from mnistbench.run.status import status_lines
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 * int(os.environ.get("HYPOTHESIS_MAX_EXAMPLES", "1")))]
 
@@ -267,7 +267,7 @@ class History(RuleBasedStateMachine):
                 here = [record for _, record in results.scan() if getattr(record, "cell_id", "") == cell_id]
                 best = min(here, key=lambda record: (not is_good(record), record.status not in RESULTS), default=None)
                 statuses["not run yet" if best is None else best.status] += 1
-            said = standing(results)[0].partition(" cells: ")[2].split(", ")
+            said = status_lines(results)[0].partition(" cells: ")[2].split(", ")
             assert Counter({part.partition(" ")[2]: int(part.partition(" ")[0]) for part in said}) == statuses
             assert sorted(read_study([results]).runs["record_id"]) == sorted(r.record_id for r in results.records())
 

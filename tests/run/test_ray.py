@@ -26,11 +26,11 @@ from mnistbench.grid.grid import Grid
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.records import CellRecord, EpochMeasurement
 from mnistbench.run.executors import LOST
-from mnistbench.run.progress import Silent
 from mnistbench.run.ray import RayExecutor, luggage
 from mnistbench.run.ray.cluster import Needs, Node, choose, devices_of
 from mnistbench.run.run import RunSummary
 from mnistbench.train.job import Job
+from mnistbench.train.watcher import Watcher
 
 pytestmark = pytest.mark.slow
 
@@ -211,7 +211,7 @@ def test_a_loss_costs_only_the_present_cells_which_run_again_elsewhere(
 ) -> None:
     executor = on(nodes, "meet")
 
-    class Striking(Silent):
+    class Striking(Watcher):
         """Kills one of the three when all of them have a cell that has told its first epoch."""
 
         lost: Job | None = None
@@ -235,7 +235,7 @@ def test_a_loss_costs_only_the_present_cells_which_run_again_elsewhere(
 
     striking = Striking()
     try:
-        summary = run(executor, progress=striking, fail_fast=True)
+        summary = run(executor, watchers=[striking], fail_fast=True)
     finally:
         if victim == "node":
             nodes.add()
@@ -266,7 +266,7 @@ executor = RayExecutor(
 )
 grid = Grid.from_text({GRID!r})
 told = PlainLines()
-summary = run_grid(grid, out=sys.argv[2], executor=executor, tracking=False, progress=told, own_process=True)
+summary = run_grid(grid, out=sys.argv[2], executor=executor, tracking=False, watchers=[told], own_process=True)
 sys.exit(summary.exit_code)
 """
 

@@ -23,10 +23,11 @@ from mnistbench.results.records import CellRecord, Environment, EpochMeasurement
 from mnistbench.run import session
 from mnistbench.run.budget import estimate, rounds_that_fit
 from mnistbench.run.executors import InlineExecutor
-from mnistbench.run.progress import Silent
+from mnistbench.run.plan import in_rounds
 from mnistbench.run.run import RunSummary
-from mnistbench.run.session import in_rounds
+from mnistbench.run.watchers import ReportWriter
 from mnistbench.train.job import Job
+from mnistbench.train.watcher import Watcher
 
 ROOT = Path(__file__).parents[2]
 GRID = """
@@ -42,7 +43,7 @@ training: {epochs: 2}
 """
 
 
-class Told(Silent):
+class Told(Watcher):
     """Remembers what the runner told."""
 
     def __init__(self) -> None:
@@ -89,7 +90,7 @@ def test_every_cell_is_run_and_stored_once(run: Run, folder: ResultsFolder) -> N
 def test_the_rth_seed_runs_in_round_r(run: Run, folder: ResultsFolder) -> None:
     """Rule 2; the order is stored in the records."""
     told = Told()
-    run(progress=told)
+    run(watchers=[told])
     assert [(job.round, job.cell.seed) for job in told.jobs] == [(0, 0), (0, 0), (1, 1), (1, 1), (2, 2), (2, 2)]
     stored = {record.cell_id: (record.round, record.position) for record in folder.records()}
     assert stored == {job.cell.cell_id: (job.round, job.position) for job in told.jobs}
@@ -162,7 +163,7 @@ def test_a_broken_record_is_set_aside_and_its_cell_runs_again(run: Run, folder: 
     broken = sorted(folder.cells.glob("*.json"))[0]
     broken.write_bytes(broken.read_bytes()[:100])
     told = Told()
-    summary = run(progress=told)
+    summary = run(watchers=[told])
     assert (summary.ran, len(summary.set_aside)) == (1, 1)
     assert any("set aside" in line and broken.name in line for line in told.said)
     assert len(folder.read()[1]) == 1
@@ -334,7 +335,7 @@ def test_a_budget_starts_no_round_when_the_time_is_up(run: Run, monkeypatch: pyt
     clock = iter([0.0, 0.0, 0.0, 9.0, 11.0, 11.0])
     monkeypatch.setattr(session.time, "monotonic", lambda: next(clock))
     told = Told()
-    summary = run(budget_seconds=10, progress=told)
+    summary = run(budget_seconds=10, watchers=[told])
     assert (summary.ran, summary.left, summary.exit_code) == (4, 2, 0)
     assert told.said[0] == "budget 10 s: nothing is known yet; the first round will tell"
     assert told.said[-1] == "the time is up: 1 of 3 rounds left"
@@ -343,7 +344,7 @@ def test_a_budget_starts_no_round_when_the_time_is_up(run: Run, monkeypatch: pyt
 def test_a_budget_is_said_beforehand_from_earlier_records(run: Run) -> None:
     run(executor=here("elsewhere"), overrides=("seeds=[0]",))
     told = Told()
-    run(budget_seconds=12, progress=told, overrides=("seeds=[0, 1, 2, 3]",))
+    run(budget_seconds=12, watchers=[told], overrides=("seeds=[0, 1, 2, 3]",))
     assert "budget 12 s: about 2 of 3 rounds will be run" in told.said
 
 
@@ -376,7 +377,7 @@ def test_a_report_that_fails_costs_no_record(run: Run, folder: ResultsFolder) ->
     def fails(results: ResultsFolder) -> None:
         raise RuntimeError("no fonts")
 
-    summary = run(write_report=fails)
+    summary = run(watchers=[ReportWriter(fails)])
     assert summary.exit_code == 0
     assert any("no fonts" in warning for warning in summary.warnings)
     assert len(folder.records()) == 6
@@ -389,10 +390,10 @@ def test_the_report_is_made_when_something_changed_or_it_is_missing(run: Run, fo
         made.append(len(results.records()))
         results.report_file.write_text("page")
 
-    run(write_report=report)
-    run(write_report=report)
+    run(watchers=[ReportWriter(report)])
+    run(watchers=[ReportWriter(report)])
     assert made == [6]
-    run(write_report=report, overrides=("seeds=[0]",))
+    run(watchers=[ReportWriter(report)], overrides=("seeds=[0]",))
     assert made == [6, 2]
 
 
@@ -411,7 +412,7 @@ def test_an_epoch_is_told_while_the_cell_runs(run: Run) -> None:
             self.seen.append((job.cell.seed, measurement.epoch))
 
     told = Epochs()
-    run(progress=told, overrides=("batch_sizes=[8]", "seeds=[0, 1]"))
+    run(watchers=[told], overrides=("batch_sizes=[8]", "seeds=[0, 1]"))
     assert told.seen == [(0, 1), (0, 2), (1, 1), (1, 2)]
 
 
@@ -421,12 +422,12 @@ def test_the_parent_holds_no_records(run: Run) -> None:
     class Counting(Told):
         most = 0
 
-        def finished(self, record: CellRecord) -> None:
+        def record(self, record: CellRecord, *, runs_again: bool = False, interrupted: bool = False) -> None:
             self.most = max(self.most, sum(type(item) is CellRecord for item in gc.get_objects()))
 
     told = Counting()
     before = sum(type(item) is CellRecord for item in gc.get_objects())
-    run(progress=told, overrides=(f"seeds={list(range(20))}",))
+    run(watchers=[told], overrides=(f"seeds={list(range(20))}",))
     assert told.most - before <= 3
 
 

@@ -11,7 +11,7 @@ from synthetic import all_runs, make_cell, make_record
 from mnistbench import run_grid
 from mnistbench.cell import Component
 from mnistbench.grid.grid import Grid
-from mnistbench.grid.tune import lr_of
+from mnistbench.grid.options import lr_of
 from mnistbench.report import render
 from mnistbench.report.accuracy import accuracy_by_batch, optimizer_ranking
 from mnistbench.report.ranking import leaderboard
@@ -20,7 +20,7 @@ from mnistbench.report.trials import best_after_trials
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.records import CellRecord
 from mnistbench.run.executors import InlineExecutor
-from mnistbench.run.progress import Silent
+from mnistbench.train.watcher import Watcher
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +73,7 @@ def test_the_report_of_a_tuned_grid_says_so(fair: ResultsFolder) -> None:
 
 
 def test_records_of_an_earlier_tuning_are_kept_and_said(fair: ResultsFolder) -> None:
-    class Told(Silent):
+    class Told(Watcher):
         said: list[str] = []  # noqa: RUF012
 
         def say(self, text: str) -> None:
@@ -81,7 +81,7 @@ def test_records_of_an_earlier_tuning_are_kept_and_said(fair: ResultsFolder) -> 
 
     told = Told()
     again = Grid.from_text(GRID.replace("[1.0e-4, 0.1]", "[1.0e-4, 0.1, 1.0e-5]").replace("1.0e-2]", "1.0e-2, 1.0e-7]"))
-    summary = run_grid(again, out=fair.path, tracking=False, executor=InlineExecutor(), progress=told)
+    summary = run_grid(again, out=fair.path, tracking=False, executor=InlineExecutor(), watchers=[told])
     assert summary.ran == 2
     assert any("made before `tune:` changed" in text for text in told.said)
 
