@@ -13,6 +13,7 @@ from mnistbench.cli.flag_values import path
 from mnistbench.cli.flags import DataDir, Plugin, TrackingUri
 from mnistbench.errors import UserError
 from mnistbench.errors.layers import require
+from mnistbench.words.wording import plural
 
 
 class Names(StrEnum):
@@ -165,7 +166,7 @@ def data_show(
 
     target = out or Path(f"{name}.png")
     draw_samples(Component(name=name), target, count=count, seed=seed, data_dir=data_dir)
-    print(f"{count} images of {name}: {target}")
+    print(f"{plural(count, 'image')} of {name}: {target}")
 
 
 def _print_places(data_dir: Path | None) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mnistbench.errors.layers import missing
 from mnistbench.errors.redaction import without_credentials
 from mnistbench.results.folder import ResultsFolder
-from mnistbench.words.wording import plural
+from mnistbench.words.wording import accuracy_text, percent, plural, rate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,7 +150,6 @@ def print_best(results: ResultsFolder, console: Console) -> None:
     from mnistbench.report import frame as frames
     from mnistbench.report import inventory, ranking
     from mnistbench.results.targets import targets_asked
-    from mnistbench.words.wording import accuracy_text
 
     frame = frames.results_frame(results.records(), targets=targets_asked(results), kinds=frames.KINDS)
     board = ranking.leaderboard(frame).frame
@@ -185,7 +184,7 @@ def print_cells(results: ResultsFolder, console: Console) -> None:
     for record in results.records():
         kept = len(record.model.weights) if record.model else 0
         accuracy = record.epochs[-1].test_accuracy if record.epochs else None
-        ended = outcome(record) if record.status != "finished" or accuracy is None else f"{accuracy:.2%}"
+        ended = outcome(record) if record.status != "finished" or accuracy is None else percent(accuracy, 2)
         cells = (record.cell_id, record.cell.label, ended, str(kept or "–"))
         table.add_row(*(Text(text, overflow="fold") for text in cells))
     console.print(table)
@@ -202,7 +201,7 @@ def _best_row(row: pd.Series, also: list[str]) -> list[str]:
         str(row["batch_size"]),
         str(row["device"]),
         str(row["seconds_text"]).partition(" (")[0],
-        f"{row['test_accuracy']:.2%}",
-        f"{row['examples_per_second']:,.0f}",
+        percent(row["test_accuracy"], 2),
+        rate(row["examples_per_second"]),
         str(row["seeds"]),
     ]

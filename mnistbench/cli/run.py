@@ -15,6 +15,7 @@ from mnistbench.cli.flag_values import seconds
 from mnistbench.cli.flag_values import shard as read_shard
 from mnistbench.errors import UserError
 from mnistbench.errors.layers import Layer, left_out, missing, require
+from mnistbench.words.wording import plural
 
 if TYPE_CHECKING:
     from mnistbench.axes.plugins import Plugins
@@ -181,11 +182,11 @@ def plan(
     loaded = load_grid(grid, set_, options.plugins, sys.maxsize)
     count = planning.count(loaded, device)
     if count > max_cells:
-        print(f"{loaded.name}: {count:,} cells")
+        print(f"{loaded.name}: {plural(count, 'cell')}")
         print(f"more than --max-cells {max_cells:,}: `run` would refuse it, and this looks no further")
         return
     planned = planning.make_plan(loaded, options, devices=device)
-    print("\n".join([f"{loaded.name}: {planned.total:,} cells", *planned.lines()]))
+    print("\n".join([f"{loaded.name}: {plural(planned.total, 'cell')}", *planned.lines()]))
 
 
 def init(
@@ -226,7 +227,7 @@ def sync(folder: flags.Folder, *, tracking_uri: flags.TrackingUri = None, experi
     from mnistbench.results.folder import ResultsFolder
 
     done = tracking.sync(ResultsFolder(flags.results_folder(folder)), tracking_uri, experiment=experiment)
-    print(f"{done.mirrored} records mirrored now, {done.already} were there already, {done.failed} are missing")
+    print(f"{plural(done.mirrored, 'record')} mirrored now; there already: {done.already}, missing: {done.failed}")
     if done.note:
         print(f"note: {done.note}")
     if done.reason:

@@ -21,9 +21,8 @@ from mnistbench.run.budget import estimate, rounds_that_fit, seconds_by_setting
 from mnistbench.run.cycles import CyclePlan, plan_cycles
 from mnistbench.run.executors import ProcessExecutor, is_shared
 from mnistbench.run.options import RunOptions
-from mnistbench.run.progress import duration
 from mnistbench.run.selection import Selection, make_selection
-from mnistbench.words.wording import plural
+from mnistbench.words.wording import plural, rough_time
 
 if TYPE_CHECKING:
     from mnistbench.cell import Component
@@ -125,9 +124,9 @@ class Plan:
             part, parts = self.options.shard
             lines.append(f"part {part} of {parts} has {self._settings()}, each with all its seeds")
         if self.measured_later:
+            later = plural(self.measured_later, "cell")
             lines.append(
-                f"these try learning rates; with what they find, up to {self.measured_later:,} cells are measured"
-                " on fresh seeds"
+                f"these try learning rates; with what they find, up to {later} will be measured on fresh seeds"
             )
         return lines + (self._time_lines() if self.pending else [])
 
@@ -164,11 +163,11 @@ class Plan:
         if self.seconds is None:
             lines = ["no cell like these has run here: `run` says how long it takes after the first ones"]
         else:
-            lines = [f"about {duration(self.seconds)}, judged by {self.estimated_from} earlier results"]
+            lines = [f"about {rough_time(self.seconds)}, judged by {plural(self.estimated_from, 'earlier result')}"]
         if self.options.budget_seconds is not None:
             fit = "nobody knows how many" if self.rounds_in_budget is None else f"about {self.rounds_in_budget}"
-            budget = duration(self.options.budget_seconds)
-            lines.append(f"budget {budget}: {fit} of {len(self.rounds)} rounds will be run")
+            budget = rough_time(self.options.budget_seconds)
+            lines.append(f"budget {budget}: {fit} of {plural(len(self.rounds), 'round')} will be run")
         return lines
 
 

@@ -307,7 +307,7 @@ def _warn_of_outdated(session: Session, pending: Iterable[Cell]) -> None:
     if reasons:
         told = ", ".join(f"{count} with {reason}" for reason, count in reasons.items())
         session.warn(
-            f"{sum(reasons.values())} records here are outdated and run again: an older release could train"
+            f"outdated, and run again: {plural(sum(reasons.values()), 'record')}. An older release could train"
             f" them wrongly ({told})"
         )
 
@@ -315,16 +315,14 @@ def _warn_of_outdated(session: Session, pending: Iterable[Cell]) -> None:
 def _warn_of_other_tuning(session: Session, kept: Iterable[Cell]) -> None:
     others = sum(session.index[cell.cell_id].tuning != session.selection.tuning(cell) for cell in kept)
     if others:
-        session.warn(
-            f"{others} records here were made before `tune:` changed, and say so: kept; --force makes them again"
-        )
+        session.warn(f"kept, made before `tune:` changed, and marked so: {plural(others, 'record')}; --force reruns")
 
 
 def _warn_of_other_machines(session: Session) -> None:
     machines = (known.machine_id for known in session.index.values())
     others = sum(machine is not None and recognized(machine) != machine_id() for machine in machines)
     if others:
-        session.warn(f"{others} records here are of another machine: they are kept, and grouped apart")
+        session.warn(f"of another machine, kept, and grouped apart: {plural(others, 'record')}")
     builds = {known.torch for known in session.index.values()} - {None, _torch_version()}
     if builds:
         session.warn(f"records here are of torch {', '.join(sorted(map(str, builds)))}: kept, and grouped apart")

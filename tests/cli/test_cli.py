@@ -384,7 +384,7 @@ def test_evaluate_gives_the_record_s_accuracy(copied: Path, capsys: pytest.Captu
     record = ResultsFolder("results/tiny").record(first_cell(copied))
     assert record is not None
     assert cli.main(["evaluate", record.cell_id]) == 0
-    assert f"accuracy {record.epochs[-1].test_accuracy:.2%} on 10,000" in capsys.readouterr().out
+    assert f"accuracy {100 * record.epochs[-1].test_accuracy:.2f} % on 10,000" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -413,9 +413,9 @@ def test_sync_mirrors_once(copied: Path, capsys: pytest.CaptureFixture[str]) -> 
     """The second time changes nothing."""
     (copied / "results" / "tiny" / "mirrored.jsonl").unlink()
     assert cli.main(["sync", "results/tiny"]) == 0
-    assert "2 records mirrored now, 0 were there already" in capsys.readouterr().out
+    assert "2 records mirrored now; there already: 0" in capsys.readouterr().out
     assert cli.main(["sync", "results/tiny"]) == 0
-    assert "0 records mirrored now, 2 were there already" in capsys.readouterr().out
+    assert "0 records mirrored now; there already: 2" in capsys.readouterr().out
     assert cli.main(["results", "from-mlflow", "tiny", "--out", "rebuilt"]) == 0
     assert len(ResultsFolder("rebuilt").records()) == 2
 
