@@ -10,16 +10,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 import time
 
 STARTED = time.perf_counter()
-
-from mnistbench.axes.execution import KEPT_ALLOCATOR
-
-if not set(KEPT_ALLOCATOR) <= set(os.environ):  # glibc reads them only when a process starts
-    os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEPT_ALLOCATOR})
 
 import dataclasses
 from pathlib import Path
@@ -30,7 +23,7 @@ from mnistbench.cell import Cell
 from mnistbench.data import datasets
 from mnistbench.grid.grid import Grid
 from mnistbench.results.records import Data
-from mnistbench.train.clocks import InterferenceMeter, Stopwatch
+from mnistbench.train.clocks import InterferenceMeter, Stopwatch, keep_allocated
 from mnistbench.train.evaluate import evaluate
 from mnistbench.train.job import Job
 from mnistbench.train.setup import Trainee, make_trainee
@@ -107,5 +100,6 @@ if __name__ == "__main__":
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     parser.add_argument("--beside-bare", action="store_true")
     arguments = parser.parse_args()
+    keep_allocated()
     job = first_job(arguments.recipe, arguments.overrides, arguments.epochs, arguments.seed)
     print(json.dumps(beside_bare(job) if arguments.beside_bare else with_mnistbench(job)))

@@ -68,7 +68,7 @@ LONGEST_PAUSE_SECONDS = {"quick": 0.4, "full": 0.4, "trained": 2.0, "mirrored": 
 """Between two strikes."""
 LONGEST_LIFE_SECONDS = 180.0
 GONE_WITHIN_SECONDS = 90.0
-"""A server that forks notices that its runner is gone only when torch is loaded, which takes long on a busy machine."""
+"""A server that imports torch looks for its runner when the interpreter lets it: on a busy machine that takes long."""
 LIVES = 25
 """Runners that are disturbed in one round; the next one is left alone."""
 DISK_BYTES = 2 << 20

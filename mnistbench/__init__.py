@@ -16,10 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnistbench.cell import __version__
-
 if TYPE_CHECKING:
     from mnistbench import report
+    from mnistbench.cell import __version__
     from mnistbench.grid.grid import Grid
     from mnistbench.report.frame import results_frame
     from mnistbench.results.folder import ResultsFolder
@@ -41,6 +40,7 @@ __all__ = [
 ]
 
 _ROOMS = {
+    "__version__": "mnistbench.cell",
     "Grid": "mnistbench.grid.grid",
     "ResultsFolder": "mnistbench.results.folder",
     "RunOptions": "mnistbench.run.options",

@@ -23,7 +23,7 @@ from mnistbench.data.images import ImageFiles
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
-# Workers are told how to allocate in their environment: what the shell says to glibc must not answer for them.
+# Workers tell glibc how to allocate: what the shell says to it must not answer for them.
 for name in [name for name in os.environ if name.startswith("MALLOC_")]:
     del os.environ[name]
 

@@ -175,9 +175,25 @@ def waits(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
 
 
 def environment(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
-    """Tells what the process was started with."""
-    resolved = {"environment": dict(os.environ), "pid": os.getpid(), "session": os.getsid(0)}
+    """Tells which process it is."""
+    resolved = {"pid": os.getpid(), "session": os.getsid(0)}
     return quick(job, on_epoch=on_epoch, process_started=process_started).with_changes(execution_resolved=resolved)
+
+
+def blocks(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
+    """Takes and frees 64 MB again and again, and tells how many pages the last twenty times faulted in."""
+    import resource
+
+    import torch
+
+    for _ in range(10):
+        torch.ones(16 << 20)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.ones(16 << 20)
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    record = quick(job, on_epoch=on_epoch, process_started=process_started)
+    return record.with_changes(execution_resolved={"faults": faults})
 
 
 def imports(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:

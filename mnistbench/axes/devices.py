@@ -171,6 +171,18 @@ def has_slowed(before: Mapping[str, float] | None, after: Mapping[str, float] | 
     return None if before is None or after is None else any(after[cause] > before[cause] for cause in after)
 
 
+def gpu_energy_counter(device: torch.device) -> Callable[[], float] | None:
+    """Reads the joules that a GPU took since its driver was loaded; None where NVML does not tell (before Volta)."""
+    try:
+        import pynvml
+
+        handle = _nvml_handle(device)
+        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+    except Exception:  # no driver, no library, an old GPU
+        return None
+    return lambda: float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000
+
+
 def describe_gpu(device: torch.device) -> dict[str, Any]:
     """What a record's environment says of a GPU: its name, which one it is, and what drives and limits it.
 

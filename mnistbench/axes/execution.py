@@ -20,13 +20,6 @@ StepKind = Literal["written", "autograd"]
 Allocator = Literal["keep", "default"]
 Isolation = Literal["alone", "shared"]
 
-KEPT_ALLOCATOR = {
-    "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(4 << 30),
-    "MALLOC_TOP_PAD_": str(256 << 20),
-}
-"""Makes glibc keep large blocks instead of faulting them in again at each step; only read when a process starts."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Levers:

@@ -1,7 +1,6 @@
 """What was asked: one cell of a grid, and the hash that names it.
 
-A cell holds settings only; what happened when it ran is a record (`results/records.py`). Standard library
-only: every process loads it.
+A cell holds settings only; what happened when it ran is a record (`results/records.py`).
 """
 
 from __future__ import annotations
@@ -11,9 +10,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from mnistbench.cell.typed import read_typed
+from pydantic import PlainValidator
+
+from mnistbench.cell.checked import Accuracy, Count, Epochs, Ordinal, Whole, finite, read_checked, shown
 
 __version__ = "0.1.0"
 SETTINGS_VERSION = 1
@@ -48,11 +49,16 @@ class Component:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Component:
-        """Read back what `to_json` wrote."""
-        if not isinstance(plain["name"], str):
-            raise TypeError(f"the name {plain['name']!r}")
+        """Read back what `to_json` wrote.
+
+        Raises:
+            ValueError: if it is something else, or holds a number that no table can hold.
+        """
+        name, sha256 = (plain.get(key) if isinstance(plain, Mapping) else plain for key in ("name", "sha256"))
+        if not isinstance(name, str) or not isinstance(sha256, str | None):
+            raise ValueError(f"{shown(plain)} is not a name with options")
         options = {key: value for key, value in plain.items() if key not in ("name", "sha256")}
-        return cls(name=plain["name"], options=options, sha256=plain.get("sha256"))
+        return cls(name=name, options=finite(options), sha256=sha256)
 
     @property
     def label(self) -> str:
@@ -87,11 +93,11 @@ class Training:
         save_model: which weights to keep: of the best epoch, the last, or every one.
     """
 
-    epochs: int
+    epochs: Epochs
     loss: Loss = "cross_entropy"
     shuffle: bool = True
-    validation_examples: int = 0
-    target_accuracy: float | tuple[float, ...] | None = None
+    validation_examples: Count = 0
+    target_accuracy: Accuracy | tuple[Accuracy, ...] | None = None
     stop_at_target: bool = False
     save_model: SaveModel | None = None
 
@@ -124,6 +130,17 @@ class Training:
         return replace(self, target_accuracy=self.stops_at).to_json()
 
 
+def _profile(plain: Any) -> Component:
+    """The execution, whose name stands under `profile`."""
+    if not isinstance(plain, Mapping) or "name" in plain:
+        raise ValueError(f"{shown(plain)} is not a profile with options")
+    return Component.from_json({("name" if key == "profile" else key): value for key, value in plain.items()})
+
+
+Entry = Annotated[Component, PlainValidator(Component.from_json)]
+Execution = Annotated[Component, PlainValidator(_profile)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     """One training run that was asked for: a point of the grid.
@@ -139,16 +156,16 @@ class Cell:
         execution: the profile (`plain`, `fast`) as its name, and the levers that override it as its options.
     """
 
-    dataset: Component
-    architecture: Component
-    optimizer: Component
-    schedule: Component = Component(name="constant")
-    batch_size: int
+    dataset: Entry
+    architecture: Entry
+    optimizer: Entry
+    schedule: Entry = Component(name="constant")
+    batch_size: Ordinal
     device: str
-    seed: int
-    repeat: int = 0
+    seed: Whole
+    repeat: Count = 0
     training: Training
-    execution: Component = Component(name="fast")
+    execution: Execution = Component(name="fast")
 
     def to_json(self) -> dict[str, Any]:
         """The cell as it stands in a record and in a resolved `cells.json`."""
@@ -171,21 +188,9 @@ class Cell:
         """Read back what `to_json` wrote.
 
         Raises:
-            KeyError, TypeError, AttributeError, ValueError: if something is missing or of another shape.
+            ValueError: if something is missing, too much, or of another type.
         """
-        execution = dict(plain["execution"])
-        return cls(
-            dataset=Component.from_json(plain["dataset"]),
-            architecture=Component.from_json(plain["architecture"]),
-            optimizer=Component.from_json(plain["optimizer"]),
-            schedule=Component.from_json(plain["schedule"]),
-            batch_size=plain["batch_size"],
-            device=plain["device"],
-            seed=plain["seed"],
-            repeat=plain["repeat"],
-            training=read_typed(Training, plain["training"], "training"),
-            execution=Component.from_json({"name": execution.pop("profile"), **execution}),
-        )
+        return read_checked(cls, plain, "cell")
 
     @cached_property
     def cell_id(self) -> str:

@@ -1,4 +1,4 @@
-"""What a network must know of its data: shapes, classes, and how inputs were scaled. Standard library only."""
+"""What a network must know of its data: shapes, classes, and how inputs were scaled."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mnistbench.cell.typed import read_typed
+from mnistbench.cell.checked import read_checked
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class DataSpec:
         Raises:
             ValueError: if something is missing, too much, or of another type.
         """
-        return read_typed(cls, plain, "data")
+        return read_checked(cls, plain, "data")
 
     @property
     def is_image(self) -> bool:

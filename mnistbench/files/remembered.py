@@ -10,7 +10,7 @@ from mnistbench.cell import canonical_json
 from mnistbench.files.cache_folder import cache_folder
 from mnistbench.files.whole import read_answer, write_answer
 
-CHOICES_VERSION = 3
+CHOICES_VERSION = 4
 """Goes up when the written step or its ways of choosing change."""
 
 

@@ -16,10 +16,10 @@ from mnistbench.report.frame import Record
 from mnistbench.report.labels import labels
 from mnistbench.report.ranking import curve_points
 from mnistbench.report.repeats import Repeats, counted, repeats
-from mnistbench.report.rows import parts
 from mnistbench.report.samples import NEEDED, settle_outcomes, unranked, unranked_settings
 from mnistbench.report.trials import tuning_note
 from mnistbench.report.verdicts import compare_chosen
+from mnistbench.results.measures import parts
 from mnistbench.words.wording import percent
 
 

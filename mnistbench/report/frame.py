@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,19 +11,20 @@ import pandas as pd
 
 from mnistbench.errors import UserError
 from mnistbench.files.whole import write_whole
-from mnistbench.report.rows import answers, digest, environment_of, parts, ratio_of, row_of, settings_of
-from mnistbench.results.records import CellRecord
+from mnistbench.report.rows import answers, digest, environment_of, row_of, settings_of
+from mnistbench.results.measures import MEASURES, TARGET_MEASURES, parts, ratio_of
+from mnistbench.results.records import CellRecord, EpochMeasurement
 from mnistbench.results.targets import reachable
 
 Record = CellRecord | Mapping[str, Any]
 """A record, or the plain JSON of one: ten thousand need not become objects to be counted."""
 
+_TO_TARGET = [measure.name for measure in TARGET_MEASURES]
+
 CSV_COLUMNS = [
     "cell_id", "status", "kind", "outdated", "dataset", "architecture", "optimizer", "schedule", "lr", "batch_size",
-    "device", "seed", "repeat", "execution", "epochs", "examples_per_second", "train_seconds", "eval_seconds",
-    "setup_seconds", "warmup_seconds", "wall_seconds", "seconds_to_target", "cold_seconds_to_target", "train_loss",
-    "train_accuracy", "test_loss", "test_accuracy", "best_test_accuracy", "validation_loss", "validation_accuracy",
-    "parameters", "flops_per_second", "peak_share", "process_peak_bytes", "device_peak_bytes", "machine_id",
+    "device", "seed", "repeat", "execution", "epochs", *_TO_TARGET,
+    *(measure.name for measure in MEASURES if measure.csv), "machine_id",
     "machine", "device_name", "torch", "cuda", "python", "protocol", "flags", "equivalence", "fallback", "isolation",
     "tuning", "target_accuracy", "architecture_label", "optimizer_label", "schedule_label", "dataset_label",
     "execution_label", "settings", "record_id", "attempt", "round", "position", "started_at", "source", "error",
@@ -33,7 +35,6 @@ CSV_COLUMNS = [
 Kind = Literal["measured", "trial", "twin"]
 KINDS: tuple[Kind, ...] = ("measured", "trial", "twin")
 """What a run was for: to be counted, to try a learning rate, or to show the noise (the second run of an A/A pair)."""
-ANSWERS = ("seconds_to_target", "cold_seconds_to_target", "epochs_to_target")
 
 
 def results_frame(
@@ -57,21 +58,18 @@ def results_frame(
         for), stops_at (the test accuracy that ends the training), isolation, tuning ("as given", "tuned over k trials",
         or "trial 2" for what only tried a rate and is no measurement).
     Columns (what happened; missing is NaN or None):
-        epochs_done, examples, steps, examples_per_second, eval_examples_per_second, setup_seconds, warmup_seconds,
-        train_seconds, eval_seconds, wall_seconds, cold_seconds (process start to the last evaluation),
-        target_accuracy (the largest of the targets), reached (True, False, None without a target), seconds_to_target,
-        cold_seconds_to_target, epochs_to_target (NaN when not reached; `at_target` gives them for another target),
-        targets (those asked of this run), evaluations (list of `Evaluation`), train_loss, train_accuracy, test_loss,
-        test_accuracy, validation_loss, validation_accuracy (last epoch), best_test_accuracy, parameters,
-        weights_sha256, flops_per_example, flops_per_second, peak_share (of the GEMM rate of that device and
-        precision), process_peak_bytes, device_peak_bytes, flags (text, `; `), noisy (a flag other than short and
-        shared), short, noise_known (at least one cause was observable), equivalence, stepped_aside (`lever: why; …`),
+        each of `MEASURES` (results/measures.py), over all epochs or of the last; target_accuracy (the largest of the
+        targets), reached (True, False, None without a target), each of `TARGET_MEASURES` (NaN when not reached;
+        `at_target` gives them for another target),
+        targets (those asked of this run), evaluations (list of `Evaluation`), weights_sha256, flags (text, `; `), noisy
+        (a flag other than short and shared), short, noise_known (at least one cause was observable), equivalence,
+        stepped_aside (`lever: why; …`),
         fallback, data_sha256.
     Columns (where):
         group (machine, torch build and protocol version, and the GPU where one machine's were several: what may be
         compared), machine_id, machine, device_name, device_id, os, cpu, memory_bytes, python, torch, cuda, mnistbench,
-        git_commit, git_dirty, protocol, round, position, started_at, source, error (`Type: message`), error_type,
-        error_message, error_step, error_log, error_stack.
+        git_commit, git_dirty, energy_source, protocol, round, position, started_at, source, error (`Type: message`),
+        error_type, error_message, error_step, error_log, error_stack.
 
     Args:
         records: records, or their plain JSON; read one at a time.
@@ -122,16 +120,15 @@ def at_target(frame: pd.DataFrame, target: float | None) -> pd.DataFrame:
     """The frame with `target_accuracy`, `reached`, `seconds_to_target` and their like for one of `targets_in`."""
     asked = frame[["status", "targets", "evaluations"]].to_dict("records")
     rows = [answers({str(name): value for name, value in row.items()}, target) for row in asked]
-    columns = {name: [row[name] for row in rows] for name in (*ANSWERS, "reached", "target_accuracy")}
+    columns = {name: [row[name] for row in rows] for name in (*_TO_TARGET, "reached", "target_accuracy")}
     return frame.assign(**_frame(columns, _DTYPES).set_axis(frame.index))
 
 
 def epochs_frame(records: Iterable[Record]) -> pd.DataFrame:
     """One row an epoch of a record.
 
-    Columns: cell_id, record_id, machine_id, attempt, settings, epoch, examples, steps, train_seconds, eval_seconds,
-    seconds (training clock so far), cold_seconds, train_loss, train_accuracy, test_loss, test_accuracy,
-    validation_loss, validation_accuracy, examples_per_second, ended_at.
+    Columns: cell_id, record_id, machine_id, attempt, settings, each field of `EpochMeasurement`, seconds (training
+    clock so far), examples_per_second (of this epoch alone).
     """
     columns: dict[str, list[Any]] = {name: [] for name in _EPOCH_DTYPES}
     for record in records:
@@ -171,7 +168,7 @@ def csv_frame(frame: pd.DataFrame) -> pd.DataFrame:
         f"{name}_{target:g}": values[name]
         for target in targets_in(frame)[:-1]
         for values in [at_target(frame, target)]
-        for name in ANSWERS
+        for name in _TO_TARGET
     }
     return frame[CSV_COLUMNS].assign(**more)
 
@@ -227,17 +224,11 @@ _DTYPES: dict[str, str] = {
     **_columns("int64", "seed repeat epochs"),
     **_columns("float64", "stops_at target_accuracy"),
     **_columns("str", "isolation tuning stepped_aside"),
-    **_columns("int64", "epochs_done examples steps"),
-    **_columns("float64", "examples_per_second eval_examples_per_second setup_seconds warmup_seconds train_seconds"),
-    **_columns("float64", "eval_seconds wall_seconds cold_seconds"),
+    **{measure.name: measure.dtype for measure in MEASURES},
     **_columns("object", "targets evaluations"),
     **_columns("boolean", "reached"),
-    **_columns("float64", "seconds_to_target cold_seconds_to_target epochs_to_target train_loss train_accuracy"),
-    **_columns("float64", "test_loss test_accuracy validation_loss validation_accuracy best_test_accuracy"),
-    **_columns("Int64", "parameters"),
+    **_columns("float64", " ".join(_TO_TARGET)),
     **_columns("str", "weights_sha256"),
-    **_columns("float64", "flops_per_example flops_per_second peak_share"),
-    **_columns("Int64", "process_peak_bytes device_peak_bytes"),
     **_columns("str", "flags"),
     **_columns("bool", "noisy short noise_known"),
     **_columns("str", "equivalence"),
@@ -246,18 +237,18 @@ _DTYPES: dict[str, str] = {
     **_columns("Int64", "memory_bytes"),
     **_columns("str", "python torch cuda mnistbench git_commit"),
     **_columns("boolean", "git_dirty"),
+    **_columns("str", "energy_source"),
     **_columns("int64", "protocol round position"),
     **_columns("str", "started_at source error error_type error_message"),
     **_columns("Int64", "error_step"),
     **_columns("str", "error_log error_stack"),
 }
 
+_EPOCH_DTYPE_OF = {**_columns("int64", "epoch examples steps"), "ended_at": "str"}
 _EPOCH_DTYPES: dict[str, str] = {
     **_columns("str", "cell_id record_id machine_id"),
     **_columns("int64", "attempt"),
     **_columns("str", "settings"),
-    **_columns("int64", "epoch examples steps"),
-    **_columns("float64", "train_seconds eval_seconds seconds cold_seconds train_loss train_accuracy test_loss"),
-    **_columns("float64", "test_accuracy validation_loss validation_accuracy examples_per_second"),
-    **_columns("str", "ended_at"),
+    **{item.name: _EPOCH_DTYPE_OF.get(item.name, "float64") for item in fields(EpochMeasurement)},
+    **_columns("float64", "seconds examples_per_second"),
 }

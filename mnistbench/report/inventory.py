@@ -99,14 +99,15 @@ def environments(frame: pd.DataFrame) -> Exhibit:
     """Machines, builds and data: one row per different environment.
 
     Columns: group, machine, machine_id, device, device_name, os, cpu, memory_bytes, python, torch, cuda, mnistbench,
-    git_commit, git_dirty, protocol, dataset, data_sha256, fallback, cells, first, last (started_at).
+    git_commit, git_dirty, energy_source, protocol, dataset, data_sha256, fallback, cells, first, last (started_at).
     """
     rows = frame[frame["group"] != ""]
     if rows.empty:
         return nothing("No record says where it ran.")
     keys = [
         "group", "machine", "machine_id", "device", "device_name", "os", "cpu", "memory_bytes", "python", "torch",
-        "cuda", "mnistbench", "git_commit", "git_dirty", "protocol", "dataset", "data_sha256", "fallback",
+        "cuda", "mnistbench", "git_commit", "git_dirty", "energy_source", "protocol", "dataset", "data_sha256",
+        "fallback",
     ]  # fmt: skip
     grouped = rows.groupby(keys, dropna=False, sort=False)
     counted = grouped.agg(cells=("cell_id", "size"), first=("started_at", "min"), last=("started_at", "max"))

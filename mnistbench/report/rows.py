@@ -11,6 +11,7 @@ from typing import Any
 
 from mnistbench.cell import Cell, Component, canonical_json
 from mnistbench.grid.tune import AS_GIVEN, TRIAL, TUNED
+from mnistbench.results.measures import MEASURES, TARGET_MEASURES, parts, whole
 from mnistbench.results.records import FAILURES, TRAINING_REVISION, CellRecord
 from mnistbench.results.targets import evaluations, time_to_target
 from mnistbench.results.this_machine import recognized
@@ -22,18 +23,6 @@ NOT_NOISE = {"short", "shared"}
 def digest(plain: Mapping[str, Any]) -> str:
     """SHA-256 of plain data, the same for the same data."""
     return hashlib.sha256(canonical_json(plain).encode()).hexdigest()
-
-
-def parts(value: Any) -> Mapping[str, Any]:
-    """A dataclass' or a JSON object's fields, without copying what lies deeper; None has none."""
-    if value is None:
-        return {}
-    return value if isinstance(value, Mapping) else vars(value)
-
-
-def ratio_of(over: float | None, under: float | None) -> float | None:
-    """A quotient, None where either side is missing or the lower one is 0."""
-    return over / under if over is not None and under else None
 
 
 @dataclass(frozen=True)
@@ -140,6 +129,7 @@ def row_of(record: CellRecord | Mapping[str, Any], source: str) -> dict[str, Any
     settings = {**about.columns, **about.if_tuned} if tuning.startswith(TUNED) else about.columns
     resolved = plain.get("execution_resolved") or {}
     environment = environment_of(plain)
+    trained = whole(plain)
     return {
         "cell_id": plain["cell_id"],
         "record_id": plain["record_id"],
@@ -153,8 +143,9 @@ def row_of(record: CellRecord | Mapping[str, Any], source: str) -> dict[str, Any
         "isolation": resolved.get("isolation", "alone"),
         "stepped_aside": "; ".join(f"{lever}: {why}" for lever, why in (resolved.get("stepped_aside") or {}).items()),
         "tuning": tuning,
-        **_training(plain),
-        **_resources(plain, settings["device"], resolved.get("precision", "fp32")),
+        **{measure.name: measure.value(trained) for measure in MEASURES},
+        "evaluations": evaluations(plain.get("epochs") or ()),
+        "weights_sha256": trained.told("model", "weights_sha256"),
         **_noise(plain),
         "group": _group(plain, environment),
         **{name: environment.get(name) for name in _ENVIRONMENT},
@@ -175,7 +166,7 @@ def environment_of(plain: Mapping[str, Any]) -> Mapping[str, Any]:
 
 _ENVIRONMENT = (
     "machine_id", "machine", "device_name", "device_id", "os", "cpu", "memory_bytes", "python", "torch", "cuda",
-    "mnistbench", "git_commit", "git_dirty",
+    "mnistbench", "git_commit", "git_dirty", "energy_source",
 )  # fmt: skip
 
 
@@ -196,9 +187,7 @@ def answers(row: Mapping[str, Any], target: float | None) -> dict[str, Any]:
     return {
         "target_accuracy": target if asked else None,
         "reached": first is not None if judged else None,
-        "seconds_to_target": first.seconds if first else None,
-        "cold_seconds_to_target": first.cold_seconds if first else None,
-        "epochs_to_target": first.epoch if first else None,
+        **{measure.name: measure.value(first) if first else None for measure in TARGET_MEASURES},
     }
 
 
@@ -212,59 +201,6 @@ def _outdated(record: CellRecord | Mapping[str, Any]) -> str | None:
 
 def _kind(tuning: str, repeat: int) -> str:
     return "trial" if tuning.startswith(TRIAL) else "twin" if repeat else "measured"
-
-
-def _training(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """Sums over epochs, the evaluations, and the last epoch's losses and accuracies."""
-    epochs = [parts(epoch) for epoch in plain.get("epochs") or ()]
-    timing, data = parts(plain.get("timing")), parts(plain.get("data"))
-    evaluated = evaluations(epochs)
-    train_seconds = evaluated[-1].seconds if epochs else 0.0
-    examples = sum(epoch["examples"] for epoch in epochs)
-    eval_seconds = sum(epoch["eval_seconds"] for epoch in epochs)
-    tested = (data.get("test_examples") or 0) * len(epochs) or None
-    last = epochs[-1] if epochs else {}
-    known = [item.test_accuracy for item in evaluated if item.test_accuracy is not None]
-    return {
-        "epochs_done": len(epochs),
-        "examples": examples,
-        "steps": sum(epoch["steps"] for epoch in epochs),
-        "examples_per_second": ratio_of(examples, train_seconds),
-        "eval_examples_per_second": ratio_of(tested, eval_seconds),
-        "setup_seconds": timing.get("setup_seconds"),
-        "warmup_seconds": timing.get("warmup_seconds"),
-        "train_seconds": train_seconds if epochs else None,
-        "eval_seconds": eval_seconds if epochs else None,
-        "wall_seconds": timing.get("wall_seconds"),
-        "cold_seconds": last.get("cold_seconds"),
-        "evaluations": evaluated,
-        **{name: last.get(name) for name in _LAST_EPOCH},
-        "best_test_accuracy": max(known, default=None),
-    }
-
-
-_LAST_EPOCH = (
-    "train_loss", "train_accuracy", "test_loss", "test_accuracy", "validation_loss", "validation_accuracy",
-)  # fmt: skip
-
-
-def _resources(plain: Mapping[str, Any], device: str, precision: str) -> dict[str, Any]:
-    model, memory = parts(plain.get("model")), parts(plain.get("memory"))
-    epochs = [parts(epoch) for epoch in plain.get("epochs") or ()]
-    rate = ratio_of(sum(epoch["examples"] for epoch in epochs), sum(epoch["train_seconds"] for epoch in epochs))
-    flops = model.get("train_flops_per_example")
-    flops_per_second = rate * flops if rate is not None and flops is not None else None
-    peaks = parts(plain.get("environment")).get("peak_flops") or {}
-    peak = peaks.get(f"{device}/{precision}", peaks.get(f"{device.partition(':')[0]}/{precision}"))
-    return {
-        "parameters": model.get("parameters"),
-        "weights_sha256": model.get("weights_sha256"),
-        "flops_per_example": flops,
-        "flops_per_second": flops_per_second,
-        "peak_share": ratio_of(flops_per_second, peak),
-        "process_peak_bytes": memory.get("process_peak_bytes"),
-        "device_peak_bytes": memory.get("device_peak_bytes"),
-    }
 
 
 def _noise(plain: Mapping[str, Any]) -> dict[str, Any]:

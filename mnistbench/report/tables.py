@@ -25,6 +25,7 @@ _TEXTS: dict[str, Callable[[Any], str]] = {
     "rate": f.rate,
     "ratio": f.ratio,
     "bytes": f.byte_count,
+    "joules": f.joules,
     "number": lambda value: f.MISSING if f.missing(value) else f.significant(float(value), 4),
 }
 _MISSING_LAST = {"seconds", "count", "reachable", "whole"}

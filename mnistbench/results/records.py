@@ -1,6 +1,7 @@
 """What happened: the record of one attempt at a cell, as it lies in `results/<grid>/cells/`.
 
-Raw quantities are stored (examples, seconds, bytes), rates are derived where they are shown. Standard library only.
+Raw quantities are stored (examples, seconds, bytes), rates are derived where they are shown. The fields' types say
+what a record can truthfully say.
 """
 
 from __future__ import annotations
@@ -10,17 +11,34 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
 
 from mnistbench.cell import Cell
-from mnistbench.cell.typed import READERS, read_typed
-from mnistbench.results.plausibility import implausible
+from mnistbench.cell.checked import (
+    Accuracy,
+    Bytes,
+    Cores,
+    Count,
+    Epochs,
+    Flops,
+    Joules,
+    MeanLoss,
+    Moment,
+    Ordinal,
+    PlainData,
+    Seconds,
+    ShareOfTime,
+    Whole,
+    read_checked,
+    shown,
+)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Goes up with each new field. A reader takes its own version and every older one."""
 TRAINING_REVISION = 2
 """Goes up when a mended fault changes what equal settings train; `outdated` says which older records that concerns."""
-READERS[Cell] = Cell.from_json
 
 Status = Literal["finished", "diverged", "out_of_memory", "failed", "timed_out", "killed", "skipped"]
 RESULTS: frozenset[Status] = frozenset({"finished", "diverged", "out_of_memory"})
@@ -37,6 +55,19 @@ class NewerRecord(ValueError):
     """A record that a newer mnistbench wrote: nothing is wrong with it, and nothing may be done to it."""
 
 
+def _square(confusion: list[list[int]]) -> list[list[int]]:
+    if any(len(row) != len(confusion) for row in confusion):
+        raise ValueError("it is not square")
+    return confusion
+
+
+def _going_up(epochs: list[EpochMeasurement]) -> list[EpochMeasurement]:
+    numbers = [epoch.epoch for epoch in epochs]
+    if numbers != sorted(set(numbers)):
+        raise ValueError(f"their numbers do not go up: {shown(numbers)}")
+    return epochs
+
+
 @dataclass(frozen=True, kw_only=True)
 class EpochMeasurement:
     """One pass over the training data and the evaluation after it. Losses that are not finite are None.
@@ -48,33 +79,36 @@ class EpochMeasurement:
         train_loss, train_accuracy: means over the epoch's examples, taken while the weights were changing.
         cold_seconds: from the start of the cell's process to the end of this evaluation, without the seconds in which
             kernels were chosen, which only the first cell of its kind on a machine spends.
+        train_joules: energy of the device over `train_seconds` (`Environment.energy_source` says whose); None where it
+            is not measurable, and in records before schema 3.
         ended_at: UTC, ISO 8601.
     """
 
-    epoch: int
-    examples: int
-    steps: int
-    train_seconds: float
-    eval_seconds: float
-    train_loss: float | None
-    train_accuracy: float | None
-    test_loss: float | None
-    test_accuracy: float | None
-    validation_loss: float | None = None
-    validation_accuracy: float | None = None
-    cold_seconds: float
-    ended_at: str
+    epoch: Epochs
+    examples: Count
+    steps: Count
+    train_seconds: Seconds
+    eval_seconds: Seconds
+    train_loss: MeanLoss | None
+    train_accuracy: Accuracy | None
+    test_loss: MeanLoss | None
+    test_accuracy: Accuracy | None
+    validation_loss: MeanLoss | None = None
+    validation_accuracy: Accuracy | None = None
+    cold_seconds: Seconds
+    ended_at: Moment
+    train_joules: Joules | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
     """Seconds of one attempt; set-up, warm-up, training and evaluation add to at most the wall (rule 5)."""
 
-    setup_seconds: float
-    warmup_seconds: float
-    train_seconds: float
-    eval_seconds: float
-    wall_seconds: float
+    setup_seconds: Seconds
+    warmup_seconds: Seconds
+    train_seconds: Seconds
+    eval_seconds: Seconds
+    wall_seconds: Seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +123,9 @@ class Model:
         weights: file names of kept models, relative to the results folder.
     """
 
-    parameters: int
-    train_flops_per_example: float | None = None
-    confusion: list[list[int]] | None = None
+    parameters: Count
+    train_flops_per_example: Flops | None = None
+    confusion: Annotated[list[list[Count]], AfterValidator(_square)] | None = None
     weights_sha256: str | None = None
     weights: list[str] = field(default_factory=list)
 
@@ -105,8 +139,8 @@ class Memory:
     the runner's own process.
     """
 
-    process_peak_bytes: int | None = None
-    device_peak_bytes: int | None = None
+    process_peak_bytes: Bytes | None = None
+    device_peak_bytes: Bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,10 +155,10 @@ class Noise:
         flags: names of what was over its limit, and `short` (rule 8), `shared`.
     """
 
-    probe: dict[str, list[float]] = field(default_factory=dict)
-    foreign_cpu: float | None = None
-    steal: float | None = None
-    throttled: float | None = None
+    probe: dict[str, list[Seconds]] = field(default_factory=dict)
+    foreign_cpu: ShareOfTime | None = None
+    steal: ShareOfTime | None = None
+    throttled: ShareOfTime | None = None
     gpu_slowdown: bool | None = None
     flags: list[str] = field(default_factory=list)
 
@@ -135,8 +169,8 @@ class Data:
 
     sha256: str
     fallback: bool = False
-    train_examples: int | None = None
-    test_examples: int | None = None
+    train_examples: Count | None = None
+    test_examples: Count | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +183,7 @@ class Environment:
             user's cache folder), `boot` (neither: until the machine starts again); None in records before 0.2.0.
         device_name, device_id: of the GPU: its model, and a hash of its UUID. The id, `driver`, `cudnn` (its version
             as a number) and `power_limit_watts` are None on a CPU, where the driver does not tell, and before 0.2.0.
+        energy_source: what counted `train_joules`: `nvml` (the GPU), `rapl` (its sockets); None if nothing could.
         peak_flops: GEMM rate measured on this machine in the session, by `device/precision`, FLOP/s.
     """
 
@@ -157,24 +192,25 @@ class Environment:
     machine: str
     os: str
     cpu: str
-    physical_cores: int | None
-    logical_cores: int | None
-    memory_bytes: int | None
+    physical_cores: Cores | None
+    logical_cores: Cores | None
+    memory_bytes: Bytes | None
     device_name: str | None = None
     device_id: str | None = None
     driver: str | None = None
-    cudnn: int | None = None
+    cudnn: Whole | None = None
     power_limit_watts: float | None = None
     smt: bool | None = None
     governor: str | None = None
-    frequency_mhz: float | None = None
+    frequency_mhz: Annotated[float, Field(ge=0, le=1e9)] | None = None
     python: str
     torch: str
     cuda: str | None = None
     mnistbench: str
     git_commit: str | None = None
     git_dirty: bool | None = None
-    peak_flops: dict[str, float] = field(default_factory=dict)
+    energy_source: str | None = None
+    peak_flops: dict[str, Flops] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +227,7 @@ class Error:
 
     type: str
     message: str
-    step: int | None = None
+    step: Count | None = None
     log: str = ""
     stack: str = ""
 
@@ -213,14 +249,14 @@ class CellRecord:
 
     record_id: str
     cell_id: str
-    attempt: int = 1
+    attempt: Ordinal = 1
     status: Status
     cell: Cell
-    execution_resolved: dict[str, Any] = field(default_factory=dict)
-    started_at: str
-    round: int = 0
-    position: int = 0
-    epochs: list[EpochMeasurement] = field(default_factory=list)
+    execution_resolved: PlainData = field(default_factory=dict)
+    started_at: Moment
+    round: Count = 0
+    position: Count = 0
+    epochs: Annotated[list[EpochMeasurement], AfterValidator(_going_up)] = field(default_factory=list)
     timing: Timing | None = None
     model: Model | None = None
     memory: Memory | None = None
@@ -230,8 +266,8 @@ class CellRecord:
     environment: Environment | None = None
     error: Error | None = None
     noisy_rerun: bool = False
-    protocol: int = 1
-    training_revision: int = 1
+    protocol: Ordinal = 1
+    training_revision: Ordinal = 1
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -245,8 +281,8 @@ class CellRecord:
 
         Raises:
             NewerRecord: if it is of a newer schema.
-            ValueError: if it lacks a field, has one too many or one of another type, if its `cell_id` is not its
-                cell's, or if it says what cannot be (see `plausibility`).
+            ValueError: if it lacks a field, has one too many or one of another type or out of its bounds, or if its
+                `cell_id` is not its cell's.
         """
         if not isinstance(plain, Mapping):
             raise ValueError("a record is a mapping")
@@ -255,9 +291,7 @@ class CellRecord:
             raise ValueError(f"schema version {version!r}, which there never was")
         if version > SCHEMA_VERSION:
             raise NewerRecord(f"schema version {version}, this mnistbench reads up to {SCHEMA_VERSION}")
-        record = read_typed(cls, {**plain, "schema_version": SCHEMA_VERSION}, "record")
-        if problem := implausible(record):
-            raise ValueError(problem)
+        record = read_checked(cls, {**plain, "schema_version": SCHEMA_VERSION}, "record")
         if record.cell.cell_id != record.cell_id:
             raise ValueError(f"cell_id {record.cell_id} is not that of its settings, {record.cell.cell_id}")
         return record

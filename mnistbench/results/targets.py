@@ -6,6 +6,7 @@ targets that the grid names now (`targets_asked`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,21 +23,27 @@ class Evaluation(NamedTuple):
     Attributes:
         seconds: on the training clock so far.
         cold_seconds: from the start of the cell's process.
+        joules: of the training so far; None unless every epoch so far has some.
     """
 
     epoch: int
     seconds: float
     cold_seconds: float
     test_accuracy: float | None
+    joules: float | None = None
 
 
 def evaluations(epochs: Iterable[EpochMeasurement | Mapping[str, Any]]) -> tuple[Evaluation, ...]:
     """The evaluations of a record's epochs, or of their plain JSON, in order."""
-    found, seconds = [], 0.0
+    found: list[Evaluation] = []
+    seconds, joules = 0.0, 0.0
     for item in epochs:
         epoch = item if isinstance(item, Mapping) else vars(item)
         seconds += epoch["train_seconds"]
-        found.append(Evaluation(epoch["epoch"], seconds, epoch["cold_seconds"], epoch["test_accuracy"]))
+        measured = epoch.get("train_joules")
+        joules = math.nan if measured is None else joules + measured
+        known = None if math.isnan(joules) else joules
+        found.append(Evaluation(epoch["epoch"], seconds, epoch["cold_seconds"], epoch["test_accuracy"], known))
     return tuple(found)
 
 

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import math
 import os
-import selectors
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
+from multiprocessing.connection import wait
 from typing import Protocol
 
-from mnistbench.axes.execution import KEPT_ALLOCATOR, levers_of
+from mnistbench.axes.execution import levers_of
 from mnistbench.axes.plugins import same_folder
 from mnistbench.cell import Cell
-from mnistbench.errors.redaction import redact
 from mnistbench.results.records import CellRecord, EpochMeasurement, Error, utc_now
-from mnistbench.run.child import Running
-from mnistbench.run.forkserver import PRELOAD, ForkServer, ServerLost, kill_group
-from mnistbench.run.worker import TRAIN_CELL, find_function, train_safely
+from mnistbench.run.processes import PRELOAD, ForkServer, WorkerProcess, kill_group
+from mnistbench.run.worker import TRAIN_CELL, train_named, train_safely
 from mnistbench.train.job import Job
 from mnistbench.train.steps.cuda_graph import CaptureFailed
 
@@ -97,7 +96,9 @@ class InlineExecutor:
         try:
             self._training = True
             with same_folder():
-                return train_safely(replace(job, own_process=False), find_function(self._train), remember, started)
+                return train_safely(
+                    replace(job, own_process=False), partial(train_named, self._train, None), remember, started
+                )
         except KeyboardInterrupt:
             if self._reason is None:
                 raise
@@ -117,7 +118,7 @@ class ProcessExecutor:
         train: `module:function` that trains a cell.
         grace_seconds: between TERM and KILL for a cell that is over its time.
         slots: shared cells at once; the number of usable cores if left out.
-        preload: modules that servers import before they fork.
+        preload: modules that the server imports before it forks.
     """
 
     def __init__(
@@ -131,9 +132,8 @@ class ProcessExecutor:
         self._train = train
         self._grace_seconds = grace_seconds
         self._slots = slots or usable_cores()
-        self._preload = preload
-        self._servers: dict[tuple[tuple[str, str], ...], ForkServer] = {}
-        self._running: list[Running] = []
+        self._server = ForkServer(preload)
+        self._running: list[WorkerProcess] = []
         self._reason: str | None = None
         self._woken, self._wake = os.pipe()
         os.set_blocking(self._wake, False)
@@ -143,36 +143,37 @@ class ProcessExecutor:
         return None
 
     def prepare(self, cells: Iterable[Cell]) -> None:
-        """See `Executor`; servers import torch while the caller does something else."""
-        for cell in cells:
-            self._server_for(cell).start()
+        """See `Executor`; the server imports torch while the caller does something else."""
+        self._server.start()
 
     def run(self, jobs: Iterable[Job], on_epoch: OnEpoch) -> Iterator[CellRecord]:
         """See `Executor`."""
         waiting = iter(jobs)
-        upcoming: Job | None = None
         again: list[Job] = []
+        tried_again: set[str] = set()
+        upcoming: Job | None = None
         try:
             while True:
                 while self._reason is None and self._has_room():
                     upcoming = upcoming or (again.pop() if again else next(waiting, None))
                     if upcoming is None or not self._fits(upcoming):
                         break
-                    not_started = self._start(upcoming)
+                    worker = WorkerProcess(upcoming, self._server, self._train, sys.path, self._grace_seconds)
+                    self._running.append(worker)
                     upcoming = None
-                    if not_started is not None:
-                        yield not_started
                 if not self._running:
                     return
                 self._wait(on_epoch)
                 for worker in [worker for worker in self._running if worker.ended]:
                     self._running.remove(worker)
-                    record = worker.finish()
-                    eager = None if self._reason is not None else without_graph(worker.job, record)
-                    if eager is None:
-                        yield record
-                    else:
+                    record, job = worker.finish(), worker.job
+                    if worker.never_started and job.record_id not in tried_again:
+                        tried_again.add(job.record_id)  # perhaps its server was killed while nothing ran
+                        again.append(job)
+                    elif self._reason is None and (eager := without_graph(job, record)) is not None:
                         again.append(eager)
+                    else:
+                        yield record
         finally:
             self._end_all()
 
@@ -183,9 +184,7 @@ class ProcessExecutor:
 
     def close(self) -> None:
         """See `Executor`."""
-        for server in self._servers.values():
-            server.close()
-        self._servers.clear()
+        self._server.close()
 
     def _has_room(self) -> bool:
         shared = all(is_shared(worker.job.cell) for worker in self._running)
@@ -194,73 +193,33 @@ class ProcessExecutor:
     def _fits(self, job: Job) -> bool:
         return not self._running or is_shared(job.cell)
 
-    def _start(self, job: Job) -> CellRecord | None:
-        """Start a worker for the job; a record only if that could not be done."""
-        server = self._server_for(job.cell)
-        for last in (False, True):
-            try:
-                self._running.append(Running.start(job, server, self._train, sys.path, self._grace_seconds))
-                break
-            except ServerLost as lost:  # perhaps it was killed while nothing ran: a fresh one is worth one try
-                if last:
-                    error = Error(
-                        type="ServerLost", message="no process could be started for it", log=redact(str(lost))
-                    )
-                    return job.record("failed", utc_now(), error=error)
-        return None
-
-    def _server_for(self, cell: Cell) -> ForkServer:
-        environment = process_environment(cell)
-        key = tuple(sorted(environment.items()))
-        if key not in self._servers:
-            self._servers[key] = ForkServer(environment, self._preload)
-        return self._servers[key]
-
     def _wait(self, on_epoch: OnEpoch) -> None:
         """Sleep until a worker has something to say, ends, or is over its time; then take that in."""
         if self._reason is not None:
             for worker in self._running:
                 worker.stop(self._reason)
-        servers = {id(worker.server): worker.server for worker in self._running}.values()
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._woken, selectors.EVENT_READ)
-            for server in servers:
-                if server.running:
-                    selector.register(server.fileno(), selectors.EVENT_READ, server)
-            for worker in self._running:
-                for descriptor in worker.descriptors():
-                    selector.register(descriptor, selectors.EVENT_READ, worker)
-            seconds = min(worker.seconds_to_act() for worker in self._running)
-            if any(server.has_news for server in servers):
-                seconds = 0.0
-            ready = {key.data for key, _ in selector.select(None if math.isinf(seconds) else max(0.0, seconds))}
-        if None in ready:
+        owners = {descriptor: worker for worker in self._running for descriptor in worker.descriptors()}
+        seconds = 0.0 if any(worker.ended for worker in self._running) else self._seconds_to_act()
+        ready = wait([*owners, self._woken], None if math.isinf(seconds) else max(0.0, seconds))
+        if self._woken in ready:
             os.read(self._woken, 64)
+        talking = {id(owners[descriptor]) for descriptor in owners.keys() & set(ready)}
         for worker in self._running:
-            epochs = worker.read() if worker in ready else []
+            epochs = worker.read() if id(worker) in talking else []
             for measurement in epochs:
                 on_epoch(worker.job, measurement)
             if epochs:
                 worker.go_on()
             worker.act()
-        for server in servers:
-            self._take_news(server)
 
-    def _take_news(self, server: ForkServer) -> None:
-        mine = {worker.pid: worker for worker in self._running if worker.server is server}
-        try:
-            for pid, code in server.news():
-                if pid in mine:
-                    mine[pid].exited(code)
-        except ServerLost:
-            for worker in mine.values():
-                kill_group(worker.pid, signal.SIGKILL)
-                worker.exited(None)
+    def _seconds_to_act(self) -> float:
+        return min(worker.seconds_to_act() for worker in self._running)
 
     def _end_all(self) -> None:
         """What still runs when nobody takes records any more."""
         for worker in self._running:
-            kill_group(worker.pid, signal.SIGKILL)
+            if worker.pid is not None:
+                kill_group(worker.pid, signal.SIGKILL)
         for worker in self._running:
             worker.finish()
         self._running.clear()
@@ -277,11 +236,6 @@ def without_graph(job: Job, record: CellRecord) -> Job | None:
 def is_shared(cell: Cell) -> bool:
     """Whether other cells may run beside it."""
     return levers_of(cell.execution).isolation == "shared"
-
-
-def process_environment(cell: Cell) -> dict[str, str]:
-    """Variables that must be there when the cell's process starts: how the allocator behaves."""
-    return KEPT_ALLOCATOR if levers_of(cell.execution).allocator == "keep" else {}
 
 
 def usable_cores() -> int:

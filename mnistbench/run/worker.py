@@ -8,9 +8,11 @@ import faulthandler
 import importlib
 import math
 import os
+import pickle
 import resource
 import signal
 import socket
+import struct
 import sys
 import threading
 import time
@@ -18,11 +20,13 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from mnistbench.axes.execution import levers_of
 from mnistbench.errors.redaction import redact
 from mnistbench.results.records import CellRecord, EpochMeasurement, Error, Status, utc_now
-from mnistbench.run import channel as messages
+from mnistbench.train.clocks import keep_allocated
 from mnistbench.train.job import Job
 
 if TYPE_CHECKING:
@@ -35,11 +39,14 @@ TELL_SECONDS = 0.1
 """Epochs that follow each other faster are told together: telling one takes half a millisecond, and wakes the parent. A
 worker that is killed takes those with it that it has not told."""
 
+LENGTH = struct.Struct("!Q")
+"""Comes before each message: a pickle of so many bytes."""
+
 TrainFunction = Callable[..., CellRecord]
 
 
 @dataclass(frozen=True)
-class Began:
+class WorkerStarted:
     """A worker's first message: where the attempt runs, for the record of one that cannot write its own."""
 
     environment: Environment | None
@@ -133,12 +140,12 @@ def environment_of(job: Job, *, ask_gpu: bool = True) -> Environment | None:
 
 
 def run_worker(
-    channel: socket.socket, log: int, stack: int, alive: int, not_loaded: Exception | None = None
+    channel_descriptor: int, log: int, stack: int, alive: int, not_loaded: Exception | None = None
 ) -> NoReturn:
     """The whole life of a worker process: take a job, train it, send epochs and the record, and end.
 
     Args:
-        channel: to the parent: the job comes in; epochs and the record go out.
+        channel_descriptor: to the parent: the job comes in; epochs and the record go out.
         log: descriptor for what the cell prints.
         stack: descriptor for the stack on a crash or on `STACK_SIGNAL`.
         alive: descriptor that ends when the parent is gone.
@@ -149,12 +156,12 @@ def run_worker(
         os.setsid()
     threading.Thread(target=_end_with_parent, args=(alive,), daemon=True).start()
     _redirect_output(log)
-    _be_killed_first()
+    be_killed_first(500)
     faulthandler.enable(file=stack, all_threads=True)
     faulthandler.register(STACK_SIGNAL, file=stack, all_threads=True)
     status = 0
     try:
-        _work(channel, process_started, not_loaded)
+        _work(socket.socket(fileno=channel_descriptor), process_started, not_loaded)
     except EOFError:  # the parent is gone
         status = 1
     except BaseException:
@@ -168,14 +175,14 @@ def run_worker(
 
 
 def _work(channel: socket.socket, process_started: float, not_loaded: Exception | None) -> None:
-    job, function, import_path = messages.receive(channel)
+    job, function, import_path = receive(channel)
     sys.path[:] = import_path
     worker = os.getpid()
 
-    def send(message: Any) -> None:
+    def tell(message: Any) -> None:
         if os.getpid() != worker:  # a plug-in forked, and its child came back into our code
             os._exit(1)
-        messages.send(channel, message)
+        send(channel, message)
 
     untold: list[EpochMeasurement] = []
     told_at = -math.inf
@@ -185,27 +192,51 @@ def _work(channel: socket.socket, process_started: float, not_loaded: Exception 
         untold.append(measurement)
         if time.monotonic() - told_at < TELL_SECONDS:
             return
-        send(untold)
+        tell(untold)
         untold.clear()
         # The parent draws its progress now, and answers when it is done: it sleeps while the next epoch is timed.
         if not channel.recv(1):
             raise EOFError
         told_at = time.monotonic()
 
-    send(Began(environment_of(job, ask_gpu=False)))
-    record = train_safely(job, partial(_train_named, function, not_loaded), on_epoch, process_started)
+    tell(WorkerStarted(environment_of(job, ask_gpu=False)))
+    if levers_of(job.cell.execution).allocator == "keep":
+        keep_allocated()
+    record = train_safely(job, partial(train_named, function, not_loaded), on_epoch, process_started)
     if untold:
-        send(untold)
-    send(record)
+        tell(untold)
+    tell(record)
 
 
-def _train_named(function: str, not_loaded: Exception | None, job: Job, **arguments: Any) -> CellRecord:
+def train_named(function: str, not_loaded: Exception | None, job: Job, **arguments: Any) -> CellRecord:
+    """Find the function, and call it."""
     try:
         train = find_function(function)
     except ImportError as error:
         # Torch is never imported a second time: its error then hides why the first time failed.
         raise not_loaded or error  # noqa: B904
     return train(job, **arguments)
+
+
+def send(channel: socket.socket, message: Any) -> None:
+    """Send one message, waiting until the other side has taken it."""
+    content = pickle.dumps(message)
+    channel.sendall(LENGTH.pack(len(content)) + content)
+
+
+def receive(channel: socket.socket) -> Any:
+    """Wait for one message.
+
+    Raises:
+        EOFError: if the other side is gone.
+    """
+    with channel.makefile("rb") as file:
+        header = file.read(LENGTH.size)
+        length = LENGTH.unpack(header)[0] if len(header) == LENGTH.size else 0
+        content = file.read(length)
+    if not content or len(content) < length:
+        raise EOFError("the other side is gone")
+    return pickle.loads(content)
 
 
 def _end_with_parent(alive: int) -> None:
@@ -234,7 +265,7 @@ def _redirect_output(log: int) -> None:
     sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
 
 
-def _be_killed_first() -> None:
+def be_killed_first(score: int) -> None:
     """When the machine's memory is used up, let the kernel take the cell and leave the runner with its records."""
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
-        file.write("500")
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(score))

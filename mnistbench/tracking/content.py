@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from mnistbench.cell import Component
 from mnistbench.errors import UserError
 from mnistbench.grid.tune import AS_GIVEN, TRIAL
+from mnistbench.results.measures import MEASURES, TARGET_MEASURES, by_epoch, whole
 from mnistbench.results.records import CellRecord
 from mnistbench.results.targets import evaluations, reachable, time_to_target
 
@@ -159,53 +160,28 @@ def milliseconds(moment: str) -> int:
 
 
 def _points(record: CellRecord, ended: int, targets: Sequence[float]) -> Iterator[Point]:
-    examples, seconds = 0, 0.0
-    for epoch in record.epochs:
-        examples, seconds = examples + epoch.examples, seconds + epoch.train_seconds
-        values = {
-            "train/loss": epoch.train_loss,
-            "train/accuracy": epoch.train_accuracy,
-            "test/loss": epoch.test_loss,
-            "test/accuracy": epoch.test_accuracy,
-            "validation/loss": epoch.validation_loss,
-            "validation/accuracy": epoch.validation_accuracy,
-            # From the first epoch on: the last point is then the protocol's throughput, sum over sum.
-            "speed/examples_per_second": examples / seconds if seconds > 0 else None,
-            "speed/train_seconds": seconds,
-        }
+    for so_far, epoch in zip(by_epoch(record), record.epochs, strict=True):
         at = milliseconds(epoch.ended_at)
-        yield from (Point(key, value, at, epoch.epoch) for key, value in values.items() if value is not None)
+        for measure in MEASURES:
+            if measure.by_epoch and (value := measure.value(so_far)) is not None:
+                yield Point(measure.by_epoch, value, at, epoch.epoch)
     last = record.epochs[-1].epoch if record.epochs else 0
-    for key, value in _final(record, targets).items():
+    for key, value in _final(record, targets):
         if value is not None:
             yield Point(key, float(value), ended, last)
 
 
-def _final(record: CellRecord, targets: Sequence[float]) -> dict[str, float | None]:
-    accuracies = [epoch.test_accuracy for epoch in record.epochs if epoch.test_accuracy is not None]
-    timing, memory = record.timing, record.memory
-    return {
-        "final/test_accuracy": record.epochs[-1].test_accuracy if record.epochs else None,
-        "final/best_test_accuracy": max(accuracies, default=None),
-        **_to_targets(record, targets),
-        "speed/eval_seconds": timing.eval_seconds if timing else None,
-        "speed/warmup_seconds": timing.warmup_seconds if timing else None,
-        "speed/wall_seconds": timing.wall_seconds if timing else None,
-        "memory/process_peak_bytes": memory.process_peak_bytes if memory else None,
-        "memory/device_peak_bytes": memory.device_peak_bytes if memory else None,
-        "model/parameters": record.model.parameters if record.model else None,
-    }
-
-
-def _to_targets(record: CellRecord, targets: Sequence[float]) -> dict[str, float | None]:
-    evaluated = evaluations(record.epochs)
-    found: dict[str, float | None] = {}
+def _final(record: CellRecord, targets: Sequence[float]) -> Iterator[tuple[str, float | None]]:
+    trained, evaluated = whole(record), evaluations(record.epochs)
+    for measure in MEASURES:
+        if measure.at_end:
+            yield measure.at_end, measure.value(trained)
     for target in targets:
         ending = "" if target == targets[-1] else f"_{target:g}"
-        if first := time_to_target(evaluated, target):
-            found[f"speed/seconds_to_target{ending}"] = first.seconds
-            found[f"speed/cold_seconds_to_target{ending}"] = first.cold_seconds
-    return found
+        if passed := time_to_target(evaluated, target):
+            for at_target in TARGET_MEASURES:
+                if at_target.at_end:
+                    yield f"{at_target.at_end}{ending}", at_target.value(passed)
 
 
 def _target_tag(targets: Sequence[float]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The tutorials' scalars as TensorBoard event files, written from records (the extra `tensorboard`).
+"""Curves by epoch as TensorBoard event files, written from records (the extra `tensorboard`).
 
 One folder per record, named after its cell, so that TensorBoard shows each as a run. Writing again replaces the files.
 """
@@ -11,21 +11,12 @@ from datetime import datetime
 from pathlib import Path
 
 from mnistbench.errors import UserError
+from mnistbench.results.measures import MEASURES, by_epoch
 from mnistbench.results.records import CellRecord
-
-SCALARS = {
-    "train_loss": "train/loss",
-    "train_accuracy": "train/accuracy",
-    "validation_loss": "validation/loss",
-    "validation_accuracy": "validation/accuracy",
-    "test_loss": "test/loss",
-    "test_accuracy": "test/accuracy",
-}
-"""Field of an epoch -> tag in TensorBoard; the same names as in MLflow."""
 
 
 def write_events(records: Iterable[CellRecord], directory: Path) -> list[Path]:
-    """Write loss and accuracy by epoch, and examples per second, of each record that trained at least one epoch.
+    """Write the curves of `MEASURES` of each record that trained at least one epoch, named as in MLflow.
 
     Args:
         records: their epochs carry the times of the points, so the curves lie where training took place.
@@ -55,9 +46,8 @@ def write_events(records: Iterable[CellRecord], directory: Path) -> list[Path]:
         for earlier in folder.glob("events.out.tfevents.*"):
             earlier.unlink()
         writer = EventFileWriter(str(folder))
-        for epoch in record.epochs:
-            values = {tag: getattr(epoch, field) for field, tag in SCALARS.items()}
-            values["speed/examples_per_second"] = epoch.examples / epoch.train_seconds if epoch.train_seconds else None
+        for so_far, epoch in zip(by_epoch(record), record.epochs, strict=True):
+            values = {measure.by_epoch: measure.value(so_far) for measure in MEASURES if measure.by_epoch}
             summary = Summary(
                 value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items() if value is not None]
             )

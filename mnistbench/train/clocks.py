@@ -23,6 +23,9 @@ STOLEN_LIMIT = 0.01
 SHORT_SECONDS, SHORT_STEPS = 1.0, 50
 PROBE_LIMIT, PROBE_MADS = 0.05, 4.0
 
+KEPT_ALLOCATOR = {-4: 0, -1: 2**31 - 1, -2: 256 << 20}
+"""glibc's M_MMAP_MAX (no block is mapped apart), M_TRIM_THRESHOLD (none is given back), M_TOP_PAD (the heap's step)."""
+
 Clock = Callable[[], float]
 
 
@@ -80,13 +83,29 @@ def read_counters() -> Counters:
     return Counters(time.perf_counter(), own, busy, steal, _throttled(), os.cpu_count() or 1)
 
 
+def own_cgroup_files(controller: str, unified: str, legacy: str) -> list[Path]:
+    """Where this process's cgroup may keep a file, the nearest first: its name in version 2, and in version 1.
+
+    In a container the mount may begin at the cgroup itself, whatever /proc says of its path.
+    """
+    root, places = Path("/sys/fs/cgroup"), []
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers:
+                places.append(root / path.lstrip("/") / unified)
+            elif controller in controllers.split(","):
+                places.append(root / controller / path.lstrip("/") / legacy)
+    return [*places, root / unified, root / controller / legacy]
+
+
 def _throttled() -> float | None:
-    for place, unit in (("/sys/fs/cgroup/cpu.stat", 1e-6), ("/sys/fs/cgroup/cpu/cpu.stat", 1e-9)):
+    for path in own_cgroup_files("cpu", "cpu.stat", "cpu.stat"):
         try:
-            lines = dict(line.split() for line in Path(place).read_text().splitlines())
+            lines = dict(line.split() for line in path.read_text().splitlines())
         except (OSError, ValueError):
             continue
-        for key in ("throttled_usec", "throttled_time"):
+        for key, unit in (("throttled_usec", 1e-6), ("throttled_time", 1e-9)):
             if key in lines:
                 return int(lines[key]) * unit
     return None
@@ -183,6 +202,17 @@ class ProbeHistory:
             session += values
             off |= len(session) >= self.enough and any(probe_is_off(value, session) for value in values)
         return off
+
+
+def keep_allocated() -> None:
+    """Have glibc keep large blocks for this process, instead of faulting them in again at each step.
+
+    Where there is no glibc nothing happens.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for option, value in KEPT_ALLOCATOR.items():
+            mallopt(option, value)
 
 
 def reset_process_peak() -> None:

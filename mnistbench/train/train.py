@@ -19,6 +19,7 @@ from mnistbench.results.records import CellRecord, EpochMeasurement, Error, Memo
 from mnistbench.train import clocks as measurement
 from mnistbench.train import machine as reproducibility
 from mnistbench.train.clocks import InterferenceMeter, Stopwatch, read_counters
+from mnistbench.train.energy import NOT_MEASURABLE, EnergyMeter, energy_meter
 from mnistbench.train.epoch import take_steps
 from mnistbench.train.equivalence import check as equivalence
 from mnistbench.train.evaluate import Evaluation, evaluate, flops_per_example, is_finite
@@ -71,8 +72,9 @@ def train_cell(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRe
     error: Error | None = None
     kept = KeptWeights(job, trainee)
     foreign = InterferenceMeter()
+    energy = energy_meter(device, trainee.levers.isolation)
     for number in range(1, cell.training.epochs + 1):
-        measured, test, error = _one_epoch(trainee, number, watch, cold_started, foreign)
+        measured, test, error = _one_epoch(trainee, number, watch, cold_started, foreign, energy=energy)
         epochs.append(measured)
         if error is None:
             kept.after(measured)
@@ -137,6 +139,7 @@ def train_cell(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRe
                 "peak_flops": {
                     f"{cell.device}/{trainee.levers.precision}": max(probe.flops_per_second for probe in probes)
                 },
+                "energy_source": energy.source,
                 **job.environment_extra,
             },
         ),
@@ -145,15 +148,22 @@ def train_cell(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRe
 
 
 def _one_epoch(
-    trainee: Trainee, number: int, watch: Stopwatch, cold_started: float, foreign: InterferenceMeter
+    trainee: Trainee,
+    number: int,
+    watch: Stopwatch,
+    cold_started: float,
+    foreign: InterferenceMeter,
+    *,
+    energy: EnergyMeter = NOT_MEASURABLE,
 ) -> tuple[EpochMeasurement, Evaluation, Error | None]:
     train_before, eval_before = watch["train"], watch["eval"]
     trainee.model.train()
-    before = read_counters()
+    before, joules_before = read_counters(), energy.read()
     with watch.region("train"):
         trainee.update.train()
         losses, rights, examples, steps = _train_epoch(trainee, number)
-    foreign.add(before, read_counters())
+    joules_after, after = energy.read(), read_counters()
+    foreign.add(before, after)
     means = losses[:steps].tolist()
     first_bad = next((index for index, loss in enumerate(means) if not math.isfinite(loss)), None)
     with watch.region("eval"):
@@ -175,6 +185,7 @@ def _one_epoch(
         validation_accuracy=validation.accuracy if validation else None,
         cold_seconds=time.perf_counter() - cold_started,
         ended_at=utc_now(),
+        train_joules=energy.between(joules_before, joules_after),
     )
     before_epoch = (number - 1) * math.ceil(trainee.batches.examples / trainee.batches.batch_size)
     if first_bad is not None:

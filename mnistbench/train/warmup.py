@@ -83,7 +83,7 @@ def _with_kernels(job: Job, trainee: Trainee) -> Trainee:
     import torch
 
     from mnistbench.files.remembered import remembered
-    from mnistbench.train.steps.tuning import apply, tune
+    from mnistbench.train.steps.tuning import Kernels, apply, tune, tune_blocks
     from mnistbench.train.steps.written import WrittenStep
 
     levers, cell, step = trainee.levers, job.cell, trainee.step
@@ -97,18 +97,25 @@ def _with_kernels(job: Job, trainee: Trainee) -> Trainee:
         "torch": torch.__version__,
         **network_key(trainee),
         "choices": [{key: list(values) for key, values in block.choices().items()} for block in step.blocks],
-        "batch_size": cell.batch_size,
         "threads": torch.get_num_threads(),
-        "chunk": levers.chunk,
     }
 
     def measure() -> dict[str, Any]:
-        rehearsal = trainee.anew()
-        assert isinstance(rehearsal.step, WrittenStep)
+        rehearsal = trainee.anew().step
+        assert isinstance(rehearsal, WrittenStep)
         inputs, labels = _first_batch(trainee, cell.batch_size)
-        return tune(rehearsal.step, inputs, labels, chunk=None if levers.chunk == "auto" else levers.chunk)
 
-    answer = remembered(question, measure)
+        def kernels_for(examples: int) -> Kernels:  # batches of other sizes are trained in chunks of this size, too
+            answer = remembered(
+                {**question, "examples": examples}, lambda: {"kernels": tune_blocks(rehearsal, inputs[:examples])}
+            )
+            kernels: Kernels = answer["kernels"]
+            return kernels
+
+        chunk = None if levers.chunk == "auto" else levers.chunk
+        return tune(rehearsal, inputs, labels, chunk=chunk, kernels_for=kernels_for)
+
+    answer = remembered({**question, "batch_size": cell.batch_size, "chunk": levers.chunk}, measure)
     apply(step, answer["chunk"], answer["kernels"])
     settled = dataclasses.replace(levers, chunk=answer["chunk"], kernels=answer["kernels"], memory_format="contiguous")
     return dataclasses.replace(trainee, levers=settled)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mnistbench.cell import Cell, Loss
+from mnistbench.cell.checked import read_checked
 from mnistbench.cell.data_spec import DataSpec
-from mnistbench.cell.typed import read_typed
 from mnistbench.errors import UserError
 from mnistbench.files.whole import write_whole
 from mnistbench.train.pictures import Framing, framing_by_name, read_image
@@ -77,7 +77,7 @@ class ModelSettings:
         cell, spec = Cell.from_json(plain["cell"]), DataSpec.from_json(plain["data"])
         outputs, framing = kind_of_outputs(cell.training.loss), framing_by_name(spec.name)
         if version > 1:
-            outputs, framing = plain["outputs"], read_typed(Framing, plain["framing"], "framing")
+            outputs, framing = plain["outputs"], read_checked(Framing, plain["framing"], "framing")
         if outputs not in get_args(Outputs):
             raise ValueError(f"outputs {outputs!r}")
         return cls(cell=cell, spec=spec, outputs=outputs, framing=framing)

@@ -117,6 +117,17 @@ def byte_count(value: Any) -> str:
     return MISSING
 
 
+def joules(value: Any) -> str:
+    """`0.0123` as `12.3 mJ`, `754` as `754 J`, `12345` as `12.3 kJ`."""
+    if missing(value):
+        return MISSING
+    value = float(value)
+    for limit, unit, factor in ((1, "mJ", 1e3), (1e3, "J", 1.0), (1e6, "kJ", 1e-3)):
+        if value < limit and value:
+            return f"{significant(value * factor)} {unit}"
+    return f"{significant(value * 1e-6)} MJ" if value else "0 J"
+
+
 def clipped(text: Any, length: int = 44) -> str:
     """A label short enough for a chart, cut in its middle, since settings often differ at the end."""
     plain = " ".join(str(text).split())

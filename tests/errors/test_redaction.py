@@ -6,7 +6,7 @@ import pytest
 
 from mnistbench.cli import app as cli
 from mnistbench.errors.redaction import redact, without_credentials
-from mnistbench.run.child import TAIL_BYTES, _text_of_tail
+from mnistbench.run.processes import TAIL_BYTES, _text_of_tail
 
 SECRETS = r"""
 http://user:Hunter2@@host

@@ -156,12 +156,12 @@ def test_what_is_no_record_is_named_with_its_reason(
     ("change", "reason"),
     [
         ({"status": "great"}, "great"),
-        ({"attempt": "1"}, "record.attempt: expected int, found str"),
-        ({"attempt": True}, "expected int"),
-        ({"extra": 1}, "unknown field 'extra'"),
+        ({"attempt": "1"}, "record.attempt: '1' should be a valid integer"),
+        ({"attempt": True}, "record.attempt: True should be a valid integer"),
+        ({"extra": 1}, "record.extra: unknown field"),
         ({"cell_id": "0" * 16}, "not that of its settings"),
         ({"epochs": [{"epoch": 1}]}, "record.epochs[0]"),
-        ({"cell": {}}, "not a cell"),
+        ({"cell": {}}, "record.cell.dataset: is missing"),
         ({"error": {"type": "x", "message": "\ud800"}}, "half a character"),
     ],
 )

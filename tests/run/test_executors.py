@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
 from collections.abc import Iterator
@@ -15,28 +14,28 @@ import pytest
 from mnistbench.cell import Cell, Component, Training
 from mnistbench.data import datasets
 from mnistbench.results.records import CellRecord, Data, EpochMeasurement
-from mnistbench.run import child as running
+from mnistbench.run import processes as running
 from mnistbench.run.executors import Executor, InlineExecutor, ProcessExecutor
-from mnistbench.run.forkserver import ForkServer
+from mnistbench.run.processes import ForkServer
 from mnistbench.train.job import Job
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def servers() -> Iterator[dict[object, ForkServer]]:
-    """Servers that import torch once for all tests of this file."""
-    shared = ProcessExecutor()
-    yield shared._servers
+def server() -> Iterator[ForkServer]:
+    """One that imports torch once for all tests of this file."""
+    shared = ForkServer()
+    yield shared
     shared.close()
 
 
 @pytest.fixture
-def processes(servers: dict[object, ForkServer]) -> Iterator[type[ProcessExecutor]]:
+def processes(server: ForkServer) -> Iterator[type[ProcessExecutor]]:
     class Shared(ProcessExecutor):
         def __init__(self, train: str, *, slots: int | None = None) -> None:
             super().__init__(train=f"stand_ins:{train}", grace_seconds=0.3, slots=slots)
-            self._servers = servers  # type: ignore[assignment]
+            self._server = server
 
     yield Shared
 
@@ -153,8 +152,8 @@ def test_epochs_of_no_length_are_told_together(
 ) -> None:
     """Each message wakes the parent, which is noise to the next epoch."""
     answers: list[None] = []
-    go_on = running.Running.go_on
-    monkeypatch.setattr(running.Running, "go_on", lambda self: (answers.append(None), go_on(self)))
+    go_on = running.WorkerProcess.go_on
+    monkeypatch.setattr(running.WorkerProcess, "go_on", lambda self: (answers.append(None), go_on(self)))
     heard: list[int] = []
     many = job(cell)
     many = replace(many, cell=replace(many.cell, training=Training(epochs=1000)))
@@ -184,7 +183,7 @@ def test_closing_the_iterator_ends_what_runs(processes: type[ProcessExecutor], c
     executor = processes("sleep")
 
     def interrupt(job: Job, epoch: EpochMeasurement) -> None:
-        pids.extend(worker.pid for worker in executor._running)
+        pids.extend(worker.pid or 0 for worker in executor._running)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -232,11 +231,16 @@ def meeting(folder: Path, wait_for: int) -> Component:
 
 
 @pytest.mark.parametrize(("execution", "kept"), [("fast", True), ("plain", False)])
-def test_the_allocators_settings_are_there_before_the_process_starts(
+def test_large_blocks_are_kept_where_the_cell_asks_for_it(
     processes: type[ProcessExecutor], cell: Cell, execution: str, kept: bool
 ) -> None:
-    record = only(processes("environment"), job(cell, execution=execution))
-    assert ("MALLOC_TRIM_THRESHOLD_" in record.execution_resolved["environment"]) is kept
+    """One server forks workers of both kinds: what is freed and taken again is faulted in anew, or is not."""
+    record = only(processes("blocks"), job(cell, execution=execution))
+    assert (record.execution_resolved["faults"] < 100) is kept, record.execution_resolved
+
+
+def test_a_worker_leads_a_session_of_its_own(processes: type[ProcessExecutor], cell: Cell) -> None:
+    record = only(processes("environment"), job(cell))
     assert record.execution_resolved["session"] == record.execution_resolved["pid"]
 
 
@@ -244,10 +248,9 @@ def test_a_server_that_was_killed_is_started_again(cell: Cell) -> None:
     executor = ProcessExecutor(train="stand_ins:quick")
     try:
         assert only(executor, job(cell)).status == "finished"
-        (server,) = executor._servers.values()
-        assert server._process is not None
-        server._process.kill()
-        server._process.wait()
+        assert executor._server._process is not None
+        executor._server._process.kill()
+        executor._server._process.wait()
         assert only(executor, job(cell)).status == "finished"
     finally:
         executor.close()
@@ -258,10 +261,9 @@ def test_a_server_that_dies_under_a_cell_costs_that_cell_only(cell: Cell) -> Non
     pids: list[int] = []
 
     def kill_server(job: Job, epoch: EpochMeasurement) -> None:
-        pids.extend(worker.pid for worker in executor._running)
-        for server in executor._servers.values():
-            assert server._process is not None
-            server._process.kill()
+        pids.extend(worker.pid or 0 for worker in executor._running)
+        assert executor._server._process is not None
+        executor._server._process.kill()
 
     try:
         (record,) = executor.run([job(cell)], kill_server)
@@ -275,6 +277,15 @@ def test_what_cannot_be_imported_is_a_failed_cell(processes: type[ProcessExecuto
     record = only(processes("nowhere"), job(cell))
     assert record.status == "failed"
     assert record.error is not None and "nowhere" in record.error.message
+
+
+def test_what_cannot_be_imported_is_a_failed_cell_of_the_inline_executor_too(cell: Cell) -> None:
+    for train in ("stand_ins:nowhere", "not_there:train"):
+        record = only(InlineExecutor(train=train), job(cell))
+        assert record.status == "failed"
+        assert record.error is not None and train.split(":")[record.error.type == "AttributeError"] in (
+            record.error.message
+        )
 
 
 def test_the_inline_executor_runs_the_same_and_survives_failures(cell: Cell) -> None:
@@ -300,7 +311,3 @@ def test_a_worker_finds_torch_and_all_it_needs_of_it_loaded(
     record = only(processes("imports"), asked)
     assert record.status == "finished", record.error
     assert [name for name in record.execution_resolved["imported"] if not name.startswith("mnistbench.")] == []
-
-
-def test_environment_of_this_process_is_left_alone(servers: dict[object, ForkServer]) -> None:
-    assert not {name for name in os.environ if name.startswith("MALLOC_")}

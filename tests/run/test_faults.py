@@ -5,6 +5,7 @@ docs/reliability.md says which fault is held by which test.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -22,6 +23,7 @@ from typing import Any
 
 import psutil
 import pytest
+from cgroups import cgroup
 from killed_at import GRID
 
 from mnistbench import run_grid
@@ -170,8 +172,7 @@ folder, train, text = sys.argv[1:]
 class Tell(Watcher):
     def epoch(self, job, measurement):
         (pid,) = [worker.pid for worker in executor._running]
-        servers = [server._process.pid for server in executor._servers.values()]
-        print(json.dumps({"worker": pid, "servers": servers}), flush=True)
+        print(json.dumps({"worker": pid, "server": executor._server.pid}), flush=True)
 
 
 executor = ProcessExecutor(train=f"stand_ins:{train}", preload=("without_torch",))
@@ -226,7 +227,7 @@ class Runner:
         """Wait until a cell has trained an epoch; returns the ids of all processes below the runner."""
         assert self.process.stdout is not None
         told = json.loads(self.process.stdout.readline())
-        return [told["worker"], *told["servers"]]
+        return [told["worker"], told["server"]]
 
     def ctrl_c(self) -> None:
         """As the terminal does it: to the whole group in the foreground."""
@@ -331,9 +332,8 @@ def test_a_run_under_nohup_outlives_its_terminal(folder: ResultsFolder) -> None:
 
 def test_a_scheduler_that_warns_every_process_costs_one_cell(folder: ResultsFolder) -> None:
     runner = Runner(folder.path, "sleep")
-    _, *servers = runner.first_epoch()
-    for pid in servers:
-        os.kill(pid, signal.SIGUSR1)
+    _, server = runner.first_epoch()
+    os.kill(server, signal.SIGUSR1)
     runner.process.send_signal(signal.SIGUSR1)
     assert runner.end()[0] == 128 + signal.SIGUSR1
     assert [record.error and record.error.message for record in folder.records()] == ["stopped by SIGUSR1"]
@@ -374,6 +374,87 @@ def test_nobody_outlives_a_runner_that_was_killed(folder: ResultsFolder) -> None
     assert folder.records() == []
     with folder.lock():  # a dead one's lock does not block
         pass
+
+
+IMPORTS = """
+import sys, time
+from mnistbench.run.executors import ProcessExecutor
+executor = ProcessExecutor(preload=("slow_to_import",))
+executor.prepare([])
+print(executor._server.pid, flush=True)
+sys.stdin.read()
+executor.close()
+print("closed", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("end", ["killed", "closed"])
+def test_a_server_that_still_imports_does_not_outlive_its_runner(end: str) -> None:
+    runner = subprocess.Popen([sys.executable, "-c", IMPORTS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert runner.stdout is not None
+    server = int(runner.stdout.readline())
+    time.sleep(0.5)
+    assert is_alive(server)
+    if end == "killed":
+        runner.kill()
+    runner.communicate(timeout=30)
+    wait_until_gone([server])
+
+
+@pytest.mark.parametrize("whose", ["runner", "worker", "server"])
+def test_who_is_stopped_and_goes_on_loses_nothing_and_doubles_nothing(folder: ResultsFolder, whose: str) -> None:
+    """SIGSTOP, as by Ctrl-Z, a debugger or a scheduler that suspends jobs; then SIGCONT."""
+    runner = Runner(folder.path, "unhurried", seeds=15)
+    for _ in range(6):
+        worker, server = runner.first_epoch()
+        pid = {"runner": runner.process.pid, "worker": worker, "server": server}[whose]
+        with contextlib.suppress(ProcessLookupError):  # a worker that is done
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(0.3)
+            os.kill(pid, signal.SIGCONT)
+    ended, output = runner.end()
+    assert ended == 0, output
+    assert len(whole_records(folder.path)) == 30
+    assert folder.attempts() == []
+    assert {record.status for record in folder.records()} == {"finished"}
+
+
+def test_a_run_can_be_ended_while_its_server_is_stopped(folder: ResultsFolder) -> None:
+    """The next worker cannot be started: its cell is `killed`, and nobody waits for the server."""
+    runner = Runner(folder.path, "unhurried", seeds=15)
+    _, server = runner.first_epoch()
+    os.kill(server, signal.SIGSTOP)
+    time.sleep(0.5)
+    runner.process.send_signal(signal.SIGTERM)
+    assert runner.end(seconds=30)[0] == 128 + signal.SIGTERM
+    assert "killed" in {record.status for record in folder.records()}
+    wait_until_gone([server])
+
+
+IN_GROUP = """
+import os, sys
+from pathlib import Path
+Path(sys.argv.pop(1), "cgroup.procs").write_text(str(os.getpid()))
+""" + SCRIPT.replace("without_torch", "hungry_to_import")
+
+
+def test_a_server_that_is_killed_for_memory_while_it_imports_is_out_of_memory(folder: ResultsFolder) -> None:
+    """The limit is that of a control group below the root."""
+    limits = {"memory.max": "300M", "memory.limit_in_bytes": "300M", "memory.memsw.limit_in_bytes": "300M"}
+    limits |= {"memory.swap.max": "0"}
+    with cgroup("memory", limits) as group:
+        done = subprocess.run(
+            [sys.executable, "-c", IN_GROUP, str(group), str(folder.path), "quick", GRID],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = folder.records()
+    assert {record.status for record in records} == {"out_of_memory"}
+    assert all(record.error and "memory was used up" in record.error.message for record in records)
 
 
 def test_kills_at_random_times_lose_nothing(folder: ResultsFolder) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 import socket
 import threading
 from pathlib import Path
@@ -14,8 +16,8 @@ from mnistbench.cell import Cell
 from mnistbench.errors.redaction import redact
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.records import CellRecord, Data, EpochMeasurement, dump
-from mnistbench.run import channel
-from mnistbench.run.worker import find_function, is_out_of_memory, train_safely
+from mnistbench.run.processes import WorkerProcess
+from mnistbench.run.worker import LENGTH, find_function, is_out_of_memory, receive, send, train_safely
 from mnistbench.train.job import Job
 
 
@@ -142,33 +144,47 @@ def test_a_function_is_found_by_its_name() -> None:
     assert find_function("stand_ins:quick") is quick
 
 
-def test_messages_are_put_together_from_any_pieces() -> None:
-    sent = [{"epoch": 1}, "x" * 1000, None]
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        for message in sent:
-            channel.send(ours, message)
-        ours.shutdown(socket.SHUT_WR)
-        stream = b"".join(iter(lambda: theirs.recv(4096), b""))
-    for size in (1, 7, 100, len(stream)):
-        inbox = channel.Inbox()
-        found = [item for start in range(0, len(stream), size) for item in inbox.feed(stream[start : start + size])]
-        assert found == sent
+class Stopped:
+    """Stands in for a job that no server forks a worker for."""
+
+    def last_words(self) -> str:
+        return ""
+
+    def order_worker(self, *descriptors: int) -> None:
+        self.channel = socket.socket(fileno=os.dup(descriptors[0]))
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 10_000])
+def test_messages_are_put_together_from_any_pieces(job: Job, size: int) -> None:
+    """The parent waits for no worker that has stopped in the middle of one."""
+    server = Stopped()
+    process = WorkerProcess(job, server, "stand_ins:quick", [], 0.1)  # type: ignore[arg-type]
+    told = [measurement(epoch) for epoch in range(1, 4)]
+    contents = [pickle.dumps(message) for message in ([told[0]], told[1:])]
+    stream = b"".join(LENGTH.pack(len(content)) + content for content in contents)
+    heard: list[EpochMeasurement] = []
+    for start in range(0, len(stream), size):
+        server.channel.sendall(stream[start : start + size])
+        heard += process.read()
+    assert heard == told
+    process.finish()
+    server.channel.close()
 
 
 def test_a_message_cut_off_by_the_other_sides_end_is_an_end() -> None:
-    ours, theirs = socket.socketpair()
-    with theirs:
-        ours.send(b"\0\0\0\0\0\0\0\x09abc")
-        ours.close()
-        with pytest.raises(EOFError):
-            channel.receive(theirs)
+    for cut_off in (b"", b"\0\0\0", b"\0\0\0\0\0\0\0\x09abc"):
+        ours, theirs = socket.socketpair()
+        with theirs:
+            ours.send(cut_off)
+            ours.close()
+            with pytest.raises(EOFError):
+                receive(theirs)
 
 
 def test_a_large_message_does_not_block_for_want_of_a_reader_in_the_same_thread(tmp_path: Path) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        sender = threading.Thread(target=channel.send, args=(ours, b"x" * 3_000_000))
+        sender = threading.Thread(target=send, args=(ours, b"x" * 3_000_000))
         sender.start()
-        assert channel.receive(theirs) == b"x" * 3_000_000
+        assert receive(theirs) == b"x" * 3_000_000
         sender.join()

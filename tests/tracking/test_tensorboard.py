@@ -67,6 +67,7 @@ def test_the_tutorials_scalars_come_back_by_epoch(cell: Cell, tmp_path: Path) ->
         "test/loss",
         "test/accuracy",
         "speed/examples_per_second",
+        "speed/train_seconds",
     }
 
 

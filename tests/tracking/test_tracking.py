@@ -212,7 +212,7 @@ def test_a_journal_cut_off_at_any_byte_loses_its_last_line_only(tmp_path: Path) 
 def test_a_run_has_at_most_20_metrics_and_one_param_for_each_axis() -> None:
     cell = make_cell(optimizer=Component(name="sgd", options={"lr": 0.1, "momentum": 0.9}))
     record = make_record(cell, accuracies=(0.95, 0.98), flags=["short"])
-    full = [replace(epoch, validation_loss=0.1, validation_accuracy=0.9) for epoch in record.epochs]
+    full = [replace(epoch, validation_loss=0.1, validation_accuracy=0.9, train_joules=1.0) for epoch in record.epochs]
     memory = replace(record.memory, device_peak_bytes=1)  # type: ignore[type-var]
     content = run_content(record.with_changes(epochs=full, memory=memory))
     keys = {point.key for point in content.points}

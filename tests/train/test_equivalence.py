@@ -23,7 +23,15 @@ from mnistbench.data.cache import write_entry
 from mnistbench.data.datasets import load, prepare
 from mnistbench.results.records import Data
 from mnistbench.train.equivalence import gates, masks
-from mnistbench.train.equivalence.check import check, check_trainee, compare, is_reference, make_reference, verdict
+from mnistbench.train.equivalence.check import (
+    _network_of,
+    check,
+    check_trainee,
+    compare,
+    is_reference,
+    make_reference,
+    verdict,
+)
 from mnistbench.train.equivalence.gates import Finding
 from mnistbench.train.equivalence.reference import Batch, Reference, TrainingPath
 from mnistbench.train.job import Job
@@ -688,6 +696,42 @@ def test_an_answer_is_kept_with_its_figures_for_all_seeds(data: Path, tmp_path: 
         finding["gate"] for finding in kept["findings"]
     }
     assert kept["cell"]["architecture"] == {"name": "mlp", "hidden": [64, 32]}
+
+
+def gates_asked(folder: Path, optimizer: str) -> set[str]:
+    answers = [json.loads(file.read_text()) for file in folder.glob("*.json")]
+    (answer,) = (each for each in answers if each["cell"]["optimizer"]["name"] == optimizer)
+    return {finding["gate"][:2] for finding in answer["findings"]}
+
+
+def test_a_network_that_passed_is_not_looked_at_again_for_another_optimizer(data: Path, tmp_path: Path) -> None:
+    for optimizer, asked in (("adam", {"G0", "G1", "G2", "G3"}), ("sgd", {"G0", "G2", "G3"})):
+        cell = cell_of("mlp", optimizer)
+        assert check(cell, FAST, data, maker(Sound, cell, data), folder=tmp_path) == "passed"
+        assert gates_asked(tmp_path, optimizer) == asked
+    other = replace(cell_of("mlp", "rmsprop"), batch_size=BATCH_SIZE // 2)
+    assert check(other, FAST, data, maker(Sound, other, data), folder=tmp_path) == "passed"
+    assert "G1" in gates_asked(tmp_path, "rmsprop")
+
+
+def test_a_fault_of_the_optimizer_is_found_where_the_network_had_passed(data: Path, tmp_path: Path) -> None:
+    good, bad = cell_of("mlp", "sgd"), cell_of("mlp", "adam")
+    assert check(good, FAST, data, maker(Sound, good, data), folder=tmp_path) == "passed"
+    assert check(bad, FAST, data, maker(LearningRateBakedIn, bad, data), folder=tmp_path).startswith(
+        "failed: G2 update"
+    )
+
+
+def test_a_network_that_failed_is_looked_at_again_for_another_optimizer(data: Path, tmp_path: Path) -> None:
+    for optimizer in ("sgd", "adam"):
+        cell = cell_of("mlp", optimizer)
+        answer = check(cell, FAST, data, maker(UnweightedChunks, cell, data), folder=tmp_path)
+        assert answer.startswith("failed: G1 gradient ")
+
+
+def test_an_optimizer_of_the_users_own_is_asked_with_its_network(data: Path) -> None:
+    plain_one, own = cell_of("mlp", "sgd"), cell_of("mlp", "mine:Momentum")
+    assert "optimizer" in _network_of(own) and "optimizer" not in _network_of(plain_one)
 
 
 def test_other_levers_are_asked_anew(data: Path, tmp_path: Path) -> None:

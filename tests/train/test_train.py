@@ -20,7 +20,9 @@ from mnistbench.cell import Cell, Component, Training
 from mnistbench.data import arrays, datasets
 from mnistbench.errors import UserError
 from mnistbench.results.records import CellRecord, Data, EpochMeasurement
+from mnistbench.train import train as training
 from mnistbench.train import warmup
+from mnistbench.train.energy import EnergyCounter, EnergyMeter
 from mnistbench.train.job import Job
 from mnistbench.train.setup import make_trainee
 from mnistbench.train.train import train_cell
@@ -63,6 +65,26 @@ def test_every_example_is_trained_once_with_the_last_partial_batch(make_job: Mak
     """3,000 examples in batches of 512 are 6 steps, the last of 440 (rule 7)."""
     record = train(make_job())
     assert (record.epochs[0].examples, record.epochs[0].steps) == (3000, 6)
+
+
+def test_energy_is_of_the_timed_region_alone(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A counter that the training loop moves by 3 J and the evaluation by 100."""
+    joules = [0.0]
+
+    def adding(amount: float, function: Callable[..., object]) -> Callable[..., object]:
+        def run(*arguments: object) -> object:
+            joules[0] += amount
+            return function(*arguments)
+
+        return run
+
+    monkeypatch.setattr(training, "energy_meter", lambda *_: EnergyMeter("made", [EnergyCounter(lambda: joules[0])]))
+    monkeypatch.setattr(training, "_train_epoch", adding(3.0, training._train_epoch))
+    monkeypatch.setattr(training, "evaluate", adding(100.0, training.evaluate))
+    record = train(make_job(training=Training(epochs=2)))
+    assert [epoch.train_joules for epoch in record.epochs] == [3.0, 3.0]
+    assert record.environment is not None
+    assert record.environment.energy_source == "made"
 
 
 def test_the_first_four_clocks_add_to_at_most_the_wall(make_job: MakeJob) -> None:

@@ -14,6 +14,7 @@ from mnistbench.report import inventory, noise_charts, verdicts
 from mnistbench.report.page_rows import rows_of
 from mnistbench.report.sections.section import Log, Part, Question, Section, Study, groups, unanswered
 from mnistbench.report.tables import Column, Table, table
+from mnistbench.results.measures import MEASURES, TARGET_MEASURES
 from mnistbench.words.formatting import byte_count, clipped, listed, missing, percent
 from mnistbench.words.wording import plural
 
@@ -22,7 +23,7 @@ MOST_LOG_CHARACTERS = 6000
 THROUGHPUT = "examples per second"
 STEMS = {THROUGHPUT: "examples-per-second"}
 
-RUNS = [
+SETTINGS = [
     Column("architecture_label", "architecture", "name", filtered=True),
     Column("optimizer_label", "optimizer", "name", filtered=True),
     Column("lr", "learning rate", "number", hidden=True),
@@ -36,16 +37,13 @@ RUNS = [
     Column("kind", "kind", filtered=True, hidden=True),
     Column("status", "status", "tag", filtered=True),
     Column("outdated", "outdated", "words"),
-    Column("test_accuracy", "test accuracy", "percent"),
-    Column("examples_per_second", "examples/s", "rate"),
-    Column("train_seconds", "training", "seconds"),
-    Column("wall_seconds", "wall", "seconds", hidden=True),
-    Column("process_peak_bytes", "peak memory", "bytes", hidden=True),
-    Column("device_peak_bytes", "device peak", "bytes", hidden=True),
-    Column("peak_share", "share of peak", "share", hidden=True),
-    Column("flags", "flags", "words"),
-    Column("cell_id", "cell", "code", hidden=True),
 ]
+"""Of the table of every run: what was asked, before what was measured."""
+ENERGY_SOURCES = {
+    "nvml": "counted by the GPU (NVML)",
+    "rapl": "counted by the processor's sockets (RAPL), everything else that ran on them included",
+}
+MARKS = [Column("flags", "flags", "words"), Column("cell_id", "cell", "code", hidden=True)]
 
 
 def noise(study: Study) -> Section:
@@ -145,18 +143,33 @@ def repeat(study: Study) -> Section:
     if grids:
         parts.append(Part("Grid", logs=grids))
     if len(study.runs):
-        times = {target: f"to_{place}" for place, target in enumerate(frames.targets_in(study.runs))}
-        found = {key: frames.at_target(study.runs, target)["seconds_to_target"] for target, key in times.items()}
-        columns = [Column(key, _to_target(target, times), "seconds") for target, key in times.items()]
-        place = [column.key for column in RUNS].index("test_accuracy")
-        columns = [*RUNS[:place], *columns, *RUNS[place:]]
-        shown = table(study.runs.assign(**found), columns, name="runs", caption="Every run")
+        shown = _every_run(study.runs)
         parts.append(Part("Every run", table=shown))
     lead = (
         "Take the grid below and run it; equal seeds give equal losses on a CPU. The CSV files hold every cell and"
         " every epoch."
     )
     return Section(question, lead=lead, parts=parts, notes=exhibit.notes, downloads=True)
+
+
+def _every_run(runs: pd.DataFrame) -> Table:
+    """What was asked of each run, what it reached at each target, and what was measured."""
+    targets = frames.targets_in(runs)
+    columns = list(SETTINGS)
+    for place, target in enumerate(targets):
+        answered = frames.at_target(runs, target)
+        for measure in TARGET_MEASURES:
+            if measure.title:
+                key = f"{measure.name}_{place}"
+                runs = runs.assign(**{key: answered[measure.name]})
+                title = measure.title if len(targets) == 1 else measure.title.replace("target", percent(target, 1))
+                columns.append(Column(key, title, measure.shown, hidden=measure.hidden))
+    columns += [
+        Column(measure.name, measure.title, measure.shown, hidden=measure.hidden)
+        for measure in MEASURES
+        if measure.title
+    ]
+    return table(runs, [*columns, *MARKS], name="runs", caption="Every run")
 
 
 def _to_target(target: float, targets: Sized) -> str:
@@ -273,6 +286,7 @@ def _environment(row: Any) -> list[tuple[str, str]]:
         + (f", CUDA {row['cuda']}" if not missing(row["cuda"]) else "")
         + f", mnistbench {row['mnistbench']}, protocol {row['protocol']}",
         "commit": f"{row['git_commit']}{' with uncommitted changes' if row['git_dirty'] is True else ''}",
+        "energy": ENERGY_SOURCES.get(str(row["energy_source"]), "not measurable here"),
         "data": f"{row['dataset']}{' (a fallback)' if row['fallback'] is True else ''}, SHA-256 {row['data_sha256']}",
     }
     return [

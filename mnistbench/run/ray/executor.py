@@ -19,7 +19,7 @@ from mnistbench.errors import UserError
 from mnistbench.errors.redaction import redact
 from mnistbench.results.records import CellRecord, EpochMeasurement, Error, utc_now
 from mnistbench.run.executors import LOST, OnEpoch
-from mnistbench.run.forkserver import PRELOAD
+from mnistbench.run.processes import PRELOAD
 from mnistbench.run.ray import luggage, node
 from mnistbench.run.ray.cluster import Needs, Node, choose, devices_of
 from mnistbench.run.ray.connection import connect

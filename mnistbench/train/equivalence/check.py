@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mnistbench.train.job import Job
     from mnistbench.train.setup import Trainee
 
-GATE_VERSION = 5
+GATE_VERSION = 6
 """Goes up when a gate or a tolerance changes, so that no older answer is believed."""
 
 TRAINING_ROOMS = ("axes", "cell", "data", "train")
@@ -36,6 +36,10 @@ READ_BY_LOADER = 4096
 
 PREPARED = {"allocator", "isolation", "stepped_aside", "threads"}
 """Levers that leave the plain path the plain path."""
+
+OF_OPTIMIZER = ("G2", "G3")
+"""Gates that look at the optimizer. The others look at network, batches and step: for optimizers of ours, which change
+neither, once per network and batch size is enough."""
 
 Prepare = Callable[["nn.Module"], None]
 MakePath = Callable[[Prepare], "TrainingPath"]
@@ -71,11 +75,23 @@ def check(
         untested` (reduced precision: only outcomes of ten seeds can tell), or `failed: ` and the first gate that
         failed, with its figures.
     """
-    kept = _kept_answer(cell, levers, folder)
+    from mnistbench.train.equivalence import gates
+
+    kept = _kept_answer(cell.without_seed(), cell, levers, folder)
     if (answer := _read(kept)) is not None:
         return answer
+    of_network = _kept_answer(_network_of(cell), cell, levers, folder)
+    of_network = of_network.parent / "networks" / of_network.name
     try:
-        findings, random = compare(cell, levers, data_directory, make_path, asks=asks, plugins=plugins)
+        findings, random = compare(
+            cell,
+            levers,
+            data_directory,
+            make_path,
+            asks=asks,
+            plugins=plugins,
+            network_passed=_read(of_network) is not None,
+        )
     except Exception as error:  # a gate that cannot be passed must not cost the training its record
         line = (str(error) or "no message").splitlines()[0]
         return f"failed: the gate could not be run, {type(error).__name__}: {line}"
@@ -83,6 +99,9 @@ def check(
     if is_reference(cell, levers) and not answer.startswith("failed"):
         answer = "reference"
     _write(kept, answer, findings, cell, levers)
+    others = [finding for finding in findings if not finding.gate.startswith(OF_OPTIMIZER)]
+    if any(finding.gate == gates.LATER_GRADIENT for finding in others) and all(each.passed for each in others):
+        _write(of_network, "passed", others, cell, levers)
     return answer
 
 
@@ -128,8 +147,13 @@ def compare(
     *,
     asks: str = "step",
     plugins: Plugins | None = None,
+    network_passed: bool = False,
 ) -> tuple[list[Finding], bool]:
     """Run the gates.
+
+    Args:
+        network_passed: this network has passed G0, G1 and the look at its masks, with this batch size and these levers
+            and another optimizer. What is left is a short look at weights and first batches, G2 and G3.
 
     Returns:
         What each measured, and whether the network draws random masks.
@@ -146,18 +170,22 @@ def compare(
         reference = make_reference(cell, data_directory, plugins, masks.silence, asks=asks) if random else loud
         path = make_path(masks.silence if random else _as_it_is)
         first = max(1, READ_BY_LOADER // cell.batch_size) if levers["data"] == "loader" else None
-        findings, batches = gates.exact(reference, path, first=first)
+        if network_passed:
+            findings, batches = gates.exact(reference, path, first=gates.LOSS_STEPS, epochs=(1,))
+        else:
+            findings, batches = gates.exact(reference, path, first=first)
         if not all(finding.passed for finding in findings):
             return findings, random  # other batches have other gradients
         total_steps = reference.steps(1) * cell.training.epochs
         factors = lr_factors(cell.schedule, total_steps)
         tolerance = gates.GRADIENT_TOLERANCE.get((device, precision), gates.GRADIENT_TOLERANCE["cpu", "fp32"])
-        findings += gates.gradient(reference, path, batches, tolerance)
+        if not network_passed:
+            findings += gates.gradient(reference, path, batches, tolerance)
         if asks == "step":  # others cannot be given gradients that nobody computed
             findings += [gates.update(reference, path, scheduled=len(set(factors)) > 1)]
         if precision == "fp32":
             findings += gates.loss(reference, path, batches, factors=factors[: gates.LOSS_STEPS])
-        if random:
+        if random and not network_passed:
             del path
             findings += masks.check_masks(loud, make_path(_as_it_is), batches[0])
     return findings, random
@@ -233,10 +261,21 @@ def _as_it_is(model: nn.Module) -> None:
     """Prepares nothing."""
 
 
-def _kept_answer(cell: Cell, levers: Mapping[str, Any], folder: Path | None) -> Path:
+def _network_of(cell: Cell) -> dict[str, Any]:
+    """What gates other than those of the optimizer look at."""
+    settings = cell.hashed_settings()
+    training = cell.training
+    network = {key: settings[key] for key in ("dataset", "architecture", "batch_size", "device")}
+    network["training"] = [training.loss, training.shuffle, training.validation_examples]
+    if ":" in cell.optimizer.name:  # an optimizer of the user's own may change the network
+        network["optimizer"] = settings["optimizer"]
+    return network
+
+
+def _kept_answer(asked_of: str | Mapping[str, Any], cell: Cell, levers: Mapping[str, Any], folder: Path | None) -> Path:
     from mnistbench.files.cache_folder import cache_folder
 
-    asked = canonical_json({**_versions(cell.device), "cell": cell.without_seed(), "levers": dict(levers)})
+    asked = canonical_json({**_versions(cell.device), "cell": asked_of, "levers": dict(levers)})
     name = hashlib.sha256(asked.encode()).hexdigest()[:20]
     return (folder or cache_folder() / "equivalence") / f"{name}.json"
 

@@ -5,6 +5,7 @@ The default is left only for a gain over 5 %: less than that is within the noise
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -21,48 +22,79 @@ CHUNKS = (1024, 512, 256, 128, 64)
 GAIN = 0.95
 MOST_EXAMPLES = 512
 """Blocks are timed on at most this many examples; what is fastest there is so for larger batches."""
+MOST_IN_CHUNKS = 2048
+"""A chunk size is timed on at most this many examples of a batch: two chunks or more, and the rest is alike."""
+ROUNDS = 2
+"""Of timings, in turns: a disturbance that lasts a second then meets every chunk size alike."""
 LONG_ENOUGH, TOO_LONG = 0.003, 0.1
 """Seconds: shorter calls are repeated until they last that long; longer ones are timed once."""
 
 
-def tune(step: WrittenStep, inputs: Tensor, labels: Tensor, *, chunk: int | None) -> dict[str, Any]:
+Kernels = list[dict[str, str]]
+"""A choice per block of a written step."""
+KernelsFor = Callable[[int], Kernels]
+"""Given the number of examples that the blocks get at once."""
+
+
+def tune(
+    step: WrittenStep,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    chunk: int | None,
+    kernels_for: KernelsFor | None = None,
+) -> dict[str, Any]:
     """Find the fastest choices for batches like this one, and leave the step set to them.
 
     Args:
         step: its gradients are computed, its weights stay as they are.
         inputs, labels: one whole batch.
         chunk: taken as it is; None tries several sizes.
+        kernels_for: where choices of kernels are remembered; they are measured here if left out.
 
     Returns:
         `chunk`, `kernels` (a choice per block) and `timings` in seconds per batch.
     """
-    sizes = [chunk] if chunk is not None else [0, *(size for size in CHUNKS if size < len(labels))]
-    timings: dict[int, float] = {}
-    kernels: dict[int, list[dict[str, str]]] = {}  # by the number of examples that they were timed on
-    few = {size: min(size or len(labels), MOST_EXAMPLES) for size in sizes}
-    for size in sizes:
-        step.chunk = size
-        if few[size] in kernels:
-            apply(step, size, kernels[few[size]])
-        else:
-            _tune_blocks(step, inputs[: few[size]])
-            kernels[few[size]] = [dict(block.choice) for block in step.blocks]
-        timings[size] = _seconds(lambda: step.gradients(inputs, labels))
+    batch_size = len(labels)
+    sizes = [chunk] if chunk is not None else [0, *(size for size in CHUNKS if size < batch_size)]
+    few = {size: min(size or batch_size, MOST_EXAMPLES) for size in sizes}
+    if kernels_for is None:
+        measured: dict[int, Kernels] = {}
+
+        def kernels_for(examples: int) -> Kernels:
+            if examples not in measured:
+                measured[examples] = tune_blocks(step, inputs[:examples])
+            return measured[examples]
+
+    choices = {size: kernels_for(few[size]) for size in sizes}
+    examples = {size: min(batch_size, MOST_IN_CHUNKS) if 0 < size < MOST_IN_CHUNKS else batch_size for size in sizes}
+    timings = dict.fromkeys(sizes, math.inf)
+    if len(sizes) > 1:
+        for round_ in range(ROUNDS + 1):
+            for size in sizes:
+                apply(step, size, choices[size])
+                start = time.perf_counter()
+                step.gradients(inputs[: examples[size]], labels[: examples[size]])
+                seconds = (time.perf_counter() - start) * batch_size / examples[size]
+                if round_ > 0:  # the first call of a size pays for its memory and threads
+                    timings[size] = min(timings[size], seconds)
     best = min(sizes, key=lambda size: timings[size])
     if timings[best] > GAIN * timings[sizes[0]]:
         best = sizes[0]
-    apply(step, best, kernels[few[best]])
-    return {"chunk": best, "kernels": kernels[few[best]], "timings": {str(size): timings[size] for size in sizes}}
+    apply(step, best, choices[best])
+    told = {str(size): seconds for size, seconds in timings.items() if math.isfinite(seconds)}
+    return {"chunk": best, "kernels": choices[best], "timings": told}
 
 
-def apply(step: WrittenStep, chunk: int, kernels: list[dict[str, str]]) -> None:
+def apply(step: WrittenStep, chunk: int, kernels: Kernels) -> None:
     """Set a step to choices that were measured before."""
     step.chunk = chunk
     for block, choice in zip(step.blocks, kernels, strict=True):
         block.choice = dict(choice)
 
 
-def _tune_blocks(step: WrittenStep, inputs: Tensor) -> None:
+def tune_blocks(step: WrittenStep, inputs: Tensor) -> Kernels:
+    """Find the fastest kernel and layout of each block for this many examples, and leave the step set to them."""
     with torch.no_grad():
         x = step.inputs(inputs)
         for index, block in enumerate(step.blocks):
@@ -70,6 +102,7 @@ def _tune_blocks(step: WrittenStep, inputs: Tensor) -> None:
             if block.choices():
                 _tune_block(block, given, torch.randn_like(x), wants_input=index > step.first_with_weights)
                 x = block.forward(given)
+    return [dict(block.choice) for block in step.blocks]
 
 
 def _tune_block(block: Block, x: Tensor, gradient: Tensor, *, wants_input: bool) -> None:
