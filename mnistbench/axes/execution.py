@@ -23,7 +23,7 @@ Isolation = Literal["alone", "shared"]
 
 @dataclass(frozen=True, kw_only=True)
 class Levers:
-    """How a cell is executed.
+    """How a cell is executed; the defaults are those of the profile `fast`.
 
     Attributes:
         data: `resident` keeps bytes in the device's memory, `loader` is a DataLoader with per-example transforms.
@@ -43,17 +43,17 @@ class Levers:
         stepped_aside: levers that could not apply, with the reason.
     """
 
-    data: Data
-    step: StepKind
-    chunk: int | Literal["auto"]
-    memory_format: MemoryFormat
-    fused: bool
-    graph: bool
-    allocator: Allocator
-    threads: int
-    precision: Precision
-    compile: bool
-    isolation: Isolation
+    data: Data = "resident"
+    step: StepKind = "written"
+    chunk: int | Literal["auto"] = "auto"
+    memory_format: MemoryFormat = "auto"
+    fused: bool = True
+    graph: bool = True
+    allocator: Allocator = "keep"
+    threads: int = 0
+    precision: Precision = "fp32"
+    compile: bool = False
+    isolation: Isolation = "alone"
     benchmark: bool = False
     kernels: list[dict[str, Any]] | None = None
     stepped_aside: dict[str, str] = field(default_factory=dict)
@@ -73,45 +73,31 @@ class Levers:
         return cls(**plain)
 
 
-def plain(
-    *,
-    data: Data = "loader",
-    step: StepKind = "autograd",
-    chunk: int | Literal["auto"] = 0,
-    memory_format: MemoryFormat = "contiguous",
-    fused: bool = False,
-    graph: bool = False,
-    allocator: Allocator = "default",
-    threads: int = 0,
-    precision: Precision = "fp32",
-    compile: bool = False,
-    isolation: Isolation = "alone",
-    benchmark: bool = False,
-) -> Levers:
+PLAIN: dict[str, Any] = {
+    "data": "loader",
+    "step": "autograd",
+    "chunk": 0,
+    "memory_format": "contiguous",
+    "fused": False,
+    "graph": False,
+    "allocator": "default",
+}
+"""What differs from the defaults of `Levers`, which are those of `fast`."""
+
+
+def plain(**levers: Any) -> Levers:
     """What a tutorial writes: torchvision dataset, DataLoader, `.to(device)`, eager, fp32."""
-    return Levers(**locals())
+    return Levers(**{**PLAIN, **levers})
 
 
-def fast(
-    *,
-    data: Data = "resident",
-    step: StepKind = "written",
-    chunk: int | Literal["auto"] = "auto",
-    memory_format: MemoryFormat = "auto",
-    fused: bool = True,
-    graph: bool = True,
-    allocator: Allocator = "keep",
-    threads: int = 0,
-    precision: Precision = "fp32",
-    compile: bool = False,
-    isolation: Isolation = "alone",
-    benchmark: bool = False,
-) -> Levers:
+def fast(**levers: Any) -> Levers:
     """Every lever that leaves fp32 results equivalent (docs/measurement.md says how that is checked)."""
-    return Levers(**locals())
+    return Levers(**levers)
 
 
 PROFILES: dict[str, Callable[..., Levers]] = {"plain": plain, "fast": fast}
+RESOLVED = ("kernels", "stepped_aside")
+"""Fields of `Levers` that say what a cell came to; a grid asks for none of them."""
 
 
 def levers_of(execution: Component) -> Levers:

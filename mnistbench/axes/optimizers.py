@@ -1,8 +1,8 @@
 """Grid axis: the optimizers, with defaults of our own that no release of torch can change.
 
-Learning-rate schedules are in `schedules.py`; a grid nests them in the optimizer. A new optimizer is a function added
-to `OPTIMIZERS`, or a class of a plug-in. Everything that torch offers for speed alone (`fused`, `foreach`,
-`capturable`) is no option of a grid but of `build`, and is passed on where this torch's optimizer takes it.
+Learning-rate schedules are in `schedules.py`; a grid nests them in the optimizer. A new optimizer is a dataclass of its
+options added to `OPTIMIZERS`, or a class of a plug-in. Everything that torch offers for speed alone (`fused`,
+`foreach`, `capturable`) is no option of a grid but of `build`, and is passed on where this torch's optimizer takes it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable
-from functools import wraps
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+
+from typing_extensions import override
 
 from mnistbench.axes.options import Fraction, NonNegative, Positive, PositiveInt
 from mnistbench.axes.schedules import SCHEDULES, lr_factors
@@ -29,257 +31,179 @@ LrScaling = Literal["none", "linear", "sqrt"]
 BASE_BATCH_SIZE = 64
 
 
-def sgd(
-    parameters: Iterable[torch.nn.Parameter],
-    *,
-    lr: Positive = 0.01,
-    momentum: Fraction = 0.0,
-    nesterov: bool = False,
-    weight_decay: NonNegative = 0.0,
-    **implementation: Any,
-) -> torch.optim.Optimizer:
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """What a grid may say of any optimizer; its subclasses are called as torch's, and add options with their defaults.
+
+    Attributes:
+        lr: the learning rate before scaling and schedule.
+        lr_scaling, base_batch_size: how `lr` grows with the batch (`lr_scale`).
+    """
+
+    lr: Positive
+    lr_scaling: LrScaling = "none"
+    base_batch_size: PositiveInt = BASE_BATCH_SIZE
+
+    def make(self, parameters: Iterable[torch.nn.Parameter], implementation: dict[str, Any]) -> torch.optim.Optimizer:
+        """torch's optimizer, with those of torch's choices of speed that it takes."""
+        import torch
+
+        kind = getattr(torch.optim, type(self).__name__)
+        made: torch.optim.Optimizer = kind(parameters, **self.arguments(), **_accepted(kind, implementation))
+        return made
+
+    def arguments(self) -> dict[str, Any]:
+        """The options as torch's constructor takes them."""
+        options = {key: value for key, value in vars(self).items() if key not in _SHARED}
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD(Optimizer):
     """Stochastic gradient descent, with momentum (Polyak 1964) or Nesterov's (Sutskever et al. 2013).
 
     Raises:
         UserError: for `nesterov` without momentum.
     """
-    import torch
 
-    if nesterov and momentum == 0:
-        raise UserError("sgd: nesterov needs a momentum above 0")
-    options = _accepted(torch.optim.SGD, implementation)
-    return torch.optim.SGD(
-        parameters, lr=lr, momentum=momentum, dampening=0.0, nesterov=nesterov, weight_decay=weight_decay, **options
-    )
+    lr: Positive = 0.01
+    momentum: Fraction = 0.0
+    nesterov: bool = False
+    weight_decay: NonNegative = 0.0
+
+    def __post_init__(self) -> None:
+        _check_momentum(self.nesterov, self.momentum)
+
+    @override
+    def arguments(self) -> dict[str, Any]:
+        return {**super().arguments(), "dampening": 0.0}
 
 
-def adagrad(
-    parameters: Iterable[torch.nn.Parameter],
-    *,
-    lr: Positive = 0.01,
-    lr_decay: NonNegative = 0.0,
-    initial_accumulator: NonNegative = 0.0,
-    eps: Positive = 1e-10,
-    weight_decay: NonNegative = 0.0,
-    **implementation: Any,
-) -> torch.optim.Optimizer:
+@dataclass(frozen=True, kw_only=True)
+class Adagrad(Optimizer):
     """AdaGrad (Duchi et al. 2011)."""
-    import torch
 
-    options = _accepted(torch.optim.Adagrad, implementation)
-    return torch.optim.Adagrad(
-        parameters,
-        lr=lr,
-        lr_decay=lr_decay,
-        initial_accumulator_value=initial_accumulator,
-        eps=eps,
-        weight_decay=weight_decay,
-        **options,
-    )
+    lr: Positive = 0.01
+    lr_decay: NonNegative = 0.0
+    initial_accumulator: NonNegative = 0.0
+    eps: Positive = 1e-10
+    weight_decay: NonNegative = 0.0
+
+    @override
+    def arguments(self) -> dict[str, Any]:
+        arguments = super().arguments()
+        arguments["initial_accumulator_value"] = arguments.pop("initial_accumulator")
+        return arguments
 
 
-def rmsprop(
-    parameters: Iterable[torch.nn.Parameter],
-    *,
-    lr: Positive = 1e-3,
-    alpha: Fraction = 0.99,
-    eps: Positive = 1e-8,
-    momentum: Fraction = 0.0,
-    centered: bool = False,
-    weight_decay: NonNegative = 0.0,
-    **implementation: Any,
-) -> torch.optim.Optimizer:
+@dataclass(frozen=True, kw_only=True)
+class RMSprop(Optimizer):
     """RMSprop (Hinton 2012, lecture 6e); `lr` defaults to the tutorial's 1e-3, not to torch's 1e-2."""
-    import torch
 
-    options = _accepted(torch.optim.RMSprop, implementation)
-    return torch.optim.RMSprop(
-        parameters,
-        lr=lr,
-        alpha=alpha,
-        eps=eps,
-        momentum=momentum,
-        centered=centered,
-        weight_decay=weight_decay,
-        **options,
-    )
+    lr: Positive = 1e-3
+    alpha: Fraction = 0.99
+    eps: Positive = 1e-8
+    momentum: Fraction = 0.0
+    centered: bool = False
+    weight_decay: NonNegative = 0.0
 
 
-def adam(
-    parameters: Iterable[torch.nn.Parameter],
-    *,
-    lr: Positive = 1e-3,
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999),
-    eps: Positive = 1e-8,
-    amsgrad: bool = False,
-    weight_decay: NonNegative = 0.0,
-    **implementation: Any,
-) -> torch.optim.Optimizer:
+@dataclass(frozen=True, kw_only=True)
+class Adam(Optimizer):
     """Adam (Kingma & Ba 2014, arXiv:1412.6980); weight decay is added to the gradient."""
-    import torch
 
-    options = _accepted(torch.optim.Adam, implementation)
-    return torch.optim.Adam(
-        parameters, lr=lr, betas=_pair(betas), eps=eps, amsgrad=amsgrad, weight_decay=weight_decay, **options
-    )
+    lr: Positive = 1e-3
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    eps: Positive = 1e-8
+    amsgrad: bool = False
+    weight_decay: NonNegative = 0.0
 
 
-def adamw(
-    parameters: Iterable[torch.nn.Parameter],
-    *,
-    lr: Positive = 1e-3,
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999),
-    eps: Positive = 1e-8,
-    amsgrad: bool = False,
-    weight_decay: NonNegative = 0.01,
-    **implementation: Any,
-) -> torch.optim.Optimizer:
+@dataclass(frozen=True, kw_only=True)
+class AdamW(Optimizer):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2017, arXiv:1711.05101)."""
-    import torch
 
-    options = _accepted(torch.optim.AdamW, implementation)
-    return torch.optim.AdamW(
-        parameters, lr=lr, betas=_pair(betas), eps=eps, amsgrad=amsgrad, weight_decay=weight_decay, **options
-    )
+    lr: Positive = 1e-3
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    eps: Positive = 1e-8
+    amsgrad: bool = False
+    weight_decay: NonNegative = 0.01
 
 
-def adadelta(
-    parameters: Iterable[torch.nn.Parameter],
-    *,
-    lr: Positive = 1.0,
-    rho: Fraction = 0.9,
-    eps: Positive = 1e-6,
-    weight_decay: NonNegative = 0.0,
-    **implementation: Any,
-) -> torch.optim.Optimizer:
+@dataclass(frozen=True, kw_only=True)
+class Adadelta(Optimizer):
     """Adadelta (Zeiler 2012, arXiv:1212.5701)."""
-    import torch
 
-    options = _accepted(torch.optim.Adadelta, implementation)
-    return torch.optim.Adadelta(parameters, lr=lr, rho=rho, eps=eps, weight_decay=weight_decay, **options)
+    lr: Positive = 1.0
+    rho: Fraction = 0.9
+    eps: Positive = 1e-6
+    weight_decay: NonNegative = 0.0
 
 
-def adamax(
-    parameters: Iterable[torch.nn.Parameter],
-    *,
-    lr: Positive = 2e-3,
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999),
-    eps: Positive = 1e-8,
-    weight_decay: NonNegative = 0.0,
-    **implementation: Any,
-) -> torch.optim.Optimizer:
+@dataclass(frozen=True, kw_only=True)
+class Adamax(Optimizer):
     """Adamax, Adam by the infinity norm (Kingma & Ba 2014, section 7.1)."""
-    import torch
 
-    options = _accepted(torch.optim.Adamax, implementation)
-    return torch.optim.Adamax(parameters, lr=lr, betas=_pair(betas), eps=eps, weight_decay=weight_decay, **options)
+    lr: Positive = 2e-3
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    eps: Positive = 1e-8
+    weight_decay: NonNegative = 0.0
 
 
-def nadam(
-    parameters: Iterable[torch.nn.Parameter],
-    *,
-    lr: Positive = 2e-3,
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999),
-    eps: Positive = 1e-8,
-    momentum_decay: NonNegative = 0.004,
-    weight_decay: NonNegative = 0.0,
-    **implementation: Any,
-) -> torch.optim.Optimizer:
+@dataclass(frozen=True, kw_only=True)
+class NAdam(Optimizer):
     """Adam with Nesterov's momentum (Dozat 2016)."""
-    import torch
 
-    options = _accepted(torch.optim.NAdam, implementation)
-    return torch.optim.NAdam(
-        parameters,
-        lr=lr,
-        betas=_pair(betas),
-        eps=eps,
-        momentum_decay=momentum_decay,
-        weight_decay=weight_decay,
-        **options,
-    )
+    lr: Positive = 2e-3
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    eps: Positive = 1e-8
+    momentum_decay: NonNegative = 0.004
+    weight_decay: NonNegative = 0.0
 
 
-def radam(
-    parameters: Iterable[torch.nn.Parameter],
-    *,
-    lr: Positive = 1e-3,
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999),
-    eps: Positive = 1e-8,
-    weight_decay: NonNegative = 0.0,
-    **implementation: Any,
-) -> torch.optim.Optimizer:
+@dataclass(frozen=True, kw_only=True)
+class RAdam(Optimizer):
     """Rectified Adam (Liu et al. 2019, arXiv:1908.03265)."""
-    import torch
 
-    options = _accepted(torch.optim.RAdam, implementation)
-    return torch.optim.RAdam(parameters, lr=lr, betas=_pair(betas), eps=eps, weight_decay=weight_decay, **options)
+    lr: Positive = 1e-3
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    eps: Positive = 1e-8
+    weight_decay: NonNegative = 0.0
 
 
-def muon(
-    parameters: Iterable[torch.nn.Parameter],
-    *,
-    lr: Positive = 1e-3,
-    momentum: Fraction = 0.95,
-    nesterov: bool = True,
-    ns_steps: PositiveInt = 5,
-    weight_decay: NonNegative = 0.1,
-    **implementation: Any,
-) -> torch.optim.Optimizer:
+@dataclass(frozen=True, kw_only=True)
+class Muon(Optimizer):
     """Muon (Jordan et al. 2024) for weights that are matrices, AdamW beside it for all others.
 
     Its updates are scaled to the size of AdamW's (Liu et al. 2025, arXiv:2502.16982), so that one `lr`, one
     `weight_decay` and one schedule serve both. AdamW has the betas 0.9 and 0.999.
 
     Raises:
-        UserError: if this torch has no Muon (it came with 2.9).
+        UserError: for `nesterov` without momentum; when it is made, if this torch has no Muon (it came with 2.9).
     """
-    import torch
 
-    if not hasattr(torch.optim, "Muon"):
-        raise UserError(f"torch {torch.__version__} has no Muon; 2.9 and later do")
-    from mnistbench.axes.muon import MuonBesideAdamW
+    lr: Positive = 1e-3
+    momentum: Fraction = 0.95
+    nesterov: bool = True
+    ns_steps: PositiveInt = 5
+    weight_decay: NonNegative = 0.1
 
-    return MuonBesideAdamW(
-        parameters,
-        lr=lr,
-        momentum=momentum,
-        nesterov=nesterov,
-        ns_steps=ns_steps,
-        weight_decay=weight_decay,
-        **_accepted(torch.optim.AdamW, implementation),
-    )
+    def __post_init__(self) -> None:
+        _check_momentum(self.nesterov, self.momentum)
 
+    @override
+    def make(self, parameters: Iterable[torch.nn.Parameter], implementation: dict[str, Any]) -> torch.optim.Optimizer:
+        import torch
 
-def _with_lr_scaling(make: Callable[..., torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
-    """Declare the options that every optimizer shares; `lr_scale` is where they act."""
+        if not hasattr(torch.optim, "Muon"):
+            raise UserError(f"torch {torch.__version__} has no Muon; 2.9 and later do")
+        from mnistbench.axes.muon import MuonBesideAdamW
 
-    @wraps(make)
-    def made(
-        parameters: Iterable[torch.nn.Parameter],
-        *,
-        lr_scaling: LrScaling = "none",
-        base_batch_size: PositiveInt = BASE_BATCH_SIZE,
-        **options: Any,
-    ) -> torch.optim.Optimizer:
-        return make(parameters, **options)
-
-    own = inspect.signature(make)
-    *options, implementation = own.parameters.values()
-    shared = [
-        inspect.Parameter("lr_scaling", inspect.Parameter.KEYWORD_ONLY, default="none", annotation="LrScaling"),
-        inspect.Parameter(
-            "base_batch_size", inspect.Parameter.KEYWORD_ONLY, default=BASE_BATCH_SIZE, annotation="PositiveInt"
-        ),
-    ]
-    made.__signature__ = own.replace(parameters=[*options, *shared, implementation])  # type: ignore[attr-defined]
-    made.__annotations__ = {**make.__annotations__, "lr_scaling": "LrScaling", "base_batch_size": "PositiveInt"}
-    return made
+        return MuonBesideAdamW(parameters, **self.arguments(), **_accepted(torch.optim.AdamW, implementation))
 
 
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    make.__name__: _with_lr_scaling(make)
-    for make in (sgd, adagrad, rmsprop, adam, adamw, adadelta, adamax, nadam, radam, muon)
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    kind.__name__.lower(): kind for kind in (SGD, Adagrad, RMSprop, Adam, AdamW, Adadelta, Adamax, NAdam, RAdam, Muon)
 }
 
 
@@ -338,7 +262,7 @@ def build(
         return built
     if component.name not in OPTIMIZERS:
         raise UserError(f"unknown optimizer {component.name!r}; there are {', '.join(OPTIMIZERS)}")
-    return OPTIMIZERS[component.name](parameters, **component.options, **implementation)
+    return OPTIMIZERS[component.name](**component.options).make(parameters, implementation)  # type: ignore[arg-type]
 
 
 def lr_scale(component: Component, batch_size: int) -> float:
@@ -359,7 +283,7 @@ def scaled_lr(component: Component, batch_size: int) -> float:
     Raises:
         UserError: if neither the component nor its optimizer says an `lr`.
     """
-    lr = component.options.get("lr", _default_lr(component.name))
+    lr = component.options.get("lr", getattr(OPTIMIZERS.get(component.name), "lr", None))
     if not isinstance(lr, int | float):
         raise UserError(f"{component.name}: say its lr in the grid")
     return float(lr) * lr_scale(component, batch_size)
@@ -386,10 +310,10 @@ def _asked_of(optimizer: Any) -> Literal["model", "named_parameters", "parameter
     return "named_parameters" if first.name == "named_parameters" else "parameters"
 
 
-def _default_lr(name: str) -> Any:
-    if name not in OPTIMIZERS:
-        return None
-    return inspect.signature(OPTIMIZERS[name]).parameters["lr"].default
+def _check_momentum(nesterov: bool, momentum: float) -> None:
+    """Nesterov's momentum is a way to apply one: torch refuses it without."""
+    if nesterov and momentum == 0:
+        raise UserError("nesterov needs a momentum above 0")
 
 
 def _accepted(optimizer: Callable[..., Any], implementation: dict[str, Any]) -> dict[str, Any]:

@@ -8,101 +8,134 @@ value; the curve itself then covers the steps that are left.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from typing_extensions import override
 
 from mnistbench.axes.options import Fraction, NonNegativeInt, Positive
 from mnistbench.cell import Component
 from mnistbench.errors import UserError
 
-Factor = Callable[[int, int], float]
-"""(step, total_steps) -> factor of the learning rate; 0 <= step < total_steps."""
 
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """A curve behind a warm-up.
 
-def constant(*, warmup_steps: NonNegativeInt = 0, warmup_fraction: Fraction = 0.0) -> Factor:
-    """The same learning rate throughout.
-
-    Args:
+    Attributes:
         warmup_steps, warmup_fraction: length of the linear warm-up, in steps or as a share of the training.
+
+    Raises:
+        UserError: if both are given.
     """
-    return _after_warmup(lambda step, total: 1.0, warmup_steps, warmup_fraction)
+
+    warmup_steps: NonNegativeInt = 0
+    warmup_fraction: Fraction = 0.0
+
+    def __post_init__(self) -> None:
+        if self.warmup_steps and self.warmup_fraction:
+            raise UserError("give warmup_steps or warmup_fraction, not both")
+
+    def factor(self, step: int, total_steps: int) -> float:
+        """The factor of the learning rate at a step; 0 <= step < total_steps."""
+        warmup = min(self.warmup_steps or round(self.warmup_fraction * total_steps), total_steps - 1)
+        if step < warmup:
+            return (step + 1) / warmup * self.curve(0, total_steps - warmup)
+        return self.curve(step - warmup, total_steps - warmup)
+
+    def curve(self, step: int, total: int) -> float:
+        """The factor without warm-up, which `factor` shortens it by."""
+        raise NotImplementedError
 
 
-def step(
-    *,
-    milestones: Sequence[Fraction] = (0.5, 0.75),
-    gamma: Positive = 0.1,
-    warmup_steps: NonNegativeInt = 0,
-    warmup_fraction: Fraction = 0.0,
-) -> Factor:
+@dataclass(frozen=True, kw_only=True)
+class Constant(Schedule):
+    """The same learning rate throughout."""
+
+    @override
+    def curve(self, step: int, total: int) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step(Schedule):
     """Multiply by `gamma` at each milestone.
 
-    Args:
+    Attributes:
         milestones: shares of the training.
         gamma: factor at each of them.
-        warmup_steps, warmup_fraction: length of the linear warm-up, in steps or as a share of the training.
     """
 
-    def curve(step: int, total: int) -> float:
-        return gamma ** sum(step >= round(milestone * total) for milestone in milestones)
+    milestones: Sequence[Fraction] = (0.5, 0.75)
+    gamma: Positive = 0.1
 
-    return _after_warmup(curve, warmup_steps, warmup_fraction)
+    @override
+    def curve(self, step: int, total: int) -> float:
+        passed = sum(step >= round(milestone * total) for milestone in self.milestones)
+        return float(self.gamma**passed)
 
 
-def exponential(*, final: Positive = 0.01, warmup_steps: NonNegativeInt = 0, warmup_fraction: Fraction = 0.0) -> Factor:
+@dataclass(frozen=True, kw_only=True)
+class Exponential(Schedule):
     """The same factor from each step to the next.
 
-    Args:
+    Attributes:
         final: what the learning rate has been multiplied by at the end of the training.
-        warmup_steps, warmup_fraction: length of the linear warm-up, in steps or as a share of the training.
     """
-    return _after_warmup(lambda step, total: final ** (step / total), warmup_steps, warmup_fraction)
+
+    final: Positive = 0.01
+
+    @override
+    def curve(self, step: int, total: int) -> float:
+        return float(self.final ** (step / total))
 
 
-def cosine(*, final: Fraction = 0.0, warmup_steps: NonNegativeInt = 0, warmup_fraction: Fraction = 0.0) -> Factor:
+@dataclass(frozen=True, kw_only=True)
+class Cosine(Schedule):
     """Half a cosine from 1 to `final`, without restarts (Loshchilov & Hutter 2016, arXiv:1608.03983).
 
-    Args:
+    Attributes:
         final: factor that is approached at the end.
-        warmup_steps, warmup_fraction: length of the linear warm-up, in steps or as a share of the training.
     """
-    return _after_warmup(lambda step, total: _cosine(1.0, final, step / total), warmup_steps, warmup_fraction)
+
+    final: Fraction = 0.0
+
+    @override
+    def curve(self, step: int, total: int) -> float:
+        return _cosine(1.0, self.final, step / total)
 
 
-def one_cycle(
-    *,
-    rise: Fraction = 0.3,
-    start: Positive = 1 / 25,
-    final: Positive = 1 / 250_000,
-    warmup_steps: NonNegativeInt = 0,
-    warmup_fraction: Fraction = 0.0,
-) -> Factor:
+@dataclass(frozen=True, kw_only=True)
+class OneCycle(Schedule):
     """Up to `lr`, the peak, and down again, both along half a cosine (Smith & Topin 2017, arXiv:1708.07120).
 
     The curve is that of `torch.optim.lr_scheduler.OneCycleLR`. Momentum and betas stay as the optimizer has them,
     where torch's scheduler would cycle them too.
 
-    Args:
+    Attributes:
         rise: share of the training on the way up.
-        start: factor at the first step.
+        start: factor at the first step, to which a warm-up leads.
         final: factor at the last step.
-        warmup_steps, warmup_fraction: length of a linear warm-up to `start`, in steps or as a share of the training.
     """
 
-    def curve(step: int, total: int) -> float:
-        peak, last = rise * total - 1, total - 1
+    rise: Fraction = 0.3
+    start: Positive = 1 / 25
+    final: Positive = 1 / 250_000
+
+    @override
+    def curve(self, step: int, total: int) -> float:
+        peak, last = self.rise * total - 1, total - 1
         if step <= peak:
-            return _cosine(start, 1.0, step / peak if peak > 0 else 1.0)
-        return _cosine(1.0, final, (step - peak) / (last - peak))
-
-    return _after_warmup(curve, warmup_steps, warmup_fraction)
+            return _cosine(self.start, 1.0, step / peak if peak > 0 else 1.0)
+        return _cosine(1.0, self.final, (step - peak) / (last - peak))
 
 
-SCHEDULES: dict[str, Callable[..., Factor]] = {
-    "constant": constant,
-    "step": step,
-    "exponential": exponential,
-    "cosine": cosine,
-    "one_cycle": one_cycle,
+SCHEDULES: dict[str, type[Schedule]] = {
+    "constant": Constant,
+    "step": Step,
+    "exponential": Exponential,
+    "cosine": Cosine,
+    "one_cycle": OneCycle,
 }
 
 
@@ -114,21 +147,8 @@ def lr_factors(component: Component, total_steps: int) -> list[float]:
     """
     if component.name not in SCHEDULES:
         raise UserError(f"unknown schedule {component.name!r}; there are {', '.join(SCHEDULES)}")
-    factor = SCHEDULES[component.name](**component.options)
-    return [factor(step, total_steps) for step in range(total_steps)]
-
-
-def _after_warmup(curve: Factor, steps: int, fraction: float) -> Factor:
-    if steps and fraction:
-        raise UserError("give warmup_steps or warmup_fraction, not both")
-
-    def factor(step: int, total_steps: int) -> float:
-        warmup = min(steps or round(fraction * total_steps), total_steps - 1)
-        if step < warmup:
-            return (step + 1) / warmup * curve(0, total_steps - warmup)
-        return curve(step - warmup, total_steps - warmup)
-
-    return factor
+    schedule = SCHEDULES[component.name](**component.options)  # type: ignore[arg-type]
+    return [schedule.factor(step, total_steps) for step in range(total_steps)]
 
 
 def _cosine(begin: float, end: float, share: float) -> float:

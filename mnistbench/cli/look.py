@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
 from mnistbench.cli.flag_values import path
 from mnistbench.cli.flags import DataDir, Plugin, TrackingUri
+from mnistbench.errors import UserError
 from mnistbench.errors.layers import require
 
 
@@ -40,7 +41,7 @@ def show(
     from mnistbench.axes.plugins import load_plugins
     from mnistbench.cell import Component
     from mnistbench.data.datasets import spec_of
-    from mnistbench.grid.grid import component_from_text
+    from mnistbench.grid.read import component_from_text
     from mnistbench.kept import inspect as inspection
 
     plugins = load_plugins(plugin or [])
@@ -80,30 +81,34 @@ def doctor(data_dir: DataDir = None, tracking_uri: TrackingUri = None) -> int:
     return 0 if all(check.ok for check in checks) else 1
 
 
-def list_(names: Annotated[Names, typer.Argument(help="Of which axis, or `grids`.")]) -> None:
+def list_(
+    names: Annotated[Names | None, typer.Argument(help="Of which axis, or `grids`.", show_default=False)] = None,
+) -> None:
     """Names that a grid file may use, with their options and defaults; the ready grids, with their questions."""
-    from rich.console import Console
+    from rich.console import Console, Group
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
-    from mnistbench.grid import catalogue, ready
+    from mnistbench.grid import ready
+    from mnistbench.grid.options import TABLES, Axis, declaration
 
+    if names is None:
+        raise UserError(f"list: say what to list, one of {', '.join(Names)}")
     console = Console(highlight=False)
     if names is Names.grids:
         for name in ready.names():
-            console.print(Text(name, style="bold"))
-            console.print(Text("\n".join(f"    {line}" for line in ready.header(name))))
+            console.print(Text(name, style="bold"), Padding(Text("\n".join(ready.header(name))), (0, 0, 0, 4)))
         return
-    for entry in catalogue.entries(names.value[:-1]):  # type: ignore[arg-type]
-        console.print(Text(entry.name, style="bold"), Text(entry.summary))
+    axis = cast(Axis, names.removesuffix("s"))
+    for name in TABLES[axis]:
+        declared = declaration(axis, name)
         table = Table.grid("option", "takes", padding=(0, 3))
-        table.columns[0].no_wrap = True
-        for option in entry.options:
-            default = "(must be given)" if option.default is None else option.default
-            table.add_row(Text(f"    {option.name}: {default}"), Text(option.expected, style="dim"))
-        if entry.options:
-            console.print(table)
-        console.print()
+        for option in declared.options.values():
+            default = option.written_default or "(must be given)"
+            table.add_row(Text(f"{option.name}: {default}"), Text(option.expected, style="dim"))
+        about = Group(Text(declared.summary), table) if declared.options else Text(declared.summary)
+        console.print(Text(name, style="bold"), Padding(about, (0, 0, 0, 4)), Text())
 
 
 def data(context: typer.Context, data_dir: DataDir = None) -> None:

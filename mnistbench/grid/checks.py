@@ -9,14 +9,12 @@ from typing import Any
 
 from mnistbench.cell import Component, Training, canonical_json
 from mnistbench.errors.problems import Place, Problems
-from mnistbench.grid.axes import AXES, Axes, excluded_by, size
-from mnistbench.grid.entries import Entry
-from mnistbench.grid.grid import Grid
+from mnistbench.grid.product import AXES, Axes, Entry, GridFile, excluded_by, size
 
 NEEDED_OUTPUTS = {"nll": ("head", "log_softmax"), "bce": ("output", "sigmoid")}
 
 
-def check_together(grid: Grid, problems: Problems, *, may_exclude_nothing: bool) -> None:
+def check_together(grid: GridFile, problems: Problems, *, may_exclude_nothing: bool) -> None:
     """Check the parts of a grid against each other.
 
     Args:
@@ -30,7 +28,6 @@ def check_together(grid: Grid, problems: Problems, *, may_exclude_nothing: bool)
     if not grid.count():
         problems.add(Place(grid.source, 1, 1), "no cell is left: `exclude` leaves out all of them")
     _check_included(grid, problems, devices)
-    _check_momenta(grid, problems)
     before = len(problems)
     for dataset in (grid.dataset, grid.fallback):
         if dataset is not None and (classes := _known_classes(dataset)) is not None:
@@ -39,7 +36,7 @@ def check_together(grid: Grid, problems: Problems, *, may_exclude_nothing: bool)
         _check_outputs(grid, problems)
 
 
-def check_batches(grid: Grid, dataset: str, train_examples: int, problems: Problems) -> None:
+def check_batches(grid: GridFile, dataset: str, train_examples: int, problems: Problems) -> None:
     """Check batch sizes and the validation split against the size of the data."""
     for axes in (grid.axes, *grid.include):
         for training in axes.values("training"):
@@ -59,14 +56,14 @@ def check_batches(grid: Grid, dataset: str, train_examples: int, problems: Probl
                     )
 
 
-def _check_excluded(grid: Grid, problems: Problems, devices: Sequence[str]) -> None:
+def _check_excluded(grid: GridFile, problems: Problems, devices: Sequence[str]) -> None:
     for pattern in grid.exclude:
         known = replace(pattern, device=None) if grid.axes.devices == "auto" else pattern
         if not excluded_by(grid.axes, known, devices):
             problems.add(pattern.place, "this entry of `exclude` leaves out nothing: no cell is like it")
 
 
-def _check_included(grid: Grid, problems: Problems, devices: Sequence[str]) -> None:
+def _check_included(grid: GridFile, problems: Problems, devices: Sequence[str]) -> None:
     if not grid.include:
         return
     there = {axis: {_trained(axis, value) for value in grid.axes.values(axis, devices)} for axis in AXES}
@@ -85,17 +82,7 @@ def _trained(axis: str, value: Any) -> Any:
     return canonical_json(Training(**value.options).hashed_settings()) if axis == "training" else value
 
 
-def _check_momenta(grid: Grid, problems: Problems) -> None:
-    """Nesterov's momentum is a way to apply one: torch refuses it without, and every cell would fail."""
-    for entry in (entry for axes in (grid.axes, *grid.include) for entry in axes.optimizers):
-        for component in entry.components() if ":" not in entry.name else ():
-            complete = entry.declaration.complete(component.options)
-            if complete.get("nesterov") and not complete.get("momentum"):
-                problems.add(entry.place, f"`{component.label}`: nesterov needs a `momentum` above 0")
-                break
-
-
-def check_known_sizes(grid: Grid, problems: Problems) -> None:
+def check_known_sizes(grid: GridFile, problems: Problems) -> None:
     """Check batches against data whose size is known without reading it; other data is checked when it is there."""
     from mnistbench.data.datasets import sizes
 
@@ -105,7 +92,7 @@ def check_known_sizes(grid: Grid, problems: Problems) -> None:
             check_batches(grid, dataset.name, known[0], problems)
 
 
-def check_losses(grid: Grid, dataset: str, classes: int, problems: Problems) -> None:
+def check_losses(grid: GridFile, dataset: str, classes: int, problems: Problems) -> None:
     """Check the losses against the number of outputs that a dataset asks for; 1 is one output for a 0/1 label."""
     said: set[Place] = set()
     for axes in (grid.axes, *grid.include):
@@ -134,7 +121,7 @@ def _known_classes(dataset: Component) -> int | None:
     return spec_of(dataset).classes
 
 
-def _check_outputs(grid: Grid, problems: Problems) -> None:
+def _check_outputs(grid: GridFile, problems: Problems) -> None:
     """A loss against the networks' last layer: the wrong one trains without complaint, and badly."""
     for axes in (grid.axes, *grid.include):
         wrong = (
@@ -166,7 +153,7 @@ def _lacks_output(entry: Entry, network: Component, loss: str) -> bool:
 
 
 def _is_left(
-    grid: Grid, axes: Axes, training: Component, network: Component | None = None, entry: Entry | None = None
+    grid: GridFile, axes: Axes, training: Component, network: Component | None = None, entry: Entry | None = None
 ) -> bool:
     """Whether `exclude` leaves any cell of this training, and of this network of an entry."""
     if axes is not grid.axes:

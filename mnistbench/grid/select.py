@@ -9,7 +9,7 @@ from typing import Any, cast
 from mnistbench.cell import Cell, Component
 from mnistbench.errors import UserError
 from mnistbench.errors.problems import did_you_mean, nearest, shown
-from mnistbench.grid.declared import Axis, declaration
+from mnistbench.grid.options import Axis, declaration
 from mnistbench.grid.yaml import scalar
 
 COMPONENTS = ("dataset", "architecture", "optimizer", "schedule", "execution")

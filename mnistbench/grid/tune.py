@@ -7,56 +7,16 @@ trial (PROTOCOL rule 10). Test data decides nothing here.
 from __future__ import annotations
 
 import hashlib
-import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 from mnistbench.cell import Cell, Component, canonical_json
 from mnistbench.errors import UserError
-from mnistbench.grid.declared import declaration
-
-if TYPE_CHECKING:
-    from mnistbench.grid.grid import Grid
-    from mnistbench.results.records import CellRecord
-
-
-TRIAL, TUNED, AS_GIVEN = "trial", "tuned", "as given"
-"""How `checks["tuning"]` of a record begins; one without it was measured at the learning rate that the grid gives."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tuning:
-    """The `tune:` of a grid.
-
-    Attributes:
-        learning_rates: to try, by the optimizer's name.
-        trials: how many of them each optimizer gets; drawn with `seed` where it lists more.
-        seeds: of the trials; none of the grid's own.
-        validation_examples: held out of the training data, in the trials and in the measured cells alike.
-        seed: of the drawing and of the order of the trials.
-    """
-
-    learning_rates: Mapping[str, tuple[float, ...]]
-    trials: int
-    seeds: tuple[int, ...] = (1000,)
-    validation_examples: int = 10_000
-    seed: int = 0
-
-    def rates(self, optimizer: str) -> list[float]:
-        """The rates that one optimizer tries, in the order in which they count as first, second, … trial."""
-        listed = list(self.learning_rates[optimizer])
-        random.Random(f"{self.seed}/{optimizer}").shuffle(
-            listed
-        )  # all of them: more trials keep the order of the first
-        return listed[: self.trials]
-
-    def role(self, cell: Cell) -> str:
-        """What a cell's record says under `checks["tuning"]`: `trial 2`, or `tuned over 5 trials` if it is measured."""
-        if cell.seed in self.seeds:
-            return f"{TRIAL} {1 + self.rates(cell.optimizer.name).index(lr_of(cell.optimizer))}"
-        return f"{TUNED} over {self.trials} {'trial' if self.trials == 1 else 'trials'}"
+from mnistbench.grid.grid import Grid
+from mnistbench.grid.options import declaration, lr_of
+from mnistbench.grid.product import Tuning
+from mnistbench.results.records import CellRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,13 +146,6 @@ def with_lr(optimizer: Component, lr: float) -> Component:
     else:
         others["lr"] = lr
     return replace(optimizer, options=others)
-
-
-def lr_of(optimizer: Component) -> float:
-    """The learning rate of an optimizer, whether given or its default."""
-    if ":" in optimizer.name:
-        return float(optimizer.options["lr"])  # type: ignore[arg-type]
-    return float(declaration("optimizer", optimizer.name).complete(optimizer.options)["lr"])
 
 
 def _tuning(grid: Grid) -> Tuning:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
 
 from mnistbench.cell import Component
-from mnistbench.grid.axes import Axes, Pattern
-from mnistbench.grid.entries import Entry
-
-if TYPE_CHECKING:
-    from mnistbench.grid.grid import Grid
+from mnistbench.grid.product import FIELDS, Axes, Entry, GridFile, Pattern
 
 
-def grid_to_yaml(grid: Grid) -> str:
+def grid_to_yaml(grid: GridFile) -> str:
     """The grid as resolved: overrides applied and every default written out, without comments."""
     from ruamel.yaml import YAML
 
@@ -28,35 +25,30 @@ def grid_to_yaml(grid: Grid) -> str:
     return stream.getvalue()
 
 
-def _plain(grid: Grid) -> dict[str, Any]:
+def _plain(grid: GridFile) -> dict[str, Any]:
     dataset = _options(grid.dataset)
     if grid.fallback is not None:
         dataset["fallback"] = _options(grid.fallback)
-    axes = grid.axes
+    axes = {axis: _values(axis, getattr(grid.axes, field)) for axis, field in FIELDS.items()}
     document: dict[str, Any] = {
         "name": grid.name,
         "dataset": dataset,
-        "architectures": _entries(axes.architectures),
-        "optimizers": _entries(axes.optimizers),
-        "batch_sizes": list(axes.batch_sizes),
-        "devices": _devices(axes),
+        "architectures": axes["architecture"],
+        "optimizers": axes["optimizer"],
+        "batch_sizes": axes["batch_size"],
+        "devices": axes["device"],
         "on_missing_device": grid.on_missing_device,
-        "seeds": list(axes.seeds),
+        "seeds": axes["seed"],
         "twins": grid.twins,
-        "training": _training(axes),
-        "execution": _entries(axes.executions, "profile"),
-        "exclude": [_pattern(pattern) for pattern in grid.exclude],
-        "include": [_included(more) for more in grid.include],
+        "training": axes["training"],
+        "execution": axes["execution"],
+        "speed": "off" if grid.speed is None else {"cycles": grid.speed},
+        "exclude": [_named(pattern, {axis: axis for axis in (*FIELDS, "schedule")}) for pattern in grid.exclude],
+        "include": [_named(more, FIELDS) for more in grid.include],
     }
     if grid.tune is not None:
-        tune = grid.tune
-        document["tune"] = {
-            "learning_rates": {name: list(rates) for name, rates in tune.learning_rates.items()},
-            "trials": tune.trials,
-            "seeds": list(tune.seeds),
-            "validation_examples": tune.validation_examples,
-            "seed": tune.seed,
-        }
+        rates = {name: list(rates) for name, rates in grid.tune.learning_rates.items()}
+        document["tune"] = {**asdict(grid.tune), "learning_rates": rates, "seeds": list(grid.tune.seeds)}
     return document
 
 
@@ -64,39 +56,17 @@ def _options(component: Component) -> dict[str, Any]:
     return {key: value for key, value in component.to_json().items() if key != "sha256"}
 
 
-def _entries(entries: Sequence[Entry], key: str = "name") -> list[Any]:
-    return [entry.to_plain(key) for entry in entries]
+def _named(values: Axes | Pattern, fields: Mapping[str, str]) -> dict[str, Any]:
+    """An entry of `include` or `exclude`: what it says of each axis, and nothing where it says nothing of its own."""
+    held = {axis: getattr(values, field) for axis, field in fields.items()}
+    return {axis: _values(axis, given) for axis, given in held.items() if given not in (None, "auto")}
 
 
-def _devices(axes: Axes) -> Any:
-    return "auto" if axes.devices == "auto" else list(axes.devices)
-
-
-def _training(axes: Axes) -> Any:
-    values = axes.trainings[0].values
-    return {key: held[0] if len(held) == 1 else list(held) for key, held in values.items()}
-
-
-def _pattern(pattern: Pattern) -> dict[str, Any]:
-    plain: dict[str, Any] = {}
-    for key in ("architecture", "optimizer", "schedule", "execution"):
-        if (entries := getattr(pattern, key)) is not None:
-            plain[key] = _entries(entries, "profile" if key == "execution" else "name")
-    if pattern.training is not None:
-        plain["training"] = {key: list(held) for key, held in pattern.training[0].values.items()}
-    for key in ("batch_size", "device", "seed"):
-        if (values := getattr(pattern, key)) is not None:
-            plain[key] = list(values)
-    return plain
-
-
-def _included(axes: Axes) -> dict[str, Any]:
-    plain: dict[str, Any] = {
-        "architecture": _entries(axes.architectures),
-        "optimizer": _entries(axes.optimizers),
-        "batch_size": list(axes.batch_sizes),
-        "training": _training(axes),
-        "execution": _entries(axes.executions, "profile"),
-        "seed": list(axes.seeds),
-    }
-    return plain if axes.devices == "auto" else {**plain, "device": list(axes.devices)}
+def _values(axis: str, values: Any) -> Any:
+    """The values of an axis as YAML has them."""
+    if values == "auto":
+        return values
+    if axis == "training":
+        return values[0].options_to_plain()
+    key = "profile" if axis == "execution" else "name"
+    return [value.to_plain(key) if isinstance(value, Entry) else value for value in values]

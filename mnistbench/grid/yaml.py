@@ -1,4 +1,4 @@
-"""Reads a YAML file as plain data in which every value knows its line and column.
+"""Reads a YAML file as plain data in which every value knows its line and column, and changes it as `--set` says.
 
 YAML 1.2, core schema: `1e-3` is a number, `no` is text, `064` is 64. A grid is data and nothing else, so tags, merge
 keys and several documents are refused, and size, depth and aliases are limited before they can cost time or memory.
@@ -7,7 +7,7 @@ keys and several documents are refused, and size, depth and aliases are limited 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,6 +113,66 @@ def scalar(text: str) -> Scalar:
 def looks_like_number(text: str) -> bool:
     """Whether a text would be a number without its quotes."""
     return any(pattern.fullmatch(text) for pattern, _ in _NUMBERS)
+
+
+def overridden(document: Fields, overrides: Sequence[str]) -> Fields:
+    """The document with some values replaced or added; what a message says of them begins with `--set …`.
+
+    Args:
+        document: of a grid file.
+        overrides: `KEY=VALUE`, where KEY is a path (`training.epochs`, `optimizers.0.lr`) and VALUE is YAML.
+
+    Raises:
+        UserError: with one line per override that cannot be read or leads nowhere.
+    """
+    errors = []
+    for text in overrides:
+        try:
+            key, value = read_setting(text)
+            changed = _with(document, key.split("."), value, "")
+            assert isinstance(changed, Fields)  # a path has at least one key
+            document = changed
+        except UserError as error:
+            errors.append(str(error))
+    if errors:
+        raise UserError("\n".join(errors))
+    return document
+
+
+def read_setting(text: str) -> tuple[str, Node]:
+    """Key and value of `KEY=VALUE`.
+
+    Raises:
+        UserError: if it is none, or the value is no YAML.
+    """
+    key, equals, value = text.partition("=")
+    key, source = key.strip(), f"--set {shown(text)}"
+    if not equals or not all(key.split(".")):
+        raise UserError(f"{source}: write KEY=VALUE, such as training.epochs=1")
+    if not value.strip():
+        raise UserError(f"{source}: has no value")
+    return key, _placed(read_document(value, source), Place(source))
+
+
+def in_words(node: Node) -> str:
+    """What stands at a node, in words for a message."""
+    if isinstance(node, Items):
+        return "a list" if node.items else "an empty list"
+    if isinstance(node, Fields):
+        return "a mapping"
+    if node.plain is None:
+        return "nothing"
+    return f'the text "{shown(node.text)}"' if node.quoted else f"`{shown(node.text)}`"
+
+
+def at(node: Node, location: Sequence[int | str]) -> Node:
+    """The node that pydantic's location points to; names of union branches in it are no keys, and passed over."""
+    for step in location:
+        if isinstance(node, Items) and isinstance(step, int) and step < len(node.items):
+            node = node.items[step]
+        elif isinstance(node, Fields) and step in node.fields:
+            node = node.fields[str(step)]
+    return node
 
 
 def plain(node: Node) -> Any:
@@ -289,3 +349,36 @@ def _explained(error: Any, last: Place) -> tuple[Place, str]:
     if context and begun and begun.line + 1 != place.line:
         return place, f"{shown(problem, 200)} ({context} that began in line {begun.line + 1})"
     return place, shown(problem, 200) + (f" ({context})" if context else "")
+
+
+def _placed(node: Node, place: Place) -> Node:
+    if isinstance(node, Items):
+        return Items(place, [_placed(item, place) for item in node.items])
+    if isinstance(node, Fields):
+        fields = {key: _placed(item, place) for key, item in node.fields.items()}
+        return Fields(place, fields, dict.fromkeys(fields, place))
+    return Value(place, node.plain, node.text, node.quoted)
+
+
+def _with(node: Node | None, path: Sequence[str], value: Node, walked: str) -> Node:
+    """`node` with `value` at `path`; mappings on the way are made, a name on the way becomes `{name: …}`."""
+    if not path:
+        return value
+    step, place = path[0], value.place
+    here = f"{walked}.{step}" if walked else step
+    if isinstance(node, Items):
+        if not step.isdecimal() or int(step) >= len(node.items):
+            last = len(node.items) - 1
+            raise UserError(f"{place}: `{walked}` is a list; say which entry, {walked}.0 to {walked}.{last}")
+        items = list(node.items)
+        items[int(step)] = _with(items[int(step)], path[1:], value, here)
+        return Items(node.place, items)
+    if isinstance(node, Value) and isinstance(node.plain, str):
+        key = "profile" if walked.startswith("execution") else "name"
+        node = Fields(node.place, {key: node}, {key: node.place})
+    if node is None or (isinstance(node, Value) and node.plain is None):
+        node = Fields(place, {}, {})
+    if isinstance(node, Value):
+        raise UserError(f"{place}: `{walked}` is `{shown(node.text)}`, and holds no `{shown(step)}`")
+    changed = _with(node.fields.get(step), path[1:], value, here)
+    return Fields(node.place, {**node.fields, step: changed}, {step: place, **node.key_places})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -111,12 +110,10 @@ def _change(label: str, profile: str) -> tuple[str, str]:
 
 def _plain_levers() -> Mapping[str, str]:
     """Each lever's value in the profile `plain`, as labels write it."""
-    from mnistbench.axes.execution import PROFILES as declared
+    from mnistbench.axes.execution import plain
 
-    parameters = inspect.signature(declared["plain"]).parameters.values()
-    return {
-        item.name: f"{item.default:g}" if isinstance(item.default, float) else str(item.default) for item in parameters
-    }
+    levers = plain().to_json()
+    return {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in levers.items()}
 
 
 def _break_even(pair: Pair, kind: str, lever: str, sides: tuple[dict[str, Any], dict[str, Any]]) -> float:

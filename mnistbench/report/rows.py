@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mnistbench.cell import Cell, Component, canonical_json
-from mnistbench.grid.tune import AS_GIVEN, TRIAL, TUNED
+from mnistbench.grid.product import AS_GIVEN, TRIAL, TUNED
 from mnistbench.results.measures import MEASURES, TARGET_MEASURES, parts, whole
 from mnistbench.results.records import FAILURES, TRAINING_REVISION, CellRecord
 from mnistbench.results.targets import evaluations, time_to_target

@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from mnistbench.grid.tune import TRIAL, Trial, best
+from mnistbench.grid.product import TRIAL
+from mnistbench.grid.tune import Trial, best
 from mnistbench.report.exhibit import Exhibit, nothing
 from mnistbench.report.labels import labels
 from mnistbench.report.repeats import one_per_seed

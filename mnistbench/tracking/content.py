@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from mnistbench.cell import Component
 from mnistbench.errors import UserError
-from mnistbench.grid.tune import AS_GIVEN, TRIAL
+from mnistbench.grid.product import AS_GIVEN, TRIAL
 from mnistbench.results.measures import MEASURES, TARGET_MEASURES, by_epoch, whole
 from mnistbench.results.records import CellRecord
 from mnistbench.results.targets import evaluations, reachable, time_to_target

@@ -34,6 +34,10 @@ def tiny(width: int = 4, kind: type[nn.Module] = nn.ReLU):
     return nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10))
 
 
+def untyped(width, kind: type[nn.Module] = nn.ReLU):
+    return nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10))
+
+
 class Slow(torch.optim.SGD):
     def __init__(self, params, lr: float, momentum: float = 0.0):
         super().__init__(params, lr=lr, momentum=momentum)
@@ -119,7 +123,10 @@ def test_options_follow_the_annotations_of_a_plug_in() -> None:
         "{name: 'my_models:WideMLP', width: wide}": "`width` must be a whole number, found `wide`",
         "{name: 'my_models:WideMLP', widht: 3}": "unknown option `widht` of `my_models:WideMLP`; did you mean `width`",
         "{name: 'my_models:WideMLP', data: 3}": "unknown option `data`",
-        "{name: 'my_models:tiny', kind: relu}": "`kind`",
+        "{name: 'my_models:tiny', kind: relu}": "`kind` has a type that a grid file cannot say: type",
+        "'my_models:untyped'": "`my_models:untyped` needs `width`: a number, a text, true or false",
+        "{name: 'my_models:untyped', width: [[8]]}": "`width` must be a number, a text, true or false, found a list; "
+        "an option of a plug-in takes more than one value where its type says so: `hidden: list[int]`",
         "'my_models:WideMLPP'": "`my_models` has no `WideMLPP` to call; did you mean `WideMLP`?",
         "'my_models:_hidden'": "has no `_hidden` to call",
         "'my_models:number'": "has no `number` to call",

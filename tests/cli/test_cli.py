@@ -130,6 +130,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["show", "lenet"], "lenet5"),
         (["show", "lenet5", "--set", "activation=swish"], "relu"),
         (["list", "colours"], "architectures"),
+        (
+            ["list"],
+            "error: list: say what to list, one of architectures, optimizers, schedules, datasets, executions, g",
+        ),
         (["data", "show", "sum3"], "table"),
         (["data", "fetch", "imagenet"], "imagenet"),
         (["predict", "9f2c", "x.png"], "no cell 9f2c"),
@@ -169,7 +173,7 @@ def test_an_error_of_ours_is_status_3_with_a_traceback(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("unforeseen")
 
-    monkeypatch.setattr("mnistbench.grid.catalogue.entries", broken)
+    monkeypatch.setattr("mnistbench.grid.options.declaration", broken)
     assert cli.main(["list", "optimizers"]) == 3
     said = capsys.readouterr().err
     assert "Traceback" in said
@@ -182,7 +186,7 @@ def test_ctrl_c_is_status_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mnistbench.grid.catalogue.entries", interrupted)
+    monkeypatch.setattr("mnistbench.grid.options.declaration", interrupted)
     assert cli.main(["list", "optimizers"]) == 130
 
 
@@ -450,6 +454,18 @@ def test_list_names_what_a_grid_may_say(axis: str, named: list[str], capsys: pyt
     assert cli.main(["list", axis]) == 0
     starts = {line.split()[0] for line in capsys.readouterr().out.splitlines() if line[:1].isalnum()}
     assert set(named) <= starts
+
+
+@pytest.mark.parametrize("what", ["optimizers", "executions", "datasets", "grids"])
+def test_list_keeps_its_indent_at_80_columns(
+    what: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line is a name, or indented below it; none begins with the rest of another."""
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main(["list", what]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert all(len(line) <= 80 for line in lines)
+    assert all(line.startswith("    ") or len(line.split()) == 1 for line in lines)
 
 
 def test_the_grid_of_the_checkout_is_the_ready_one() -> None:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from mnistbench.cell import Component
 from mnistbench.errors import UserError
 from mnistbench.errors.problems import Place
-from mnistbench.grid.grid import Grid, select
+from mnistbench.grid.grid import Grid
+from mnistbench.grid.select import select
 from mnistbench.grid.yaml import read_document
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +48,7 @@ def answer(text: str, *overrides: str) -> Grid | None:
 WORDS = """
 name dataset architectures optimizers batch_sizes devices seeds training execution exclude include tune twins mnist
 fallback digits csv path mlp lenet5 hidden sgd adam lr momentum betas schedule cosine full auto cpu cuda epochs loss nll
-target_accuracy fast plain profile precision learning_rates trials os:system my:Net <<
+target_accuracy fast plain profile precision learning_rates trials speed cycles off os:system my:Net <<
 """
 words = st.sampled_from(WORDS.split())
 numbers = st.one_of(
@@ -78,6 +79,7 @@ GOOD: dict[str, object] = {
     "training": {"epochs": 1},
     "devices": ["cpu", "cuda"],
     "seeds": [0, 1],
+    "speed": {"cycles": 16},
     "execution": ["plain", {"profile": "fast", "precision": ["fp32", "bf16"]}],
     "exclude": [
         {"architecture": "mlp", "batch_size": [64, "full"], "seed": 0},

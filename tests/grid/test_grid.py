@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 import subprocess
 import sys
 from dataclasses import MISSING, fields
@@ -13,9 +15,11 @@ import pytest
 from mnistbench.cell import Cell, Component, Training
 from mnistbench.data.datasets import sizes
 from mnistbench.errors import UserError
-from mnistbench.grid.axes_reader import TRAINING
-from mnistbench.grid.declared import REQUIRED
-from mnistbench.grid.grid import Grid, component_from_text, rounds
+from mnistbench.grid.grid import Grid, rounds
+from mnistbench.grid.options import REQUIRED, TABLES, declaration
+from mnistbench.grid.read import TRAINING, component_from_text
+from mnistbench.grid.tune import trial_cells
+from mnistbench.grid.yaml import read_document
 
 ROOT = Path(__file__).parents[2]
 MNIST = Component(name="mnist")
@@ -52,21 +56,40 @@ def test_auto_takes_each_device_that_is_there() -> None:
 
 
 SHIPPED = {
-    "cnn_dropout": (3, "ca0c50596077b41f"),
-    "cpu_vs_gpu": (66, "a7df95c19262a88e"),
-    "large_batch": (54, "df4a7c1349b6340a"),
-    "lenet_fashion": (3, "7832d58cc1be9e77"),
-    "lenet_rmsprop_8192": (3, "5f1dd2bf59ccec50"),
-    "levers": (165, "6579b0901ef0d138"),
-    "mlp_momentum": (3, "cf89073f4ff3d0db"),
-    "mlp_sigmoid_sgd": (3, "4d5665add8a1a1a3"),
-    "optimizers": (55, None),
-    "quick": (39, "c4d3df0b9591c066"),
-    "speedrun": (50, "cbea1c6e8157dc92"),
-    "sum3_full_batch": (3, "b13273f8cdbec089"),
-    "table_full_batch": (3, None),
-    "table_mini_batch": (3, None),
+    "cnn_dropout": (3, "02ed0d6229b92101"),
+    "cpu_vs_gpu": (66, "a15ae23beb82e6c0"),
+    "large_batch": (54, "8f14ec28dc1c0748"),
+    "lenet_fashion": (3, "57ff6d9aa6003058"),
+    "lenet_rmsprop_8192": (3, "9934359f6389cf3a"),
+    "levers": (165, "f410409b37448dec"),
+    "mlp_momentum": (3, "474ca0260b459086"),
+    "mlp_sigmoid_sgd": (3, "a099aa240716b86c"),
+    "optimizers": (55, "c8c3f6f019dce921"),
+    "quick": (39, "504ec85da333288a"),
+    "speedrun": (50, "0b40c4aa2d9633b5"),
+    "sum3_full_batch": (3, "091c7979ee9abf28"),
+    "table_full_batch": (3, "865796f8219b6dc2"),
+    "table_mini_batch": (3, "a28752ecca0da474"),
 }
+
+
+def digest_of(grid: Grid) -> str:
+    """Of the ids of all cells and trials, in their order, on a machine with a GPU."""
+    where = (grid.dataset, (sizes(grid.dataset) or (700, 300))[0], ["cpu", "cuda"])
+    expanded = grid.cells(*where) + (trial_cells(grid, *where) if grid.tune else [])
+    return hashlib.sha256("\n".join(cell.cell_id for cell in expanded).encode()).hexdigest()[:16]
+
+
+PUBLISHED = sorted((ROOT / "results" / "reference").rglob("grid.yaml"))
+
+
+@pytest.mark.parametrize("file", PUBLISHED, ids=[file.parent.name for file in PUBLISHED])
+def test_a_published_folder_holds_the_cells_that_its_grid_still_stands_for(file: Path) -> None:
+    grid = Grid.load(file)
+    assert digest_of(grid) == SHIPPED[grid.name][1]
+    plain = [json.loads(record.read_text(encoding="utf-8")) for record in file.parent.glob("cells/*.json")]
+    assert plain
+    assert [Cell.from_json(record["cell"]).cell_id for record in plain] == [record["cell_id"] for record in plain]
 
 
 def test_every_shipped_grid_is_listed_here() -> None:
@@ -77,12 +100,10 @@ def test_every_shipped_grid_is_listed_here() -> None:
 def test_a_shipped_grid_expands_to_its_cells(name: str) -> None:
     """A changed id means that old records no longer count as the same experiment: that must be meant."""
     grid = Grid.load(ROOT / "mnistbench" / "grid" / "ready" / f"{name}.yaml")
-    train_examples = (sizes(grid.dataset) or (700, 300))[0]
-    expanded = grid.cells(grid.dataset, train_examples, ["cpu"])
-    count, first = SHIPPED[name]
+    count, digest = SHIPPED[name]
     assert grid.name == name
-    assert len(expanded) == grid.count() == count
-    assert first in (None, expanded[0].cell_id)
+    assert grid.count() == count
+    assert digest_of(grid) == digest
 
 
 @pytest.mark.parametrize("path", [ROOT / "grid.yaml", *sorted((ROOT / "mnistbench" / "grid" / "ready").glob("*.yaml"))])
@@ -308,6 +329,23 @@ def test_set_changes_one_value(override: str, found: object) -> None:
     assert found(cell)
 
 
+@pytest.mark.parametrize(
+    ("line", "cycles"),
+    [
+        ("", 16),
+        ("speed: {}\n", 16),
+        ("speed: {cycles: 10}\n", 10),
+        ("speed: {cycles: 1000}\n", 1000),
+        ("speed: off\n", None),
+    ],
+)
+def test_cycles_of_speed_blocks_are_of_the_grid_and_of_no_cell(line: str, cycles: int | None) -> None:
+    grid = Grid.from_text(SMALL + line)
+    assert grid.speed == cycles
+    assert Grid.from_text(grid.to_yaml()).speed == cycles
+    assert [cell.cell_id for cell in cells(SMALL + line)] == [cell.cell_id for cell in cells(SMALL)]
+
+
 def test_set_reaches_into_a_name_that_stands_alone() -> None:
     assert Grid.from_text(SMALL, overrides=["dataset.normalize=true"]).dataset.options == {"normalize": True}
 
@@ -331,15 +369,10 @@ def test_the_training_options_are_those_of_a_cell_with_the_same_defaults() -> No
 
 def test_every_option_that_we_declare_can_be_said_in_a_grid() -> None:
     """Its default, written as YAML and read again, is accepted: so the annotations are ones that pydantic knows."""
-    import json
-
-    from mnistbench.grid.declared import declaration, names
-    from mnistbench.grid.yaml import read_document
-
     checked = 0
-    for axis in ("dataset", "architecture", "optimizer", "schedule", "execution"):
-        for name in names(axis):  # type: ignore[arg-type]
-            for option in declaration(axis, name).options.values():  # type: ignore[arg-type]
+    for axis, table in TABLES.items():
+        for name in table:
+            for option in declaration(axis, name).options.values():
                 if option.default is not inspect.Parameter.empty:
                     node = read_document(json.dumps({"option": option.plain_default}), "default")
                     assert option.read(node.fields["option"]) == option.plain_default  # type: ignore[union-attr]

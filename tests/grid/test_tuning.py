@@ -9,7 +9,8 @@ import pytest
 from mnistbench.cell import Cell, Component
 from mnistbench.errors import UserError
 from mnistbench.grid.grid import Grid
-from mnistbench.grid.tune import final_cells, lr_of, pick, settings_key, trial_cells
+from mnistbench.grid.options import lr_of
+from mnistbench.grid.tune import final_cells, pick, settings_key, trial_cells
 from mnistbench.results.records import CellRecord, EpochMeasurement, Status
 
 MNIST = Component(name="mnist")

@@ -11,7 +11,7 @@ from synthetic import all_runs, make_cell, make_record
 from mnistbench import run_grid
 from mnistbench.cell import Component
 from mnistbench.grid.grid import Grid
-from mnistbench.grid.tune import lr_of
+from mnistbench.grid.options import lr_of
 from mnistbench.report import render
 from mnistbench.report.accuracy import accuracy_by_batch, optimizer_ranking
 from mnistbench.report.ranking import leaderboard

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from mnistbench.errors import UserError
@@ -17,10 +18,14 @@ def names() -> list[str]:
 
 
 def header(name: str) -> list[str]:
-    """The lines of a grid's header: its question first, then how long it takes and what else is worth knowing."""
+    """The sentences of a grid's header: its question first, then how long it takes and what else is worth knowing.
+
+    A sentence that goes on in the next line of the file is one line here.
+    """
     lines = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     end = next(number for number, line in enumerate(lines) if not line.startswith("#"))
-    return [line.removeprefix("#").strip() for line in lines[:end]]
+    text = "\n".join(line.removeprefix("#").strip() for line in lines[:end])
+    return re.sub(r"(?<![.?!:])\n", " ", text).splitlines()
 
 
 def grid_file(given: Path) -> Path:
