@@ -123,7 +123,8 @@ def _warnings(summary: RunSummary, command: str, tracking_uri: str | None) -> li
             f"not in MLflow: {plural(summary.not_mirrored, 'record')}{reason}; `{again}` mirrors what is missing"
         )
     if summary.failed:
-        lines.append(f"{plural(summary.failed, 'cell')} failed; the report says why, and `{command}` tries again")
+        why = "the report says why, and " if summary.results.report_file.is_file() else ""
+        lines.append(f"{plural(summary.failed, 'cell')} failed; {why}`{command}` tries again")
     if summary.interrupted is not None:
         lines.append(f"interrupted with {plural(summary.left, 'cell')} left; `{command}` goes on")
     return lines
