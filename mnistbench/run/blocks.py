@@ -20,11 +20,10 @@ from mnistbench.results.speed import Block, SpeedSession, SpeedSetting, SpeedWri
 from mnistbench.results.this_machine import machine_id, torch_build
 from mnistbench.run.cycles import TRIES, CyclePlan
 from mnistbench.run.executors import ProcessExecutor
-from mnistbench.run.progress import duration
 from mnistbench.run.session import Session
 from mnistbench.train.block import BlockMeasurement, SettledSetting
 from mnistbench.train.job import Job
-from mnistbench.words.wording import plural
+from mnistbench.words.wording import plural, rough_time
 
 FIRST_LOOK = 10
 """Cycles that a judgement needs at least; with a budget, they come before the seeds, and the others after them."""
@@ -48,7 +47,7 @@ def time_speed(session: Session, plan: CyclePlan | None) -> Iterator[None]:
         seconds = plan.seconds * first / plan.cycles
         if session.deadline - time.monotonic() < seconds:
             session.warn(
-                f"{first} cycles take about {duration(seconds)}, longer than the budget: no speeds will be ranked"
+                f"{first} cycles take about {rough_time(seconds)}, longer than the budget: no speeds will be ranked"
             )
     session.executor.prepare(plan.cells)
     taking = SpeedTaking(session=session, plan=plan)

@@ -15,8 +15,7 @@ from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.speed import PROTOCOL, TimedSession, read_sessions
 from mnistbench.results.this_machine import machine_id, torch_build
 from mnistbench.run.executors import is_shared
-from mnistbench.run.progress import duration
-from mnistbench.words.wording import plural
+from mnistbench.words.wording import plural, rough_time
 
 TRIES = 2
 """Blocks of a setting that may fail before it leaves the cycles."""
@@ -54,7 +53,7 @@ class CyclePlan:
         settings = plural(len(self.cells), "setting")
         if not self.cycles:
             return f"speed: {self.planned} cycles of {settings} are there"
-        return f"speed: {plural(self.cycles, 'cycle')} of {settings}, about {duration(self.seconds)}"
+        return f"speed: {plural(self.cycles, 'cycle')} of {settings}, about {rough_time(self.seconds)}"
 
 
 def plan_cycles(
