@@ -34,6 +34,7 @@ seeds: [{seeds}]
 twins: 0
 execution: {{profile: fast, isolation: {isolation}}}
 training: {{epochs: {epochs}}}
+speed: off
 """
 PAIRS = 5
 

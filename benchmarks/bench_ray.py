@@ -34,6 +34,7 @@ devices: [cpu]
 seeds: [{seeds}]
 twins: 0
 training: {{epochs: 1}}
+speed: off
 """
 
 

@@ -28,6 +28,7 @@ devices: [cpu]
 seeds: [{seeds}]
 twins: 0
 training: {{epochs: 2, target_accuracy: 0.97}}
+speed: off
 """
 CELLS_A_SEED = 20
 HERE = Path(__file__).parent

@@ -35,11 +35,17 @@ fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "$python" -m venv --system-site-packages "$work/venv" || exit 2  # what is installed stays as it is
-site=$("$python" -c 'import site; print(*site.getsitepackages(), sep="\n")')
-echo "$site" >"$("$work/venv/bin/python" -c 'import site; print(site.getsitepackages()[0])')/outer.pth"
+"$python" - "$work"/venv/lib/python*/site-packages <<'PYTHON' || exit 2  # where python is a virtual environment's too
+import site, sys
+lines = [f"import site; site.addsitedir({folder!r})\n" for folder in site.getsitepackages()]
+with open(f"{sys.argv[1]}/outer.pth", "w", encoding="utf-8") as file:
+    file.writelines(lines)
+PYTHON
 python=$work/venv/bin/python
-"$python" -m pip install --quiet --disable-pip-version-check --no-index --find-links "$wheels" \
-    -r requirements/core.txt || exit 2
+if compgen -G "$wheels/*.whl" >/dev/null; then # without their dependencies: another build of torch would not do
+    "$python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps "$wheels"/*.whl || exit 2
+fi
+"$python" -m mnistbench plan speedrun || exit 2  # says what is missing, before minutes of the machine are spent
 
 probe() { # PART SECONDS: a process that CUDA errors have spoilt is followed by another, which goes on behind it
     local status=75 until=$((SECONDS + $2)) left

@@ -60,6 +60,7 @@ batch_sizes: [8]
 devices: [cpu]
 twins: 0
 training: {epochs: 2, save_model: last}
+speed: off
 """
 CELLS = {"quick": 40, "full": 25, "trained": 8, "mirrored": 12}
 KINDS = ("quick", "full", "mirrored", "quick", "trained", "quick", "full", "quick")

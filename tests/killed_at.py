@@ -34,6 +34,7 @@ devices: [cpu]
 seeds: [0]
 twins: 0
 training: {epochs: 1, save_model: last}
+speed: off
 """
 
 

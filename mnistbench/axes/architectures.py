@@ -22,7 +22,6 @@ from mnistbench.errors import UserError
 if TYPE_CHECKING:
     from torch import nn
 
-    from mnistbench.axes.plugins import Plugins
     from mnistbench.cell.data_spec import DataSpec
 
 Activation = Literal["relu", "sigmoid", "tanh", "prelu", "rrelu"]

@@ -102,6 +102,11 @@ def read_checked(wanted: type[T], plain: Any, name: str) -> T:
     return built
 
 
+def prepare_to_read(wanted: type[Any]) -> None:
+    """Make what `read_checked` needs for this class, which takes some 0.05 s, before it is needed."""
+    _adapter(wanted)  # type: ignore[arg-type]  # classes hash
+
+
 @cache
 def _adapter(wanted: Any) -> TypeAdapter[list[Any]]:
     """Of a list, since an adapter of a dataclass takes no settings, and that of a list hands them down.

@@ -70,6 +70,7 @@ Timeout = Annotated[
 ]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="End at a failed cell.", rich_help_panel=HOW)]
 Force = Annotated[bool, typer.Option("--force", help="Run again what is there.", rich_help_panel=HOW)]
+NoSpeed = Annotated[bool, typer.Option("--no-speed", help="Train, and time no cycles of blocks.", rich_help_panel=HOW)]
 RerunNoisy = Annotated[
     bool, typer.Option("--rerun-noisy", help="Replace rounds with noise, once.", rich_help_panel=HOW)
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, cast
@@ -12,6 +13,7 @@ from mnistbench.cli.flag_values import path
 from mnistbench.cli.flags import DataDir, Plugin, TrackingUri
 from mnistbench.errors import UserError
 from mnistbench.errors.layers import require
+from mnistbench.words.wording import plural
 
 
 class Names(StrEnum):
@@ -85,9 +87,7 @@ def list_(
     names: Annotated[Names | None, typer.Argument(help="Of which axis, or `grids`.", show_default=False)] = None,
 ) -> None:
     """Names that a grid file may use, with their options and defaults; the ready grids, with their questions."""
-    from rich.console import Console, Group
-    from rich.padding import Padding
-    from rich.table import Table
+    from rich.console import Console
     from rich.text import Text
 
     from mnistbench.grid import ready
@@ -96,19 +96,30 @@ def list_(
     if names is None:
         raise UserError(f"list: say what to list, one of {', '.join(Names)}")
     console = Console(highlight=False)
+
+    def say(text: str, begin: str = " " * 4) -> None:
+        """A text that goes on below its own beginning."""
+        print(textwrap.fill(text, console.width, initial_indent=begin, subsequent_indent=" " * len(begin)))
+
     if names is Names.grids:
         for name in ready.names():
-            console.print(Text(name, style="bold"), Padding(Text("\n".join(ready.header(name))), (0, 0, 0, 4)))
+            console.print(Text(name, style="bold"))
+            for line in ready.header(name):
+                say(line)
         return
     axis = cast(Axis, names.removesuffix("s"))
     for name in TABLES[axis]:
         declared = declaration(axis, name)
-        table = Table.grid("option", "takes", padding=(0, 3))
-        for option in declared.options.values():
-            default = option.written_default or "(must be given)"
-            table.add_row(Text(f"{option.name}: {default}"), Text(option.expected, style="dim"))
-        about = Group(Text(declared.summary), table) if declared.options else Text(declared.summary)
-        console.print(Text(name, style="bold"), Padding(about, (0, 0, 0, 4)), Text())
+        console.print(Text(name, style="bold"))
+        say(declared.summary)
+        defaults = {
+            option: "(must be given)" if option.written_default is None else option.written_default
+            for option in declared.options.values()
+        }
+        width = max((len(option.name) + len(default) for option, default in defaults.items()), default=0)
+        for option, default in defaults.items():
+            say(option.expected, f"    {option.name}: {default}".ljust(width + 9))
+        print()
 
 
 def data(context: typer.Context, data_dir: DataDir = None) -> None:
@@ -155,7 +166,7 @@ def data_show(
 
     target = out or Path(f"{name}.png")
     draw_samples(Component(name=name), target, count=count, seed=seed, data_dir=data_dir)
-    print(f"{count} images of {name}: {target}")
+    print(f"{plural(count, 'image')} of {name}: {target}")
 
 
 def _print_places(data_dir: Path | None) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mnistbench.cli.flags import DataDir, In, Plugin, Source, TrackingUri
+from mnistbench.words.wording import percent
 
 
 def predict(
@@ -31,8 +32,8 @@ def predict(
     names = model.class_names
     for found in model.predict(files):
         ranked = sorted(range(len(names)), key=lambda label: -found.probabilities[label])
-        second = f"{names[ranked[1]]} ({found.probabilities[ranked[1]]:.1%})"
-        table.add_row(found.source, found.name, f"{found.probability:.1%}", second)
+        second = f"{names[ranked[1]]} ({percent(found.probabilities[ranked[1]])})"
+        table.add_row(found.source, found.name, percent(found.probability), second)
     Console().print(table)
 
 
@@ -60,7 +61,7 @@ def evaluate(
     console.print(table)
     fallback = " (a fallback: the dataset asked for was not to be had)" if found.fallback else ""
     console.print(f"{model.cell.architecture.label} on {found.dataset}{fallback}")
-    console.print(f"accuracy {found.accuracy:.2%} on {found.examples:,} test examples")
+    console.print(f"accuracy {percent(found.accuracy, 2)} on {found.examples:,} test examples")
 
 
 def verify(

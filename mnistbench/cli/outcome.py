@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mnistbench.errors.layers import missing
 from mnistbench.errors.redaction import without_credentials
 from mnistbench.results.folder import ResultsFolder
-from mnistbench.words.wording import plural
+from mnistbench.words.wording import accuracy_text, percent, plural, rate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,6 +73,8 @@ def print_outcome(
     print_best(summary.results, console)
     counts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in summary.counts.items() if count)
     console.print(f"cells: {counts or 'none'}; {summary.kept} kept from before, {summary.ran} run now", markup=False)
+    if summary.speed is not None:
+        console.print(summary.speed, markup=False)
     for warning in [*_warnings(summary, command, tracking_uri), *([left_out] if left_out else [])]:
         console.print(f"note: {warning}", markup=False, soft_wrap=True)
     if summary.results.models.is_dir():
@@ -121,7 +123,8 @@ def _warnings(summary: RunSummary, command: str, tracking_uri: str | None) -> li
             f"not in MLflow: {plural(summary.not_mirrored, 'record')}{reason}; `{again}` mirrors what is missing"
         )
     if summary.failed:
-        lines.append(f"{plural(summary.failed, 'cell')} failed; the report says why, and `{command}` tries again")
+        why = "the report says why, and " if summary.results.report_file.is_file() else ""
+        lines.append(f"{plural(summary.failed, 'cell')} failed; {why}`{command}` tries again")
     if summary.interrupted is not None:
         lines.append(f"interrupted with {plural(summary.left, 'cell')} left; `{command}` goes on")
     return lines
@@ -150,7 +153,6 @@ def print_best(results: ResultsFolder, console: Console) -> None:
     from mnistbench.report.blocks import blocks_frame
     from mnistbench.results.speed import read_sessions
     from mnistbench.results.targets import targets_asked
-    from mnistbench.words.wording import accuracy_text
 
     frame = frames.results_frame(results.records(), targets=targets_asked(results), kinds=frames.KINDS)
     board = ranking.leaderboard(frame, blocks_frame(read_sessions(results)[0])).frame
@@ -188,7 +190,7 @@ def print_cells(results: ResultsFolder, console: Console) -> None:
     for record in results.records():
         kept = len(record.model.weights) if record.model else 0
         accuracy = record.epochs[-1].test_accuracy if record.epochs else None
-        ended = outcome(record) if record.status != "finished" or accuracy is None else f"{accuracy:.2%}"
+        ended = outcome(record) if record.status != "finished" or accuracy is None else percent(accuracy, 2)
         cells = (record.cell_id, record.cell.label, ended, str(kept or "–"))
         table.add_row(*(Text(text, overflow="fold") for text in cells))
     console.print(table)
@@ -206,7 +208,7 @@ def _best_row(row: pd.Series, also: list[str]) -> list[str]:
         str(row["batch_size"]),
         str(row["device"]),
         str(row["seconds_text"]).partition(" (")[0],
-        f"{row['test_accuracy']:.2%}",
-        f"{row['examples_per_second']:,.0f}",
+        percent(row["test_accuracy"], 2),
+        rate(row["examples_per_second"]),
         str(row["seeds"]),
     ]

@@ -11,6 +11,7 @@ from mnistbench.cli.flag_values import path
 from mnistbench.cli.flags import RESULTS, Figures, Folder, Folders, TensorBoard, TrackingUri, results_folder
 from mnistbench.errors import UserError
 from mnistbench.errors.layers import require
+from mnistbench.words.wording import plural
 
 
 def report(
@@ -88,7 +89,7 @@ def merge(
 
     sources = [ResultsFolder(results_folder(folder)) for folder in folders]
     count = merge_folders(sources, ResultsFolder(out))
-    print(f"{count} records of {len(sources)} folders: {out}")
+    print(f"{plural(count, 'record')} of {plural(len(sources), 'folder')}: {out}")
 
 
 def results() -> None:
@@ -114,7 +115,7 @@ def from_mlflow(
 
     folder = ResultsFolder(out or Path("results") / experiment)
     rebuilt = tracking.rebuild(experiment, tracking_uri, folder)
-    print(f"{rebuilt.written} records: {folder.path}")
+    print(f"{plural(rebuilt.written, 'record')}: {folder.path}")
     for run_id, reason in rebuilt.set_aside:
         print(f"run {run_id} left out: {reason}")
     print(write_outcome([folder]))

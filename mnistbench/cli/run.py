@@ -15,6 +15,7 @@ from mnistbench.cli.flag_values import seconds
 from mnistbench.cli.flag_values import shard as read_shard
 from mnistbench.errors import UserError
 from mnistbench.errors.layers import Layer, left_out, missing, require
+from mnistbench.words.wording import plural
 
 if TYPE_CHECKING:
     from mnistbench.axes.plugins import Plugins
@@ -62,6 +63,7 @@ def run(
     timeout: flags.Timeout = None,
     fail_fast: flags.FailFast = False,
     force: flags.Force = False,
+    no_speed: flags.NoSpeed = False,
     rerun_noisy: flags.RerunNoisy = False,
     dry_run: flags.DryRun = False,
     tracking_uri: flags.TrackingUri = None,
@@ -82,16 +84,15 @@ def run(
             raise UserError(f"{flag} and --no-tracking exclude each other")
     if figures is not None or tensorboard is not None:
         require("report", "run --figures" if figures else "run --tensorboard")
-    options = _options(out, only, shard, budget, plugin, data_dir)
     options = replace(
-        options,
-        executor=_executor(executor, ray_address, options.plugins),
+        _options(out, only, shard, budget, no_speed, plugin, data_dir),
         timeout_seconds=seconds(timeout, "--timeout"),
         fail_fast=fail_fast,
         force=force,
         rerun_noisy=rerun_noisy,
         own_process=True,
     )
+    options = replace(options, executor=_executor(executor, ray_address, options.plugins))
     loaded = load_grid(grid, set_, options.plugins, max_cells)
     if dry_run:
         from mnistbench.run.plan import make_plan
@@ -116,6 +117,7 @@ def _options(  # noqa: PLR0917
     only: list[str] | None,
     shard: str | None,
     budget: str | None,
+    no_speed: bool,
     plugin: list[str] | None,
     data_dir: Path | None,
 ) -> RunOptions:
@@ -126,7 +128,13 @@ def _options(  # noqa: PLR0917
     budget_seconds, part = seconds(budget, "--budget"), read_shard(shard)
     plugins = load_plugins(plugin or [])
     return RunOptions(
-        out=out, only=only or (), shard=part, budget_seconds=budget_seconds, plugins=plugins, data_dir=data_dir
+        out=out,
+        only=only or (),
+        shard=part,
+        budget_seconds=budget_seconds,
+        speed=not no_speed,
+        plugins=plugins,
+        data_dir=data_dir,
     )
 
 
@@ -162,6 +170,7 @@ def plan(
     set_: flags.Set = None,
     shard: flags.Shard = None,
     budget: flags.Budget = None,
+    no_speed: flags.NoSpeed = False,
     plugin: flags.Plugin = None,
     max_cells: flags.MaxCells = MAX_CELLS,
     data_dir: flags.DataDir = None,
@@ -169,15 +178,15 @@ def plan(
     """How many cells a grid has, what is left of them, and how long that will take here; trains nothing."""
     from mnistbench.run import plan as planning
 
-    options = _options(out, only, shard, budget, plugin, data_dir)
+    options = _options(out, only, shard, budget, no_speed, plugin, data_dir)
     loaded = load_grid(grid, set_, options.plugins, sys.maxsize)
     count = planning.count(loaded, device)
     if count > max_cells:
-        print(f"{loaded.name}: {count:,} cells")
+        print(f"{loaded.name}: {plural(count, 'cell')}")
         print(f"more than --max-cells {max_cells:,}: `run` would refuse it, and this looks no further")
         return
     planned = planning.make_plan(loaded, options, devices=device)
-    print("\n".join([f"{loaded.name}: {planned.total:,} cells", *planned.lines()]))
+    print("\n".join([f"{loaded.name}: {plural(planned.total, 'cell')}", *planned.lines()]))
 
 
 def init(
@@ -218,7 +227,7 @@ def sync(folder: flags.Folder, *, tracking_uri: flags.TrackingUri = None, experi
     from mnistbench.results.folder import ResultsFolder
 
     done = tracking.sync(ResultsFolder(flags.results_folder(folder)), tracking_uri, experiment=experiment)
-    print(f"{done.mirrored} records mirrored now, {done.already} were there already, {done.failed} are missing")
+    print(f"{plural(done.mirrored, 'record')} mirrored now; there already: {done.already}, missing: {done.failed}")
     if done.note:
         print(f"note: {done.note}")
     if done.reason:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from mnistbench.cell import Component, Training, canonical_json
+from mnistbench.data.datasets import sizes, spec_of
 from mnistbench.errors.problems import Place, Problems
 from mnistbench.grid.product import AXES, Axes, Entry, GridFile, excluded_by, size
 
@@ -84,8 +85,6 @@ def _trained(axis: str, value: Any) -> Any:
 
 def check_known_sizes(grid: GridFile, problems: Problems) -> None:
     """Check batches against data whose size is known without reading it; other data is checked when it is there."""
-    from mnistbench.data.datasets import sizes
-
     for dataset in (grid.dataset, grid.fallback):
         known = sizes(dataset) if dataset is not None and ":" not in dataset.name else None
         if dataset is not None and known is not None:
@@ -116,8 +115,6 @@ def _known_classes(dataset: Component) -> int | None:
         return None
     if dataset.name == "csv":  # of `task: classes` the number is read later
         return 1 if dataset.options.get("task", "binary") == "binary" else None
-    from mnistbench.data.datasets import spec_of
-
     return spec_of(dataset).classes
 
 

@@ -230,7 +230,7 @@ class GridFile:
     axes: Axes
     exclude: tuple[Pattern, ...] = ()
     include: tuple[Axes, ...] = ()
-    twins: int = 1
+    twins: int = 0
     on_missing_device: Literal["error", "skip"] = "error"
     tune: Tuning | None = None
     speed: int | None = DEFAULT_CYCLES

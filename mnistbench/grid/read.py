@@ -174,12 +174,10 @@ class _Reader:
             held_out = {"validation_examples": [tune.validation_examples]}
             trainings = [replace(entry, values={**entry.values, **held_out}) for entry in axes.trainings]
             axes = replace(axes, trainings=tuple(trainings))
-        name, twins, missing, speed = (
-            self.name(nodes.get("name")),
-            self.one("twins", NonNegativeInt, 1, nodes),
-            self.one("on_missing_device", Literal["error", "skip"], "error", nodes),
-            self.speed(nodes.get("speed")),
-        )
+        name = self.name(nodes.get("name"))
+        twins = self.one("twins", NonNegativeInt, 0, nodes)
+        on_missing_device = self.one("on_missing_device", Literal["error", "skip"], "error", nodes)
+        speed = self.speed(nodes.get("speed"))
         if dataset is None:
             return None
         grid = GridFile(
@@ -190,7 +188,7 @@ class _Reader:
             exclude=tuple(exclude),
             include=tuple(include),
             twins=twins,
-            on_missing_device=missing,
+            on_missing_device=on_missing_device,
             tune=tune,
             speed=speed,
             max_cells=max_cells,
@@ -417,11 +415,9 @@ class _Reader:
     def devices(self, nodes: dict[str, Node]) -> Devices:
         """`devices:`: auto, or names."""
         node = nodes.get("devices")
-        return (
-            "auto"
-            if node is None or (isinstance(node, Value) and node.plain == "auto")
-            else self.listed("devices", nodes)
-        )
+        if node is None or (isinstance(node, Value) and node.plain == "auto"):
+            return "auto"
+        return self.listed("devices", nodes)
 
     def device_names(self, nodes: Sequence[Node]) -> tuple[str, ...]:
         """Names of devices, the first of a kind without its number."""

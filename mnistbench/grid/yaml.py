@@ -373,6 +373,8 @@ def _with(node: Node | None, path: Sequence[str], value: Node, walked: str) -> N
         items = list(node.items)
         items[int(step)] = _with(items[int(step)], path[1:], value, here)
         return Items(node.place, items)
+    if walked == "speed" and isinstance(node, Value):
+        node = None  # `off` is no name, and makes way for what is set
     if isinstance(node, Value) and isinstance(node.plain, str):
         key = "profile" if walked.startswith("execution") else "name"
         node = Fields(node.place, {key: node}, {key: node.place})

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mnistbench.errors import UserError
+from mnistbench.words.wording import seconds_text
 
 if TYPE_CHECKING:
     from torch import nn
@@ -141,7 +142,7 @@ def matrix_product(device: str, size: int = 256) -> Check:
         return Check(name=f"matrix product on {device}", found=str(error).splitlines()[0], ok=False)
     error_seen = float((product - left @ right).abs().max())
     right_answer = error_seen < 0.1  # TF32, if some setting left it on, is off by about 0.05 here
-    found = f"{size}×{size} right in {seconds * 1e3:.1f} ms" if right_answer else f"wrong by {error_seen:.2g}"
+    found = f"{size}×{size} right in {seconds_text(seconds)}" if right_answer else f"wrong by {error_seen:.2g}"
     return Check(name=f"matrix product on {device}", found=found, ok=right_answer)
 
 

@@ -24,7 +24,7 @@ from mnistbench.report.charts import (
 from mnistbench.report.page_rows import highest, lowest, rows_of
 from mnistbench.report.palette import BAD, MUTED, PAPER, series_colour
 from mnistbench.report.svg import legible
-from mnistbench.words.formatting import clipped, count, listed, percent, points, significant
+from mnistbench.words.wording import clipped, count, listed, percent, points, significant
 
 
 def batch_cost(rows: pd.DataFrame, name: str, title: str, seen: dict[str, Look], bottom: float) -> Chart:
@@ -125,7 +125,7 @@ def learning_curve(rows: pd.DataFrame, name: str, title: str, frame: Frame) -> C
                           textcoords="offset points", fontsize=9, va="center")  # fmt: skip
         axes.set(xlabel="epoch")
     finals = [
-        f"batch {batch} {percent(value) if metric == 'accuracy' else significant(value)}" for batch, _, value in ends
+        f"batch {batch} {percent(value, 2) if metric == 'accuracy' else significant(value)}" for batch, _, value in ends
     ]
     alt = (
         f"{title}: {metric} by epoch. Last test {metric}: {listed(finals, 6)}."
@@ -189,15 +189,15 @@ def class_errors(rows: pd.DataFrame, name: str, classes: dict[int, str]) -> Char
             x=100 * rows["error"].to_numpy(), y=names, ax=axes, color=series_colour(0), saturation=1, width=0.62
         )
         for place, row in enumerate(rows_of(rows)):
-            axes.annotate(f"{percent(row.error)}  ({count(row.errors)})", (100 * row.error, place), xytext=(5, 0),
+            axes.annotate(f"{percent(row.error, 2)}  ({count(row.errors)})", (100 * row.error, place), xytext=(5, 0),
                           textcoords="offset points", va="center", fontsize=9.5)  # fmt: skip
         axes.set_xlim(0, max(100 * rows["error"].max() * 1.3, 0.1))
         axes.grid(axis="y", visible=False)
         axes.set(xlabel="errors, % of the class", ylabel="")
     worst, best = highest(rows, "error"), lowest(rows, "error")
     alt = (
-        f"Errors by class: most for {classes.get(int(worst.true), worst.true)} ({percent(worst.error)}), fewest for"
-        f" {classes.get(int(best.true), best.true)} ({percent(best.error)})."
+        f"Errors by class: most for {classes.get(int(worst.true), worst.true)} ({percent(worst.error, 2)}), fewest for"
+        f" {classes.get(int(best.true), best.true)} ({percent(best.error, 2)})."
     )
     return Chart(name, "Errors by class", alt, figure)
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from mnistbench.report import svg
 from mnistbench.report.palette import DASHES, FAINT, INK, MARKERS, MUTED, PAPER, RULE, series_colour
-from mnistbench.words.formatting import clipped
+from mnistbench.words.wording import clipped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

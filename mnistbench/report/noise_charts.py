@@ -25,8 +25,7 @@ from mnistbench.report.estimator import SAME
 from mnistbench.report.page_rows import highest, rows_of
 from mnistbench.report.palette import BAD, FAINT, MUTED, PAPER, series_colour
 from mnistbench.report.svg import legible
-from mnistbench.words.formatting import listed, percent, points
-from mnistbench.words.wording import plural
+from mnistbench.words.wording import listed, percent, plural, points
 
 MOST_PAIRS = 14
 

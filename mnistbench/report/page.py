@@ -32,8 +32,7 @@ from mnistbench.results.merging import asked, one_per_build
 from mnistbench.results.ownership import PAGE, SUMMARY, SUMMARY_END, TABLE, is_free
 from mnistbench.results.records import CellRecord
 from mnistbench.results.speed import read_all_sessions
-from mnistbench.words.formatting import count, listed, percent
-from mnistbench.words.wording import plural
+from mnistbench.words.wording import count, listed, percent, plural
 
 HERE = Path(__file__).parent
 LARGEST_DOWNLOAD_BYTES = 1_500_000

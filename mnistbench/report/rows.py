@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mnistbench.axes.optimizers import OPTIMIZERS
 from mnistbench.cell import Cell, Component, canonical_json
 from mnistbench.grid.product import AS_GIVEN, TRIAL, TUNED
 from mnistbench.results.measures import MEASURES, TARGET_MEASURES, parts, whole
@@ -66,7 +65,8 @@ def _describe(cell: Cell) -> _Settings:
     settings = cell.without_seed()
     tuned = replace(cell.optimizer, options={**cell.optimizer.options, "lr": "tuned"})
     training = cell.training.hashed_settings()
-    lr = cell.optimizer.options.get("lr", _default_lr(cell.optimizer.name))
+    optimizer = cell.optimizer  # a cell stores only what differs from the default
+    lr = optimizer.options.get("lr", getattr(OPTIMIZERS.get(optimizer.name), "lr", None))
     return _Settings(
         settings,
         cell.training.targets,
@@ -107,17 +107,6 @@ def _describe(cell: Cell) -> _Settings:
 
 def _in_fp32(execution: Component) -> Component:
     return replace(execution, options={key: value for key, value in execution.options.items() if key != "precision"})
-
-
-@functools.cache
-def _default_lr(optimizer: str) -> float | None:
-    """The learning rate that our own table declares: cells store only what differs from it."""
-    from mnistbench.axes.optimizers import OPTIMIZERS
-
-    if optimizer not in OPTIMIZERS:
-        return None
-    declared = inspect.signature(OPTIMIZERS[optimizer]).parameters.get("lr")
-    return None if declared is None or declared.default is inspect.Parameter.empty else declared.default
 
 
 def row_of(record: CellRecord | Mapping[str, Any], source: str) -> dict[str, Any]:

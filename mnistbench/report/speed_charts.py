@@ -25,8 +25,7 @@ from mnistbench.report.charts import (
 )
 from mnistbench.report.page_rows import highest, lowest, rows_of
 from mnistbench.report.palette import BAD, FAINT, INK, MUTED, PAPER, series_colour
-from mnistbench.words.formatting import listed, percent, rate, ratio, ratio_range, short_rate
-from mnistbench.words.wording import plural
+from mnistbench.words.wording import listed, percent, plural, rate, ratio_range, short_rate, times
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,7 +76,7 @@ def speedup_map(rows: pd.DataFrame, name: str, clock: str) -> Chart:
     undecided = int((rows["verdict"] == "open").sum())
     alt = (
         f"{device} over {baseline}, {'training seconds' if clock == 'steady' else 'from the start of the process'}:"
-        f" from {ratio(least.ratio)} ({least.series}, batch {least.batch_size}) to {ratio(most.ratio)}"
+        f" from {times(least.ratio)} ({least.series}, batch {least.batch_size}) to {times(most.ratio)}"
         f" ({most.series}, batch {most.batch_size}); {undecided} of {len(rows)} open (hatched)."
         + (
             f" {MOST_ROWS} of {rows['series'].nunique()} rows are drawn."
@@ -174,14 +173,14 @@ def levers(rows: pd.DataFrame, name: str, title: str) -> Chart:
         for lever in order:
             share = known.loc[known["lever"] == lever, "peak_share"].median()
             extra = f", {percent(share, 0)} of peak" if pd.notna(share) else ""
-            texts.append(f"{one_line(lever, 26)}\n{ratio(middle[lever])}{extra}")
+            texts.append(f"{one_line(lever, 26)}\n{times(middle[lever])}{extra}")
         axes.axvline(1, color=MUTED.light, linewidth=1)
         row_labels(axes, texts)
         axes.set(xlabel="throughput over the bare profile (log)")
         legend(figure, [handle(look, linestyle="none") for look in seen.values()], list(seen))
     top, last = order[0], order[-1]
-    alt = f"{title}: throughput over the bare profile {ratio(middle[top])} with {top}"
-    alt += f", down to {ratio(middle[last])} with {last}." if last != top else "."
+    alt = f"{title}: throughput over the bare profile {times(middle[top])} with {top}"
+    alt += f", down to {times(middle[last])} with {last}." if last != top else "."
     return Chart(name, title, alt, figure)
 
 
@@ -210,7 +209,7 @@ def _speedup_cell(axes: Axes, across: int, down: int, row: Any, step: float) -> 
         )
     low, high = row.low, row.high
     has_interval = pd.notna(low) and pd.notna(high)
-    axes.text(across + 0.5, down + (0.4 if has_interval else 0.5), ratio(value), ha="center", va="center", color=ink,
+    axes.text(across + 0.5, down + (0.4 if has_interval else 0.5), times(value), ha="center", va="center", color=ink,
               fontsize=10.5, fontweight="bold")  # fmt: skip
     if has_interval:
         axes.text(across + 0.5, down + 0.74, ratio_range(low, high).removesuffix("×"), ha="center", va="center",

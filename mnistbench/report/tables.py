@@ -9,21 +9,21 @@ from typing import Any
 
 import pandas as pd
 
-from mnistbench.words import formatting as f
+from mnistbench.words import wording as f
 
 UNREACHED = 1.7e308
 """Sorts behind every time that was reached; larger numbers are not finite to JavaScript."""
 
 _TEXTS: dict[str, Callable[[Any], str]] = {
-    "seconds": f.seconds,
-    "percent": f.percent,
-    "share": lambda value: f.percent(value, 1),
+    "seconds": f.seconds_text,
+    "percent": lambda value: f.percent(value, 2),
+    "share": f.percent,
     "points": f.points,
-    "reachable": lambda value: f.MISSING if f.missing(value) or value == math.inf else f.seconds(value),
+    "reachable": lambda value: f.MISSING if f.missing(value) or value == math.inf else f.seconds_text(value),
     "whole": f.whole,
     "count": f.count,
     "rate": f.rate,
-    "ratio": f.ratio,
+    "ratio": f.times,
     "bytes": f.byte_count,
     "joules": f.joules,
     "number": lambda value: f.MISSING if f.missing(value) else f.significant(float(value), 4),

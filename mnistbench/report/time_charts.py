@@ -11,8 +11,7 @@ import pandas as pd
 from mnistbench.report.charts import WIDTH, Chart, canvas, handle, legend, log_axis, looks, row_labels, style, two_lines
 from mnistbench.report.page_rows import lowest, rows_of
 from mnistbench.report.palette import BAD, FAINT, INK, PAPER, series_colour
-from mnistbench.words.formatting import listed, percent, seconds, significant
-from mnistbench.words.wording import plural
+from mnistbench.words.wording import listed, percent, plural, seconds_text, significant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,8 +55,8 @@ def first_at_target(board: pd.DataFrame, name: str) -> Chart | None:
     alt = (
         f"Training time to the target of {plural(len(top), 'setting')}"
         f"{f', the first {len(top)} of {len(board)}' if len(top) < len(board) else ''}: from"
-        f" {seconds(first.seconds_to_target)}"
-        f" ({first.label}) to {seconds(last.seconds_to_target)} ({last.label})."
+        f" {seconds_text(first.seconds_to_target)}"
+        f" ({first.label}) to {seconds_text(last.seconds_to_target)} ({last.label})."
         " Dots are seeds, the bar their median, the grey line the interval."
     )
     return Chart(name, "Time to the target", alt, figure)
@@ -110,8 +109,8 @@ def time_buys(curves: pd.DataFrame, name: str) -> Chart:
     best = lowest(rows, "error")
     alt = (
         f"Test error over training time of {plural(rows['settings'].nunique(), 'setting')}. On the Pareto front:"
-        f" {listed(list(dict.fromkeys(front['label'])))}. Lowest error {percent(best.error)} after"
-        f" {seconds(best.seconds)} by {best.label}.{thinned}"
+        f" {listed(list(dict.fromkeys(front['label'])))}. Lowest error {percent(best.error, 2)} after"
+        f" {seconds_text(best.seconds)} by {best.label}.{thinned}"
     )
     return Chart(name, "Error over training time", alt, figure)
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 from mnistbench.results.records import CellRecord
 from mnistbench.results.targets import Evaluation
@@ -30,8 +31,7 @@ def ratio_of(over: float | None, under: float | None) -> float | None:
     return over / under if over is not None and under else None
 
 
-@dataclass(frozen=True)
-class TrainingSoFar:
+class TrainingSoFar(NamedTuple):
     """What a record holds up to one of its epochs: sums over them, the epoch itself, and what is told once.
 
     Attributes:
@@ -40,7 +40,7 @@ class TrainingSoFar:
     """
 
     record: Mapping[str, Any]
-    last: Mapping[str, Any] = field(default_factory=dict)
+    last: Mapping[str, Any] = MappingProxyType({})
     epochs: int = 0
     examples: int = 0
     steps: int = 0
@@ -51,18 +51,19 @@ class TrainingSoFar:
 
     def after(self, epoch: Mapping[str, Any]) -> TrainingSoFar:
         """The same with one epoch more."""
-        known = [value for value in (self.best_test_accuracy, epoch["test_accuracy"]) if value is not None]
-        joules = epoch.get("train_joules")
-        return replace(
-            self,
-            last=epoch,
-            epochs=self.epochs + 1,
-            examples=self.examples + epoch["examples"],
-            steps=self.steps + epoch["steps"],
-            train_seconds=self.train_seconds + epoch["train_seconds"],
-            eval_seconds=self.eval_seconds + epoch["eval_seconds"],
-            joules=None if self.joules is None or joules is None else self.joules + joules,
-            best_test_accuracy=max(known, default=None),
+        joules, best, accuracy = epoch.get("train_joules"), self.best_test_accuracy, epoch["test_accuracy"]
+        if best is None or (accuracy is not None and accuracy > best):
+            best = accuracy
+        return TrainingSoFar(
+            self.record,
+            epoch,
+            self.epochs + 1,
+            self.examples + epoch["examples"],
+            self.steps + epoch["steps"],
+            self.train_seconds + epoch["train_seconds"],
+            self.eval_seconds + epoch["eval_seconds"],
+            None if self.joules is None or joules is None else self.joules + joules,
+            best,
         )
 
     def told(self, part: str, name: str) -> Any:

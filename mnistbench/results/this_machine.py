@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import runpy
 import uuid
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -98,6 +100,15 @@ def _kept_id() -> str | None:
         return first_line(str(path))
     except (OSError, RuntimeError, UserError):  # RuntimeError: the user has no home folder
         return None
+
+
+def torch_build() -> str:
+    """`torch.__version__` without loading torch, which takes seconds; its build (`+cu130`) included."""
+    package = find_spec("torch")
+    if package is None or package.origin is None:
+        return "none"
+    version: str = runpy.run_path(str(Path(package.origin).with_name("version.py")))["__version__"]
+    return version
 
 
 def memory_bytes() -> int | None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import os
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import wait
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mnistbench.axes.execution import levers_of
 from mnistbench.axes.plugins import same_folder
@@ -22,7 +21,12 @@ from mnistbench.run.worker import TRAIN_CELL, train_named, train_safely
 from mnistbench.train.job import Job
 from mnistbench.train.steps.cuda_graph import CaptureFailed
 
+if TYPE_CHECKING:
+    from mnistbench.train.block import BlockMeasurement, SettledSetting
+
 OnEpoch = Callable[[Job, EpochMeasurement], None]
+TIME_BLOCK = "mnistbench.train.block:time_block"
+SETTLE_SETTING = "mnistbench.train.block:settle_setting"
 LOST = "lost"
 """Error type of an attempt that ended with the machine or the process that watched it: no fault of the cell."""
 
@@ -96,9 +100,10 @@ class InlineExecutor:
         try:
             self._training = True
             with same_folder():
-                return train_safely(
+                record: CellRecord = train_safely(
                     replace(job, own_process=False), partial(train_named, self._train, None), remember, started
                 )
+                return record
         except KeyboardInterrupt:
             if self._reason is None:
                 raise
@@ -148,6 +153,31 @@ class ProcessExecutor:
 
     def run(self, jobs: Iterable[Job], on_epoch: OnEpoch) -> Iterator[CellRecord]:
         """See `Executor`."""
+        return self._results(jobs, self._train, {}, on_epoch)
+
+    @property
+    def times_blocks(self) -> bool:
+        """Whether the speed of what it trains can be told by blocks, which are of the package's own training."""
+        return self._train == TRAIN_CELL
+
+    def time_block(self, job: Job, steps: int) -> BlockMeasurement | CellRecord:
+        """Time one block of the job's cell in a fresh process; a record says how it failed, or was stopped."""
+        result: BlockMeasurement | CellRecord = self._result(job, TIME_BLOCK, {"steps": steps})
+        return result
+
+    def settle_setting(self, job: Job) -> SettledSetting | CellRecord:
+        """Choose the kernels of the job's cell and ask the gate, in a fresh process; a record says how that failed."""
+        result: SettledSetting | CellRecord = self._result(job, SETTLE_SETTING, {})
+        return result
+
+    def _result(self, job: Job, function: str, arguments: Mapping[str, Any]) -> Any:
+        for result in self._results([job], function, arguments, lambda job, epoch: None):
+            return result
+        return job.record("killed", utc_now(), error=Error(type="killed", message=self._reason or ""))
+
+    def _results(
+        self, jobs: Iterable[Job], function: str, arguments: Mapping[str, Any], on_epoch: OnEpoch
+    ) -> Iterator[Any]:
         waiting = iter(jobs)
         again: list[Job] = []
         tried_again: set[str] = set()
@@ -158,7 +188,7 @@ class ProcessExecutor:
                     upcoming = upcoming or (again.pop() if again else next(waiting, None))
                     if upcoming is None or not self._fits(upcoming):
                         break
-                    worker = WorkerProcess(upcoming, self._server, self._train, sys.path, self._grace_seconds)
+                    worker = WorkerProcess(upcoming, self._server, function, arguments, self._grace_seconds)
                     self._running.append(worker)
                     upcoming = None
                 if not self._running:
@@ -166,14 +196,14 @@ class ProcessExecutor:
                 self._wait(on_epoch)
                 for worker in [worker for worker in self._running if worker.ended]:
                     self._running.remove(worker)
-                    record, job = worker.finish(), worker.job
+                    result, job = worker.finish(), worker.job
                     if worker.never_started and job.record_id not in tried_again:
                         tried_again.add(job.record_id)  # perhaps its server was killed while nothing ran
                         again.append(job)
-                    elif self._reason is None and (eager := without_graph(job, record)) is not None:
+                    elif self._reason is None and (eager := without_graph(job, result)) is not None:
                         again.append(eager)
                     else:
-                        yield record
+                        yield result
         finally:
             self._end_all()
 
@@ -225,12 +255,11 @@ class ProcessExecutor:
         self._running.clear()
 
 
-def without_graph(job: Job, record: CellRecord) -> Job | None:
+def without_graph(job: Job, result: object) -> Job | None:
     """The job once more, without a CUDA graph, if that is what its worker failed at; None otherwise."""
-    error = record.error
-    if record.status != "failed" or error is None or error.type != CaptureFailed.__name__ or job.without_graph:
+    if not isinstance(result, CellRecord) or result.status != "failed" or result.error is None or job.without_graph:
         return None
-    return replace(job, without_graph=error.message)
+    return replace(job, without_graph=result.error.message) if result.error.type == CaptureFailed.__name__ else None
 
 
 def is_shared(cell: Cell) -> bool:

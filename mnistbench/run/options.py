@@ -26,6 +26,7 @@ class RunOptions:
         timeout_seconds: longest for one cell.
         fail_fast: start no more cells after one that failed.
         force: run cells again that have a result; earlier attempts are kept.
+        speed: time the settings in cycles of blocks, as the grid asks; records only if not.
         rerun_noisy: replace rounds in which noise was seen, once (rule 12).
         own_process: whether this process is the run's alone, as with the command line: signals then end the run, which
             returns with `interrupted` set, and a second one leaves the process.
@@ -41,6 +42,7 @@ class RunOptions:
     timeout_seconds: float | None = None
     fail_fast: bool = False
     force: bool = False
+    speed: bool = True
     rerun_noisy: bool = False
     own_process: bool = False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,15 +18,19 @@ from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.index import Known, read_index, refuse_newer
 from mnistbench.results.records import CellRecord
 from mnistbench.run.budget import estimate, rounds_that_fit, seconds_by_setting
-from mnistbench.run.executors import is_shared
+from mnistbench.run.cycles import CyclePlan, plan_cycles
+from mnistbench.run.executors import ProcessExecutor, is_shared
 from mnistbench.run.options import RunOptions
-from mnistbench.run.progress import duration
 from mnistbench.run.selection import Selection, make_selection
-from mnistbench.words.wording import plural
+from mnistbench.words.wording import plural, rough_time
 
 if TYPE_CHECKING:
     from mnistbench.cell import Component
     from mnistbench.grid.grid import Grid
+
+
+SEEDS_FOR_RANK_TEST, SEEDS_FOR_INTERVALS = 7, 10
+"""From which on accuracy is compared (docs/statistics.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +57,7 @@ class Stage:
         kept: chosen cells that have their result.
         pending: chosen cells that run now.
         rounds: of all cells, in the order in which they run.
+        speed: cycles that are lacking; None for cells that try learning rates, whose speed is not timed.
     """
 
     cells: list[Cell]
@@ -60,6 +66,7 @@ class Stage:
     kept: list[Cell]
     pending: list[Cell]
     rounds: list[Round]
+    speed: CyclePlan | None = None
 
     def pending_rounds(self) -> list[Round]:
         """The rounds as they run now."""
@@ -107,17 +114,19 @@ class Plan:
         kept = sum(len(stage.kept) for stage in self.stages)
         absent = sum(len(stage.absent) for stage in self.stages)
         where = f" on {', '.join(sorted({cell.device for cell in chosen}))}" if chosen else ""
-        counted = f"{len(self.pending):,} to run in {plural(len(self.rounds), 'round')}{where}; {kept:,} have a result"
-        lines = [*(f"`run` would refuse: {reason}" for reason in self.refusals), counted]
+        rounds = plural(len(self.rounds), "round")
+        counted = f"trainings: {len(self.pending):,} to run in {rounds}{where}; {kept:,} have a result"
+        speed = self._speed_lines()
+        lines = [*(f"`run` would refuse: {reason}" for reason in self.refusals), *speed, counted]
         if absent:
             lines.append(f"{plural(absent, 'cell')} of devices that are not here: {', '.join(self.selection.absent)}")
         if self.options.shard is not None:
             part, parts = self.options.shard
             lines.append(f"part {part} of {parts} has {self._settings()}, each with all its seeds")
         if self.measured_later:
+            later = plural(self.measured_later, "cell")
             lines.append(
-                f"these try learning rates; with what they find, up to {self.measured_later:,} cells are measured"
-                " on fresh seeds"
+                f"these try learning rates; with what they find, up to {later} will be measured on fresh seeds"
             )
         return lines + (self._time_lines() if self.pending else [])
 
@@ -127,6 +136,20 @@ class Plan:
         for stage in self.stages:
             done = {cell.cell_id: "skip" for cell in stage.absent} | {cell.cell_id: "kept" for cell in stage.kept}
             lines += [f"{cell.cell_id}  {done.get(cell.cell_id, 'run '):4}  {cell.label}" for cell in stage.chosen]
+        return lines
+
+    def _speed_lines(self) -> list[str]:
+        """Cycles, the gate before them, and what a grid of so many seeds will be able to tell."""
+        cycles = next((stage.speed for stage in self.stages if stage.speed is not None), None)
+        if cycles is None:
+            return ["speed is timed when the learning rates are found"] if self.selection.grid.speed else []
+        lines = [cycles.line()] if cycles.line() else []
+        if cycles.is_open:
+            settings = plural(len(cycles.cells), "setting")
+            lines.append(f"before them: the choice of kernels and the equivalence gate of {settings}")
+        if cycles.cells:
+            seeds = min(Counter(cell.without_seed() for stage in self.stages for cell in stage.chosen).values())
+            lines.append(f"{plural(seeds, 'seed')}: {_what_seeds_tell(seeds)}")
         return lines
 
     def _settings(self) -> str:
@@ -140,18 +163,28 @@ class Plan:
         if self.seconds is None:
             lines = ["no cell like these has run here: `run` says how long it takes after the first ones"]
         else:
-            lines = [f"about {duration(self.seconds)}, judged by {self.estimated_from} earlier results"]
+            lines = [f"about {rough_time(self.seconds)}, judged by {plural(self.estimated_from, 'earlier result')}"]
         if self.options.budget_seconds is not None:
             fit = "nobody knows how many" if self.rounds_in_budget is None else f"about {self.rounds_in_budget}"
-            budget = duration(self.options.budget_seconds)
-            lines.append(f"budget {budget}: {fit} of {len(self.rounds)} rounds will be run")
+            budget = rough_time(self.options.budget_seconds)
+            lines.append(f"budget {budget}: {fit} of {plural(len(self.rounds), 'round')} will be run")
         return lines
+
+
+def _what_seeds_tell(seeds: int) -> str:
+    """Rule 18: what is told of speed from cycles, and of accuracy from how many seeds."""
+    if seeds >= SEEDS_FOR_INTERVALS:
+        return "ranks of speed, of time to target, and of accuracy"
+    if seeds >= SEEDS_FOR_RANK_TEST:
+        return f"ranks of speed and time to target, a test of accuracy; intervals of it from {SEEDS_FOR_INTERVALS}"
+    return f"ranks of speed and time to target for these seeds; of accuracy from {SEEDS_FOR_RANK_TEST}"
 
 
 def stages(
     selection: Selection,
     index: Mapping[str, Known],
     trial_records: Callable[[Sequence[Cell]], list[CellRecord]],
+    plan_speed: Callable[[Sequence[Cell]], CyclePlan],
     *,
     force: bool = False,
 ) -> Iterator[Stage]:
@@ -161,6 +194,7 @@ def stages(
         selection: the cells that the run is about.
         index: what is known of each cell; read anew for each stage.
         trial_records: gives the records of cells that tried learning rates.
+        plan_speed: says which cycles the settings of cells that are measured lack.
         force: run cells again that have a result.
     """
     trials = selection.trials()
@@ -168,7 +202,8 @@ def stages(
         yield _stage(selection, trials, trials, index, force=force, first_round=0)
     measured = selection.measured(trial_records(trials))
     first_round = len({cell.seed for cell in trials})
-    yield _stage(selection, measured, selection.chosen(measured), index, force=force, first_round=first_round)
+    stage = _stage(selection, measured, selection.chosen(measured), index, force=force, first_round=first_round)
+    yield replace(stage, speed=plan_speed([*stage.kept, *stage.pending]))
 
 
 def has_result(cell: Cell, index: Mapping[str, Known]) -> bool:
@@ -187,6 +222,17 @@ def records_of(results: ResultsFolder, cells: Sequence[Cell]) -> list[CellRecord
     """The records that count of these cells, as far as there are any."""
     records = (results.record(cell.cell_id) for cell in cells)
     return [record for record in records if record is not None]
+
+
+def speed_of(
+    results: ResultsFolder, grid: Grid, options: RunOptions, sha256: str | None, cells: Sequence[Cell]
+) -> CyclePlan:
+    """The cycles that the settings of these cells lack."""
+    planned = grid.speed if options.speed else None
+    executor = options.executor
+    if executor != "process" and not (isinstance(executor, ProcessExecutor) and executor.times_blocks):
+        planned = None  # a block needs a fresh process of this machine
+    return plan_cycles(results, cells, planned, data=sha256, force=options.force)
 
 
 def in_rounds(cells: Sequence[Cell], seed: int = 0, first: int = 0) -> list[Round]:
@@ -227,7 +273,8 @@ def make_plan(grid: Grid, options: RunOptions | None = None, *, devices: Sequenc
     if sha256 is not None:
         mark_older_data(index, sha256)
     known_stages = []
-    for stage in stages(selection, index, partial(records_of, results), force=options.force):
+    plan_speed = partial(speed_of, results, grid, options, sha256)
+    for stage in stages(selection, index, partial(records_of, results), plan_speed, force=options.force):
         known_stages.append(stage)
         if stage.pending:  # what follows depends on what they come to
             break

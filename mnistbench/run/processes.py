@@ -20,14 +20,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from mnistbench.cell.checked import prepare_to_read
+from mnistbench.cell.data_spec import DataSpec
 from mnistbench.errors.redaction import redact
 from mnistbench.results.records import RESULTS, EpochMeasurement, Error, Status, utc_now
 from mnistbench.run.worker import LENGTH, STACK_SIGNAL, WorkerStarted, be_killed_first, run_worker, send
+from mnistbench.train import machine
 from mnistbench.train.clocks import own_cgroup_files
 from mnistbench.train.job import Job
 
@@ -37,6 +40,7 @@ PRELOAD: tuple[str, ...] = (
     "torch.utils.flop_counter",
     "platformdirs",
     "mnistbench.train.train",
+    "mnistbench.train.block",
     "mnistbench.axes.architectures",
     "mnistbench.train.steps",
 )
@@ -194,9 +198,8 @@ def _load(preload: Sequence[str], alive: int) -> Exception | None:
             not_loaded = not_loaded or error
     if preload:
         with contextlib.suppress(Exception):  # git and the processor are asked once for all workers
-            from mnistbench.train.machine import describe_environment
-
-            describe_environment("cpu")
+            prepare_to_read(DataSpec)
+            machine.describe_environment("cpu")
     loaded.set()
     watcher.join()  # no thread is there when workers are forked
     return not_loaded
@@ -219,13 +222,12 @@ class WorkerProcess:
     Args:
         job: what it is to do.
         server: forks it.
-        function: `module:function` that is given the job.
-        import_path: of the worker.
+        function: `module:function` that is given the job, and `arguments` beside it.
         grace_seconds: between TERM and KILL for a worker that is over its time.
     """
 
     def __init__(
-        self, job: Job, server: ForkServer, function: str, import_path: Sequence[str], grace_seconds: float
+        self, job: Job, server: ForkServer, function: str, arguments: Mapping[str, Any], grace_seconds: float
     ) -> None:
         self.job = job
         self.ended = False
@@ -255,7 +257,7 @@ class WorkerProcess:
             for descriptor in workers_ends:
                 os.close(descriptor)
         with contextlib.suppress(OSError):  # it may be dead already, which is found out below
-            send(channel, (job, function, list(import_path)))
+            send(channel, (job, function, arguments, sys.path))
         for descriptor in self._open:
             os.set_blocking(descriptor, False)
 

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from mnistbench.results.records import CellRecord, EpochMeasurement
 from mnistbench.train.watcher import Ending, Watcher
-from mnistbench.words.wording import plural
+from mnistbench.words.wording import percent, plural, rate, rough_time
 
 if TYPE_CHECKING:
     from mnistbench.train.job import Job
@@ -74,7 +74,7 @@ class PlainLines(Watcher):
             return
         self._count.add()
         left = self._count.seconds_left
-        rest = f", {duration(left)} left" if left and self._count.done < self._count.cells else ""
+        rest = f", {rough_time(left)} left" if left and self._count.done < self._count.cells else ""
         self.say(f"[{self._count.done}/{self._count.cells}{rest}] {record.cell.label}: {outcome(record)}")
 
 
@@ -99,7 +99,7 @@ class LiveLine(Watcher):
 
     @override
     def download(self, what: str, done: int, total: int | None) -> None:
-        share = f" {done / total:.0%}" if total else f" {done / 2**20:.1f} MiB"
+        share = f" {percent(done / total, 0)}" if total else f" {done / 2**20:.1f} MiB"
         with suppress(OSError):
             self._console.print(f"{what}{share}", end="\r", markup=False, highlight=False)
             if total is not None and done >= total:
@@ -117,6 +117,12 @@ class LiveLine(Watcher):
         with suppress(OSError):
             self._bar.start()
         self._draw("starting")
+
+    @override
+    def speed(self, text: str) -> None:
+        with suppress(OSError):
+            width = self._console.width - 1
+            self._console.print(text[:width].ljust(width), end="\r", markup=False, highlight=False)
 
     @override
     def started(self, job: Job) -> None:
@@ -147,7 +153,7 @@ class LiveLine(Watcher):
             total=self._count.cells,
             completed=self._count.done,
             description=text,
-            left="" if left is None else f"{duration(left)} left",
+            left="" if left is None else f"{rough_time(left)} left",
         )
         with suppress(OSError):
             self._bar.refresh()
@@ -165,9 +171,9 @@ def figures(measurement: EpochMeasurement, epochs: int) -> str:
     if measurement.train_loss is not None:
         parts.append(f"loss {measurement.train_loss:.4f}")
     if measurement.test_accuracy is not None:
-        parts.append(f"test {measurement.test_accuracy:.2%}")
+        parts.append(f"test {percent(measurement.test_accuracy, 2)}")
     if measurement.train_seconds > 0:
-        parts.append(f"{measurement.examples / measurement.train_seconds:,.0f} examples/s")
+        parts.append(f"{rate(measurement.examples / measurement.train_seconds)} examples/s")
     return " · ".join(parts)
 
 
@@ -178,11 +184,3 @@ def outcome(record: CellRecord) -> str:
     ended = figures(record.epochs[-1], record.cell.training.epochs) if record.epochs else "finished"
     kept = record.checks.get("kept_model", "")
     return f"{ended} · model {kept}" if kept.startswith("not kept") else ended
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `3 min`, `2 h 5 min`."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -19,10 +19,11 @@ from mnistbench.results.folder import ResultsFolder, SetAside
 from mnistbench.results.index import attempts_made, is_noisy, read_index, refuse_newer, save_index
 from mnistbench.results.records import FAILURES, Data
 from mnistbench.results.this_machine import machine_id, recognized
+from mnistbench.run.blocks import time_speed
 from mnistbench.run.executors import Executor, InlineExecutor, ProcessExecutor
 from mnistbench.run.interruption import Interruption
 from mnistbench.run.options import RunOptions
-from mnistbench.run.plan import Stage, has_result, mark_older_data, records_of, rounds_of, stages
+from mnistbench.run.plan import Stage, has_result, mark_older_data, records_of, rounds_of, speed_of, stages
 from mnistbench.run.selection import Selection, make_selection
 from mnistbench.run.session import Session, record_skipped, run_rounds
 from mnistbench.run.watchers import Watchers
@@ -47,6 +48,7 @@ class RunSummary:
         set_aside: files among the records that are none; their cells ran again.
         failed: how many of the cells that this run is about have failed, timed out or were killed; one that an
             interruption of this run ended has not failed.
+        speed: which blocks of speed were taken and which are missing, in a line; None where none were asked for.
         left: how many of them have no result yet, failed ones included and skipped ones not.
         not_mirrored: attempts that are not on the tracking server; `not_mirrored_reason` says why.
         tracking, experiment: the tracking server and the experiment that was named, as they may be shown.
@@ -63,6 +65,7 @@ class RunSummary:
     set_aside: list[SetAside]
     failed: int
     left: int
+    speed: str | None = None
     not_mirrored: int = 0
     not_mirrored_reason: str | None = None
     tracking: str | None = None
@@ -207,8 +210,10 @@ def _run_stages(session: Session) -> None:
     """Run what is missing: the trials if the grid tunes, the cells, then rounds in which noise was seen."""
     session.results.write_grid(session.selection.grid.to_yaml())
     records = partial(records_of, session.results)
-    for stage in stages(session.selection, session.index, records, force=session.options.force):
-        _run_stage(session, stage)
+    plan_speed = partial(speed_of, session.results, session.selection.grid, session.options, session.data.sha256)
+    for stage in stages(session.selection, session.index, records, plan_speed, force=session.options.force):
+        with time_speed(session, stage.speed):
+            _run_stage(session, stage)
     if session.options.rerun_noisy and not session.ends:
         _rerun_noisy(session, stage)
 
@@ -257,7 +262,7 @@ def _finish(session: Session) -> RunSummary:
     dropped = sorted((before or set()) - ids | {cell_id for cell_id in index if cell_id not in ids})
     added = [cell.cell_id for cell in session.cells if before is not None and cell.cell_id not in before]
     retargeted = before is not None and results.targets() != session.targets_before
-    changed = bool(session.ran or added or dropped or session.set_aside or retargeted)
+    changed = bool(session.ran or session.blocks or added or dropped or session.set_aside or retargeted)
     if changed or index.read:
         save_index(results, index.values())
     shown = frozenset(known.record_id for known in index.values() if known.status != "skipped")
@@ -274,6 +279,7 @@ def _finish(session: Session) -> RunSummary:
         set_aside=session.set_aside,
         failed=sum(_has_failed(session, cell) for cell in session.chosen),
         left=sum(not has_result(cell, index) and not _is_skipped(session, cell) for cell in session.chosen),
+        speed=session.speed_line,
         not_mirrored=remarks.not_mirrored,
         not_mirrored_reason=remarks.not_mirrored_reason,
         tracking=remarks.tracking,
@@ -301,7 +307,7 @@ def _warn_of_outdated(session: Session, pending: Iterable[Cell]) -> None:
     if reasons:
         told = ", ".join(f"{count} with {reason}" for reason, count in reasons.items())
         session.warn(
-            f"{sum(reasons.values())} records here are outdated and run again: an older release could train"
+            f"outdated, and run again: {plural(sum(reasons.values()), 'record')}. An older release could train"
             f" them wrongly ({told})"
         )
 
@@ -309,16 +315,14 @@ def _warn_of_outdated(session: Session, pending: Iterable[Cell]) -> None:
 def _warn_of_other_tuning(session: Session, kept: Iterable[Cell]) -> None:
     others = sum(session.index[cell.cell_id].tuning != session.selection.tuning(cell) for cell in kept)
     if others:
-        session.warn(
-            f"{others} records here were made before `tune:` changed, and say so: kept; --force makes them again"
-        )
+        session.warn(f"kept, made before `tune:` changed, and marked so: {plural(others, 'record')}; --force reruns")
 
 
 def _warn_of_other_machines(session: Session) -> None:
     machines = (known.machine_id for known in session.index.values())
     others = sum(machine is not None and recognized(machine) != machine_id() for machine in machines)
     if others:
-        session.warn(f"{others} records here are of another machine: they are kept, and grouped apart")
+        session.warn(f"of another machine, kept, and grouped apart: {plural(others, 'record')}")
     builds = {known.torch for known in session.index.values()} - {None, _torch_version()}
     if builds:
         session.warn(f"records here are of torch {', '.join(sorted(map(str, builds)))}: kept, and grouped apart")

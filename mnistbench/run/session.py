@@ -16,11 +16,11 @@ from mnistbench.run.executors import LOST, Executor
 from mnistbench.run.interruption import Interruption
 from mnistbench.run.options import RunOptions
 from mnistbench.run.plan import Round, rounds_of
-from mnistbench.run.progress import duration
 from mnistbench.run.selection import Selection
 from mnistbench.run.watchers import Watchers
 from mnistbench.train.clocks import ProbeHistory
 from mnistbench.train.job import Job
+from mnistbench.words.wording import plural, rough_time
 
 LOSSES = 3
 """Attempts at one cell that may be lost with their machines in one session: the cell itself may crash its machine."""
@@ -44,6 +44,7 @@ class Session:
         failed_again: cells with a result whose new attempt failed, so that the result still counts.
         has_failed: a cell failed, and `fail_fast` is asked.
         out_of_time: the budget is used up at `deadline`.
+        blocks, speed_line: blocks of speed that were taken, and what is said of them.
     """
 
     options: RunOptions
@@ -69,6 +70,8 @@ class Session:
     failed_again: set[str] = field(default_factory=set)
     has_failed: bool = False
     out_of_time: bool = False
+    blocks: int = 0
+    speed_line: str | None = None
     warnings: list[str] = field(default_factory=list)
     probes: ProbeHistory = field(default_factory=ProbeHistory)
 
@@ -124,7 +127,7 @@ def _jobs(session: Session, rounds: Sequence[Round]) -> Iterator[Job]:
     for number, round_ in enumerate(rounds):
         if session.deadline is not None and time.monotonic() >= session.deadline:
             session.out_of_time = True
-            session.watchers.say(f"the time is up: {len(rounds) - number} of {len(rounds)} rounds are left")
+            session.watchers.say(f"the time is up: {len(rounds) - number} of {plural(len(rounds), 'round')} left")
         for position, cell in round_.cells:
             if session.ends:
                 return
@@ -194,7 +197,7 @@ def _say_what_fits(session: Session, rounds: Sequence[Round], seconds: float | N
     cells = [[cell for _, cell in round_.cells] for round_ in rounds]
     fit = rounds_that_fit(cells, seconds_by_setting(session.index.values()), budget)
     if fit is None:
-        session.watchers.say(f"budget {duration(budget)}: nothing is known yet; the first round will tell")
+        session.watchers.say(f"budget {rough_time(budget)}: nothing is known yet; the first round will tell")
     else:
-        left = f"{fit} of {len(rounds)} {'rounds' if seconds is None else 'rounds that are left'}"
-        session.watchers.say(f"budget {duration(budget)}: about {left} will be run")
+        left = f"{fit} of {plural(len(rounds), 'round')}{'' if seconds is None else ' left'}"
+        session.watchers.say(f"budget {rough_time(budget)}: about {left} will be run")

@@ -15,9 +15,9 @@ from mnistbench.files.whole import read_regular
 from mnistbench.results.index import read_index
 from mnistbench.results.records import CellRecord, EpochMeasurement
 from mnistbench.run.budget import seconds_by_setting
-from mnistbench.run.progress import Count, duration, figures, outcome
+from mnistbench.run.progress import Count, figures, outcome
 from mnistbench.train.watcher import Ending, Watcher
-from mnistbench.words.wording import plural
+from mnistbench.words.wording import plural, rough_time
 
 if TYPE_CHECKING:
     from mnistbench.results.folder import ResultsFolder
@@ -90,12 +90,12 @@ def status_lines(results: ResultsFolder) -> list[str]:
     lines += [f"set aside {item.file.name}: {item.reason}" for item in aside]
     if note := _note(results.path):
         left = note.get("seconds_left")
-        rest = f", {duration(left)} left" if isinstance(left, int | float) else ""
+        rest = f", {rough_time(left)} left" if isinstance(left, int | float) else ""
         lines.append(f"running: {note.get('done')} of {note.get('cells')} in this session{rest}; {note.get('now')}")
     elif open_ := sum(not item.is_result for item in known.values()) + pending:
         typical = list(seconds_by_setting(known.values()).values())
-        rest = f", about {duration(sum(typical) / len(typical) * open_)}" if typical else ""
-        lines.append(f"nothing is running; {open_} cells have no result yet{rest}: `run` the grid again")
+        rest = f", about {rough_time(sum(typical) / len(typical) * open_)}" if typical else ""
+        lines.append(f"nothing is running; {plural(open_, 'cell')} without a result yet{rest}: `run` the grid again")
     return lines
 
 

@@ -46,6 +46,11 @@ class Watchers(Watcher):
             watcher.begin(cells, kept)
 
     @override
+    def speed(self, text: str) -> None:
+        for watcher in self._watchers:
+            watcher.speed(text)
+
+    @override
     def started(self, job: Job) -> None:
         for watcher in self._watchers:
             watcher.started(job)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from mnistbench.axes.execution import levers_of
 from mnistbench.errors.redaction import redact
-from mnistbench.results.records import CellRecord, EpochMeasurement, Error, Status, utc_now
+from mnistbench.results.records import EpochMeasurement, Error, Status, utc_now
 from mnistbench.train.clocks import keep_allocated
 from mnistbench.train.job import Job
 
@@ -42,7 +42,7 @@ worker that is killed takes those with it that it has not told."""
 LENGTH = struct.Struct("!Q")
 """Comes before each message: a pickle of so many bytes."""
 
-TrainFunction = Callable[..., CellRecord]
+TrainFunction = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def find_function(name: str) -> TrainFunction:
 
 def train_safely(
     job: Job, train: TrainFunction, on_epoch: Callable[[EpochMeasurement], None], process_started: float
-) -> CellRecord:
-    """Train the cell; whatever it raises becomes a record. KeyboardInterrupt alone goes through."""
+) -> Any:
+    """What the function gives for this job; what it raises becomes a record. KeyboardInterrupt alone goes through."""
     started_at = utc_now()
     epochs: list[EpochMeasurement] = []
 
@@ -175,7 +175,7 @@ def run_worker(
 
 
 def _work(channel: socket.socket, process_started: float, not_loaded: Exception | None) -> None:
-    job, function, import_path = receive(channel)
+    job, function, arguments, import_path = receive(channel)
     sys.path[:] = import_path
     worker = os.getpid()
 
@@ -202,13 +202,13 @@ def _work(channel: socket.socket, process_started: float, not_loaded: Exception 
     tell(WorkerStarted(environment_of(job, ask_gpu=False)))
     if levers_of(job.cell.execution).allocator == "keep":
         keep_allocated()
-    record = train_safely(job, partial(train_named, function, not_loaded), on_epoch, process_started)
+    result = train_safely(job, partial(train_named, function, not_loaded, **arguments), on_epoch, process_started)
     if untold:
         tell(untold)
-    tell(record)
+    tell(result)
 
 
-def train_named(function: str, not_loaded: Exception | None, job: Job, **arguments: Any) -> CellRecord:
+def train_named(function: str, not_loaded: Exception | None, job: Job, **arguments: Any) -> Any:
     """Find the function, and call it."""
     try:
         train = find_function(function)

@@ -13,6 +13,7 @@ from mnistbench.grid.product import AS_GIVEN, TRIAL
 from mnistbench.results.measures import MEASURES, TARGET_MEASURES, by_epoch, whole
 from mnistbench.results.records import CellRecord
 from mnistbench.results.targets import evaluations, reachable, time_to_target
+from mnistbench.words.wording import percent, plural, seconds_text
 
 RECORD_ID = "mnistbench.record_id"
 KIND, WHAT = "mnistbench.kind", "kind"
@@ -146,8 +147,8 @@ def description(record: CellRecord) -> str:
     text = f"`{record.cell.label}`: **{record.status}**"
     last = record.epochs[-1] if record.epochs else None
     if last and last.test_accuracy is not None:
-        text += f", test accuracy {last.test_accuracy:.2%} after {last.epoch} epochs"
-        text += f" and {sum(epoch.train_seconds for epoch in record.epochs):.1f} s of training"
+        text += f", test accuracy {percent(last.test_accuracy, 2)} after {plural(last.epoch, 'epoch')}"
+        text += f" and {seconds_text(whole(record).train_seconds)} of training"
     if record.error:
         text += f"\n\n{record.error.type}: {record.error.message}"
     return f"{text}.\n\nA mirror of cell `{record.cell_id}`; its record is the artifact `record.json`."

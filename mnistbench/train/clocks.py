@@ -80,26 +80,32 @@ def read_counters() -> Counters:
         busy, steal = (user + nice + system + irq + softirq) / tick, stolen / tick
     except (OSError, ValueError):
         pass
-    return Counters(time.perf_counter(), own, busy, steal, _throttled(), os.cpu_count() or 1)
+    return Counters(time.perf_counter(), own, busy, steal, throttled_seconds(), os.cpu_count() or 1)
 
 
 def own_cgroup_files(controller: str, unified: str, legacy: str) -> list[Path]:
-    """Where this process's cgroup may keep a file, the nearest first: its name in version 2, and in version 1.
+    """Files of this process's cgroup and of those above it, the nearest first: by version 2's name, and version 1's.
 
-    In a container the mount may begin at the cgroup itself, whatever /proc says of its path.
+    In a container the mount may begin at the cgroup itself, whatever /proc says of its path; files may not be there.
     """
-    root, places = Path("/sys/fs/cgroup"), []
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if not controllers:
-                places.append(root / path.lstrip("/") / unified)
-            elif controller in controllers.split(","):
-                places.append(root / controller / path.lstrip("/") / legacy)
-    return [*places, root / unified, root / controller / legacy]
+    root = Path("/sys/fs/cgroup")
+    files: list[Path] = []
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers or controller in controllers.split(","):
+            mount, name = (root / controller, legacy) if controllers else (root, unified)
+            own = mount / path.lstrip("/")
+            files += [folder / name for folder in (own, *own.parents) if folder.is_relative_to(mount)]
+    return files
 
 
-def _throttled() -> float | None:
+def throttled_seconds() -> float | None:
+    """For how long the cgroups of this process were not let run so far; None where nobody tells."""
+    throttled: float | None = None
     for path in own_cgroup_files("cpu", "cpu.stat", "cpu.stat"):
         try:
             lines = dict(line.split() for line in path.read_text().splitlines())
@@ -107,8 +113,29 @@ def _throttled() -> float | None:
             continue
         for key, unit in (("throttled_usec", 1e-6), ("throttled_time", 1e-9)):
             if key in lines:
-                return int(lines[key]) * unit
-    return None
+                throttled = (throttled or 0.0) + int(lines[key]) * unit
+    return throttled
+
+
+def waited_seconds() -> dict[str, float] | None:
+    """For how long each thread of this process was ready to run and had no core so far; None where nobody tells."""
+    waited: dict[str, float] = {}
+    for path in Path("/proc/self/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):  # a thread that has just ended
+            waited[path.parent.name] = int(path.read_text().split()[1]) * 1e-9
+    return waited or None
+
+
+def difference(before: float | None, after: float | None) -> float | None:
+    """Between two readings of what only grows; None if that is unknown."""
+    return None if before is None or after is None else max(0.0, after - before)
+
+
+def waited_since(before: Mapping[str, float] | None, after: Mapping[str, float] | None) -> float | None:
+    """Of all threads together between two readings; None if that is unknown."""
+    if before is None or after is None:
+        return None
+    return sum(seconds - before.get(thread, 0.0) for thread, seconds in after.items())
 
 
 @dataclass(frozen=True)
@@ -136,14 +163,13 @@ def interference(before: Counters, after: Counters) -> Interference:
     """Compare two readings around a timed region; nothing is polled in between."""
     wall = max(after.wall - before.wall, 1e-9)
     available = wall * after.capacity
-    foreign = steal = throttled = None
+    foreign = None
     if before.busy_cpu is not None and after.busy_cpu is not None:
         foreign = max(0.0, (after.busy_cpu - before.busy_cpu - (after.own_cpu - before.own_cpu)) / available)
-    if before.steal is not None and after.steal is not None:
-        steal = max(0.0, (after.steal - before.steal) / available)
-    if before.throttled is not None and after.throttled is not None:
-        throttled = max(0.0, (after.throttled - before.throttled) / wall)
-    return Interference(foreign, steal, throttled)
+    steal, throttled = difference(before.steal, after.steal), difference(before.throttled, after.throttled)
+    return Interference(
+        foreign, None if steal is None else steal / available, None if throttled is None else throttled / wall
+    )
 
 
 class InterferenceMeter:
@@ -241,18 +267,15 @@ def process_peak() -> int | None:
 
 
 def cpu_quota() -> float | None:
-    """CPUs that the cgroup lets this process use, None if it sets no limit."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        pass
-    try:
-        folder = Path("/sys/fs/cgroup/cpu")
-        quota_us = int((folder / "cpu.cfs_quota_us").read_text())
-        return quota_us / int((folder / "cpu.cfs_period_us").read_text()) if quota_us > 0 else None
-    except (OSError, ValueError):
-        return None
+    """CPUs that the cgroups let this process use, None if they set no limit."""
+    quotas: list[float] = []
+    for path in own_cgroup_files("cpu", "cpu.max", "cpu.cfs_quota_us"):
+        with contextlib.suppress(OSError, ValueError):
+            quota, *period = path.read_text().split()
+            period = period or [path.with_name("cpu.cfs_period_us").read_text()]
+            if quota not in {"max", "-1"}:
+                quotas.append(int(quota) / int(period[0]))
+    return min(quotas, default=None)
 
 
 def usable_threads(physical_cores: int | None) -> int:

@@ -67,6 +67,9 @@ class Watcher:
         A run may begin twice: a grid that tunes has cells that try learning rates, and cells that are measured.
         """
 
+    def speed(self, text: str) -> None:
+        """What is timed now, in a line; said before or after each cycle of blocks."""
+
     def started(self, job: Job) -> None:
         """A cell begins."""
 

@@ -106,9 +106,10 @@ def test_choices_of_speed_are_passed_on_where_they_exist(name: str, choice: str)
         assert optimizer.param_groups[0]["fused"] is True
 
 
-def test_nesterov_without_momentum_is_refused() -> None:
+@pytest.mark.parametrize("name", ["sgd", "muon"])
+def test_nesterov_without_momentum_is_refused(name: str) -> None:
     with pytest.raises(UserError, match="nesterov needs a momentum"):
-        trained("sgd", nesterov=True)
+        trained(name, nesterov=True, momentum=0.0)
 
 
 def test_muon_takes_the_matrices_and_adamw_the_rest() -> None:

@@ -54,6 +54,7 @@ optimizers: [{optimizer}]
 batch_sizes: [64]
 seeds: [0]
 training: {{epochs: 1}}
+speed: off
 """
 
 

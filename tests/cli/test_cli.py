@@ -26,6 +26,7 @@ devices: [cpu]
 seeds: [0, 1]
 twins: 0
 training: {epochs: 1, target_accuracy: 0.5, save_model: last}
+speed: off
 execution: {profile: fast, chunk: 0, memory_format: contiguous, threads: 1}
 """
 COMMANDS = [
@@ -396,7 +397,7 @@ def test_evaluate_gives_the_record_s_accuracy(copied: Path, capsys: pytest.Captu
     record = ResultsFolder("results/tiny").record(first_cell(copied))
     assert record is not None
     assert cli.main(["evaluate", record.cell_id]) == 0
-    assert f"accuracy {record.epochs[-1].test_accuracy:.2%} on 10,000" in capsys.readouterr().out
+    assert f"accuracy {100 * record.epochs[-1].test_accuracy:.2f} % on 10,000" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -425,9 +426,9 @@ def test_sync_mirrors_once(copied: Path, capsys: pytest.CaptureFixture[str]) -> 
     """The second time changes nothing."""
     (copied / "results" / "tiny" / "mirrored.jsonl").unlink()
     assert cli.main(["sync", "results/tiny"]) == 0
-    assert "2 records mirrored now, 0 were there already" in capsys.readouterr().out
+    assert "2 records mirrored now; there already: 0" in capsys.readouterr().out
     assert cli.main(["sync", "results/tiny"]) == 0
-    assert "0 records mirrored now, 2 were there already" in capsys.readouterr().out
+    assert "0 records mirrored now; there already: 2" in capsys.readouterr().out
     assert cli.main(["results", "from-mlflow", "tiny", "--out", "rebuilt"]) == 0
     assert len(ResultsFolder("rebuilt").records()) == 2
 
@@ -477,7 +478,7 @@ def test_list_keeps_its_indent_at_80_columns(
     monkeypatch.setenv("COLUMNS", "80")
     assert cli.main(["list", what]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
-    assert all(len(line) <= 80 for line in lines)
+    assert all(len(line) <= 80 and line == line.rstrip() for line in lines)
     assert all(line.startswith("    ") or len(line.split()) == 1 for line in lines)
 
 

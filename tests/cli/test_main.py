@@ -21,6 +21,7 @@ devices: [cpu]
 seeds: [0]
 twins: 0
 training: {epochs: 1}
+speed: off
 """
 
 

@@ -27,6 +27,7 @@ devices: [cpu]
 seeds: [0, 1]
 twins: 0
 training: {epochs: 1}
+speed: off
 """
 SECRET = "http://ann:s3cret@tracking.example:5000"
 

@@ -29,6 +29,7 @@ devices: [cpu]
 seeds: [0]
 twins: 0
 training: {epochs: 1}
+speed: off
 """
 AS_NOBODY = f"""
 import pwd, sys

@@ -21,6 +21,7 @@ batch_sizes: [8]
 devices: [cpu]
 seeds: [0]
 training: {epochs: 1}
+speed: off
 """
 
 

@@ -346,6 +346,11 @@ def test_cycles_of_speed_blocks_are_of_the_grid_and_of_no_cell(line: str, cycles
     assert [cell.cell_id for cell in cells(SMALL + line)] == [cell.cell_id for cell in cells(SMALL)]
 
 
+def test_set_changes_the_cycles_of_a_grid_that_has_none() -> None:
+    assert Grid.from_text(SMALL + "speed: off\n", overrides=["speed.cycles=20"]).speed == 20
+    assert Grid.from_text(SMALL, overrides=["speed=off"]).speed is None
+
+
 def test_set_reaches_into_a_name_that_stands_alone() -> None:
     assert Grid.from_text(SMALL, overrides=["dataset.normalize=true"]).dataset.options == {"normalize": True}
 

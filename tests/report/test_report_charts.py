@@ -14,7 +14,7 @@ import pytest
 from mnistbench.report import accuracy_charts, charts, noise_charts, palette, speed_charts, svg, time_charts
 from mnistbench.report.sections.trust import against_first
 from mnistbench.report.tables import UNREACHED, Column, table
-from mnistbench.words import formatting
+from mnistbench.words import wording
 
 HOSTILE = ["_hidden", "$x^2$ \\frac{", "<script>alert(1)</script>", "漢字", "\u202egnihton", "a\x00b"]
 BLIND = {  # Machado, Oliveira and Fernandes 2009, severity 1.0, on linear RGB
@@ -222,7 +222,7 @@ def test_a_ratio_that_may_not_be_printed_is_a_dash() -> None:
     """Where the gate did not pass, the map has no number."""
     drawn = speed_charts.speedup_map(ratios(ratio=[math.nan, 1.02, 64.0]), "x", "steady").svg()
     assert ">–</text>" in drawn
-    assert "0.50×" not in drawn
+    assert "0.500×" not in drawn
 
 
 def test_time_to_target_draws_no_seed_that_did_not_reach_it() -> None:
@@ -350,31 +350,32 @@ def test_labels_at_the_ends_of_lines_do_not_overlap() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0123, "12.3 ms"), (3.14159, "3.14 s"), (754.0, "12 min 34 s"), (7300.0, "2 h 1 min"), (math.inf, "not reached"),
+    [(0.0123, "12.3 ms"), (0.5, "500 ms"), (0.9999, "1.00 s"), (3.14159, "3.14 s"),
+     (754.0, "12 min 34 s"), (7300.0, "2 h 1 min"), (math.inf, "not reached"),
      (None, "–"), (float("nan"), "–")],
 )  # fmt: skip
 def test_seconds_read_well(value: float | None, text: str) -> None:
     """The unit fits the size, and an unreached target is never a number."""
-    assert formatting.seconds(value) == text
+    assert wording.seconds_text(value) == text
 
 
 @pytest.mark.parametrize(("value", "text"), [(60_000, "60,000"), (math.inf, "never"), (None, "–")])
 def test_a_count_that_is_not_reached_is_a_word(value: float | None, text: str) -> None:
     """A lever that slows training down never pays for its start-up."""
-    assert formatting.count(value) == text
+    assert wording.count(value) == text
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.497, "0.50×"), (1.016, "1.02×"), (3.961, "3.96×"), (63.7, "64×"), (0.0512, "0.051×")]
+    ("value", "text"), [(0.497, "0.497×"), (1.016, "1.02×"), (3.961, "3.96×"), (63.7, "63.7×"), (0.0512, "0.0512×")]
 )
 def test_ratios_carry_as_many_digits_as_they_deserve(value: float, text: str) -> None:
     """Three around 1, two elsewhere."""
-    assert formatting.ratio(value) == text
+    assert wording.times(value) == text
 
 
 def test_a_long_label_is_cut_in_its_middle() -> None:
     """Settings often differ at the end only."""
-    cut = formatting.clipped("mlp(hidden=128-256) · sgd(lr=0.1, momentum=0.9) · batch 8192 · cuda", 30)
+    cut = wording.clipped("mlp(hidden=128-256) · sgd(lr=0.1, momentum=0.9) · batch 8192 · cuda", 30)
     assert len(cut) <= 30
     assert cut.startswith("mlp(hidden")
     assert cut.endswith("cuda")

@@ -35,6 +35,7 @@ devices: [cpu]
 seeds: [0, 1]
 twins: 0
 training: {epochs: 1, save_model: last}
+speed: off
 """
 
 

@@ -279,6 +279,7 @@ devices: [cpu]
 seeds: [0]
 twins: 0
 training: {epochs: 2}
+speed: off
 tune: {learning_rates: {sgd: [0.1, 1.0]}, validation_examples: 300}
 """
 

@@ -43,7 +43,7 @@ def test_nothing_running_says_what_is_left_and_how_long_it_takes(results: Result
     """Judged by the cells that have run."""
     counts, rest = status_lines(results)
     assert "3 cells: 1 finished, 2 not run yet" in counts
-    assert "nothing is running; 2 cells have no result yet, about 2 min" in rest
+    assert "nothing is running; 2 cells without a result yet, about 2 min" in rest
 
 
 def test_a_runner_leaves_a_note_of_the_present_cell(results: ResultsFolder, cell: Cell) -> None:
@@ -55,7 +55,7 @@ def test_a_runner_leaves_a_note_of_the_present_cell(results: ResultsFolder, cell
     status_file.epoch(job, EPOCH)
     line = status_lines(results)[-1]
     assert "running: 0 of 2 in this session" in line
-    assert "epoch 1/1 · loss 0.5000 · test 95.00% · 20,000 examples/s" in line
+    assert "epoch 1/1 · loss 0.5000 · test 95.00 % · 20,000 examples/s" in line
     status_file.record(record_of(job.cell, 1.0))
     assert "running: 1 of 2 in this session" in status_lines(results)[-1]
     status_file.end(None)

@@ -42,6 +42,7 @@ devices: [cpu]
 seeds: {seeds}
 twins: 0
 training: {{epochs: 2, target_accuracy: {target}}}
+speed: off
 execution: {{profile: plain, data: resident}}
 """
 

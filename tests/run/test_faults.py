@@ -421,14 +421,15 @@ def test_who_is_stopped_and_goes_on_loses_nothing_and_doubles_nothing(folder: Re
 
 
 def test_a_run_can_be_ended_while_its_server_is_stopped(folder: ResultsFolder) -> None:
-    """The next worker cannot be started: its cell is `killed`, and nobody waits for the server."""
+    """No worker can be started, and nobody says how one has ended: what is known is written all the same."""
     runner = Runner(folder.path, "unhurried", seeds=15)
     _, server = runner.first_epoch()
     os.kill(server, signal.SIGSTOP)
     time.sleep(0.5)
     runner.process.send_signal(signal.SIGTERM)
     assert runner.end(seconds=30)[0] == 128 + signal.SIGTERM
-    assert "killed" in {record.status for record in folder.records()}
+    assert {record.status for record in folder.records()} <= {"finished", "killed"}
+    assert len(folder.records()) >= 1
     wait_until_gone([server])
 
 

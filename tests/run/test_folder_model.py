@@ -48,6 +48,7 @@ devices: [cpu]
 seeds: [0]
 twins: 0
 training: {epochs: 1, save_model: last}
+speed: off
 """
 GRIDS = ["seeds=[0, 1]", "seeds=[1, 2]", "seeds=[0, 1, 2]"]
 MACHINES = ["one", "other"]

@@ -180,10 +180,11 @@ def test_what_run_would_refuse_is_said_first_and_nothing_is_raised(tmp_path: Pat
     grid = GRID.format(dataset=DATASET, optimizers="[sgd]", batch_sizes="[8]", seeds="[0]", twins=0)
     plan = make_plan(Grid.from_text(grid.replace("[cpu]", "[cpu, cuda]")), RunOptions(out=tmp_path / "planned"),
                      devices=["cpu"])  # fmt: skip
-    refused, absent, counted = plan.lines()[:3]
+    refused, absent, speed = plan.lines()[:3]
     assert refused.startswith("`run` would refuse: ") and "letter" not in refused and "has files in it" in refused
     assert absent.startswith("`run` would refuse: device cuda is not on")
-    assert counted == "1 to run in 1 round on cpu, cuda; 0 have a result"
+    assert speed.startswith("speed: 16 cycles of 1 setting")
+    assert "trainings: 1 to run in 1 round on cpu, cuda; 0 have a result" in plan.lines()
     assert "1 cell of devices that are not here: cuda" in plan.lines()
     assert [line.split()[1] for line in plan.cell_lines()] == ["run", "skip"]
 

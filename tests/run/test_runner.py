@@ -40,6 +40,7 @@ devices: [cpu]
 seeds: [0, 1, 2]
 twins: 0
 training: {epochs: 2}
+speed: off
 """
 
 
@@ -280,7 +281,7 @@ def test_outdated_records_are_run_again_and_the_run_says_how_many_and_why(run: R
         folder.write(record.with_changes(training_revision=1, checks=checks))
     again = run()
     assert again.ran == 2
-    assert any("2 records here are outdated" in text and "failed equivalence" in text for text in again.warnings)
+    assert any("run again: 2 records." in text and "failed equivalence" in text for text in again.warnings)
     assert all(record.outdated is None for record in folder.records())
 
 
@@ -295,7 +296,7 @@ def test_records_of_a_csv_file_that_an_older_release_read_otherwise_are_run_agai
     folder.write(two.with_changes(training_revision=1))
     again = run(text=text)
     assert again.ran == 1
-    assert any("1 records here are outdated" in text and "CSV" in text for text in again.warnings)
+    assert any("outdated, and run again: 1 record." in text and "CSV" in text for text in again.warnings)
     assert {record.data.sha256 for record in folder.records()} == {one.data.sha256}
 
 
@@ -338,7 +339,7 @@ def test_a_budget_starts_no_round_when_the_time_is_up(run: Run, monkeypatch: pyt
     summary = run(budget_seconds=10, watchers=[told])
     assert (summary.ran, summary.left, summary.exit_code) == (4, 2, 0)
     assert told.said[0] == "budget 10 s: nothing is known yet; the first round will tell"
-    assert told.said[-1] == "the time is up: 1 of 3 rounds are left"
+    assert told.said[-1] == "the time is up: 1 of 3 rounds left"
 
 
 def test_a_budget_is_said_beforehand_from_earlier_records(run: Run) -> None:
@@ -485,6 +486,7 @@ batch_sizes: [2048]
 devices: [cpu]
 seeds: [0]
 training: {{epochs: 1}}
+speed: off
 """
 
 

@@ -34,6 +34,7 @@ devices: [cpu]
 seeds: [0, 1]
 twins: 0
 training: {epochs: 2}
+speed: off
 execution: plain
 tune:
   learning_rates: {sgd: [1.0e-4, 0.1], adam: [1.0e-6, 1.0e-2]}

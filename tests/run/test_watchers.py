@@ -25,6 +25,7 @@ devices: [cpu]
 seeds: [0]
 twins: 0
 training: {epochs: 2}
+speed: off
 """
 
 

@@ -158,7 +158,7 @@ class Stopped:
 def test_messages_are_put_together_from_any_pieces(job: Job, size: int) -> None:
     """The parent waits for no worker that has stopped in the middle of one."""
     server = Stopped()
-    process = WorkerProcess(job, server, "stand_ins:quick", [], 0.1)  # type: ignore[arg-type]
+    process = WorkerProcess(job, server, "stand_ins:quick", {}, 0.1)  # type: ignore[arg-type]
     told = [measurement(epoch) for epoch in range(1, 4)]
     contents = [pickle.dumps(message) for message in ([told[0]], told[1:])]
     stream = b"".join(LENGTH.pack(len(content)) + content for content in contents)

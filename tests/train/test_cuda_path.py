@@ -446,6 +446,7 @@ architectures: [mlp]
 optimizers: [sgd]
 batch_sizes: [64]
 training: {epochs: 1}
+speed: off
 """
 
 

@@ -17,7 +17,9 @@ GRIDS = Path(__file__).parents[2] / "mnistbench" / "grid" / "ready"
 
 def trained(name: str, epochs: int, out: Path, *overrides: str) -> CellRecord:
     """The record of the recipe's first seed after so many epochs."""
-    grid = Grid.load(GRIDS / f"{name}.yaml", overrides=[f"training.epochs={epochs}", "seeds=[0]", *overrides])
+    grid = Grid.load(
+        GRIDS / f"{name}.yaml", overrides=[f"training.epochs={epochs}", "seeds=[0]", "speed=off", *overrides]
+    )
     summary = run_grid(grid, out=out, tracking=False)
     (record,) = summary.results.records()
     assert record.status == "finished", record.error

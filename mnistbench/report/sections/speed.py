@@ -12,8 +12,7 @@ from mnistbench.report import ranking, speed, speed_charts, time_charts
 from mnistbench.report.page_rows import rows_of
 from mnistbench.report.sections.section import MOST_PANELS, Part, Question, Section, Study, groups, slug, unanswered
 from mnistbench.report.tables import Column, table
-from mnistbench.words.formatting import missing, percent, seconds_range
-from mnistbench.words.wording import plural
+from mnistbench.words.wording import missing, percent, plural, seconds_range
 
 SETTINGS = [
     Column("architecture_label", "architecture", "name", filtered=True),

@@ -15,8 +15,7 @@ from mnistbench.report.page_rows import rows_of
 from mnistbench.report.sections.section import Log, Part, Question, Section, Study, groups, unanswered
 from mnistbench.report.tables import Column, Table, table
 from mnistbench.results.measures import MEASURES, TARGET_MEASURES
-from mnistbench.words.formatting import byte_count, clipped, listed, missing, percent
-from mnistbench.words.wording import plural
+from mnistbench.words.wording import byte_count, clipped, listed, missing, percent, plural
 
 MOST_LOGS = 50
 MOST_LOG_CHARACTERS = 6000
