@@ -178,7 +178,7 @@ def print_best(results: ResultsFolder, console: Console) -> None:
             table.add_row(*(Text(text) for text in cells[:2] + cells[-len(names) :]))
         console.print(table)
     for sentence in labels.shared(frame):
-        console.print(sentence, markup=False, soft_wrap=True)
+        console.print(sentence, markup=False)
     for sentence in inventory.equal_seed_sentences(runs):
         console.print(f"note: {sentence}", markup=False, soft_wrap=True)
 

@@ -193,8 +193,9 @@ def test_the_crossover_is_the_batch_from_which_the_gpu_always_wins() -> None:
     found = crossovers(all_runs(records), blocks_like(records, spread=0.0)).frame.set_index("clock")
     assert found["crossover_batch"].to_dict() == {"steady": 512, "cold": 512}
     assert found.loc["steady", "at_batch"] == 1024
-    assert "cuda is faster than cpu from batch 512 on, 8.00× at batch 1024 (blocks of training, n = 16" in str(
-        found.loc["steady", "sentence"]
+    assert (
+        "cuda is faster than cpu from batch 512 on, 8.00× [8.00, 8.00] at batch 1024 (blocks of training, n = 16"
+        in str(found.loc["steady", "sentence"])
     )
     assert "cuda is faster than cpu from batch 512 on, by value, " in str(found.loc["cold", "sentence"])
 
