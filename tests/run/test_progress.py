@@ -11,9 +11,10 @@ import pytest
 from synthetic import make_cell, make_record
 
 from mnistbench.results.records import Data, Error
-from mnistbench.run.progress import LiveLine, PlainLines, display_for, duration
+from mnistbench.run.progress import LiveLine, PlainLines, display_for
 from mnistbench.train.job import Job
 from mnistbench.train.watcher import Watcher
+from mnistbench.words.wording import rough_time
 
 FAILED = Error(type="ValueError", message="on purpose")
 JOB = Job(cell=make_cell(), record_id="r", data_directory="", data=Data(sha256=""))
@@ -80,4 +81,4 @@ def test_a_terminal_gets_the_bar_and_a_pipe_the_lines() -> None:
     ("seconds", "text"), [(0.4, "0 s"), (89.0, "89 s"), (90.0, "2 min"), (5340.0, "89 min"), (7500.0, "2 h 5 min")]
 )
 def test_a_time_is_said_as_people_say_it(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert rough_time(seconds) == text
