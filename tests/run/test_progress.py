@@ -52,7 +52,7 @@ def test_a_log_has_a_line_for_each_cell_that_ended() -> None:
     show(PlainLines(stream))
     lines = stream.getvalue().splitlines()
     assert lines[:2] == ["MNIST comes", "2 cells to run, 3 kept from before"]
-    assert lines[2].startswith("[1/2") and "epoch 2/2 · loss" in lines[2] and "test 97.50%" in lines[2]
+    assert lines[2].startswith("[1/2") and "epoch 2/2 · loss" in lines[2] and "test 97.50 %" in lines[2]
     assert lines[3].startswith("[2/2] ") and lines[3].endswith(": failed (on purpose)")
     assert len(lines) == 4
 
@@ -61,7 +61,7 @@ def test_a_terminal_has_a_bar_and_keeps_what_failed() -> None:
     stream = Terminal()
     show(LiveLine(stream))
     said = stream.getvalue()
-    assert "MNIST comes 50%" in said and "MNIST comes 100%" in said
+    assert "MNIST comes 50 %" in said and "MNIST comes 100%" in said
     assert "2 cells to run, 3 kept from before" in said
     assert "2/2" in said
     assert said.count("failed (on purpose)\n") >= 1
