@@ -61,7 +61,7 @@ def test_a_terminal_has_a_bar_and_keeps_what_failed() -> None:
     stream = Terminal()
     show(LiveLine(stream))
     said = stream.getvalue()
-    assert "MNIST comes 50 %" in said and "MNIST comes 100%" in said
+    assert "MNIST comes 50 %" in said and "MNIST comes 100 %" in said
     assert "2 cells to run, 3 kept from before" in said
     assert "2/2" in said
     assert said.count("failed (on purpose)\n") >= 1
