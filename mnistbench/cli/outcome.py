@@ -149,10 +149,12 @@ def print_best(results: ResultsFolder, console: Console) -> None:
 
     from mnistbench.report import frame as frames
     from mnistbench.report import inventory, ranking
+    from mnistbench.report.blocks import blocks_frame
+    from mnistbench.results.speed import read_sessions
     from mnistbench.results.targets import targets_asked
 
     frame = frames.results_frame(results.records(), targets=targets_asked(results), kinds=frames.KINDS)
-    board = ranking.leaderboard(frame).frame
+    board = ranking.leaderboard(frame, blocks_frame(read_sessions(results)[0])).frame
     if board.empty:
         return
     several = board["target_accuracy"].nunique() > 1
@@ -161,14 +163,17 @@ def print_best(results: ResultsFolder, console: Console) -> None:
     for target, rows in board.groupby("target_accuracy", dropna=False):
         way = f" to {accuracy_text(float(str(target)))}" if several else ""
         table = Table(title=f"Best so far{way}, by median", title_justify="left")
-        table.add_column("")
+        table.add_column("rank", no_wrap=True)
         table.add_column("trained", overflow="fold", min_width=20)
         for name in ("batch", "device", "to target", "accuracy", "examples/s", "n"):
             table.add_column(name, justify="right", no_wrap=True)
-        for _, row in rows.sort_values("order").head(SHOWN).iterrows():
+        best = rows.sort_values("order").head(SHOWN)
+        for _, row in best.iterrows():
             also = [str(settings.loc[row["settings"], column]) for column in differing]
             table.add_row(*(Text(text) for text in _best_row(row, also)))
         console.print(table)
+        if flags := sorted({flag for text in best["flags"] for flag in text.split("; ") if flag}):
+            console.print(f"flagged in these rows: {', '.join(flags)}", markup=False, soft_wrap=True)
     for sentence in inventory.equal_seed_sentences(frame):
         console.print(f"note: {sentence}", markup=False, soft_wrap=True)
 
@@ -193,9 +198,10 @@ def print_cells(results: ResultsFolder, console: Console) -> None:
 def _best_row(row: pd.Series, also: list[str]) -> list[str]:
     schedule = "" if row["schedule_label"] == "constant" else f", {row['schedule_label']}"
     lost = f"{row['diverged']} of {row['seeds']} diverged" if row["diverged"] else ""
-    marks = "; ".join(filter(None, [f"ranked nowhere: {row['unranked']}" if row["unranked"] else "", lost]))
+    nowhere = f"ranked nowhere: {row['unranked']}" if row["unranked"] else ""
+    marks = "; ".join(filter(None, [nowhere, lost]))
     return [
-        "–" if row["unranked"] else str(row["order"]),
+        row["rank_text"] or "–",
         " · ".join([row["architecture_label"], f"{row['optimizer_label']}{schedule}", *also])
         + (f" ({marks})" if marks else ""),
         str(row["batch_size"]),

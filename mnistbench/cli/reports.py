@@ -45,25 +45,34 @@ def compare(
     after: Folder,
     fail_on: Annotated[
         str | None,
-        typer.Option("--fail-on", metavar="WHAT=SHARE", help="End with status 5 if so: slower=5%."),
+        typer.Option("--fail-on", metavar="WHAT=SHARE", help="End with status 5 if so: slower=5%, worse=0.3%."),
     ] = None,
+    allow_undecided: Annotated[
+        bool, typer.Option("--allow-undecided", help="With --fail-on: what cannot be told is no failure (status 6).")
+    ] = False,
     out: Annotated[Path | None, typer.Option(parser=path, metavar="FILE", help="Also write it, as Markdown.")] = None,
 ) -> int:
     """Compare two sets of results, cell by cell, with intervals and verdicts."""
     require("report", "compare")
     from mnistbench.files.whole import write_whole
+    from mnistbench.report.blocks import blocks_frame
     from mnistbench.report.compare import compare as compare_frames
     from mnistbench.report.compare import parse_threshold
     from mnistbench.report.frame import KINDS, results_frame
     from mnistbench.results.folder import ResultsFolder
+    from mnistbench.results.speed import read_sessions
     from mnistbench.results.targets import targets_asked
 
     threshold = parse_threshold(fail_on) if fail_on else None
+    folders = [ResultsFolder(results_folder(path)) for path in (before, after)]
     frames = [
         results_frame(folder.records(), source=str(folder.path), targets=targets_asked(folder), kinds=KINDS)
-        for folder in (ResultsFolder(results_folder(path)) for path in (before, after))
+        for folder in folders
     ]
-    comparison = compare_frames(*frames, fail_on=threshold)
+    blocks_a, blocks_b = (blocks_frame(read_sessions(folder)[0]) for folder in folders)
+    comparison = compare_frames(
+        *frames, blocks_a=blocks_a, blocks_b=blocks_b, fail_on=threshold, allow_undecided=allow_undecided
+    )
     print(comparison.to_text())
     if out is not None:
         write_whole(out, comparison.to_markdown())

@@ -73,11 +73,11 @@ def speedup_map(rows: pd.DataFrame, name: str, clock: str) -> Chart:
         axes.grid(visible=False)
     known = rows.dropna(subset=["ratio"])
     most, least = highest(known, "ratio"), lowest(known, "ratio")
-    undecided = int((rows["verdict"] == "unresolved").sum())
+    undecided = int((rows["verdict"] == "open").sum())
     alt = (
         f"{device} over {baseline}, {'training seconds' if clock == 'steady' else 'from the start of the process'}:"
         f" from {times(least.ratio)} ({least.series}, batch {least.batch_size}) to {times(most.ratio)}"
-        f" ({most.series}, batch {most.batch_size}); {undecided} of {len(rows)} unresolved (hatched)."
+        f" ({most.series}, batch {most.batch_size}); {undecided} of {len(rows)} open (hatched)."
         + (
             f" {MOST_ROWS} of {rows['series'].nunique()} rows are drawn."
             if len(table) < rows["series"].nunique()
@@ -203,7 +203,7 @@ def _speedup_cell(axes: Axes, across: int, down: int, row: Any, step: float) -> 
         axes.text(across + 0.5, down + 0.5, "–", ha="center", va="center", color=MUTED.light)
         return
     ink = palette.ink_on(palette.DIVERGING[int(step)])
-    if verdict == "unresolved":
+    if verdict == "open":
         axes.add_patch(
             Rectangle((across, down), 1, 1, fill=False, hatch="///", edgecolor=MUTED.light, linewidth=0, alpha=0.55)
         )

@@ -4,32 +4,41 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 
 from mnistbench.report.accuracy import worst_drops
-from mnistbench.report.frame import targets_in
+from mnistbench.report.blocks import NO_BLOCKS
+from mnistbench.report.frame import at_target, targets_in
 from mnistbench.report.inventory import banners, completeness, environments, failures
 from mnistbench.report.levers import lever_effects
 from mnistbench.report.ranking import leaderboard
 from mnistbench.report.repeats import counted
 from mnistbench.report.speed import crossovers
 from mnistbench.report.trials import tuning_note
-from mnistbench.report.verdicts import pairwise
+from mnistbench.report.verdicts import Pair, compare, pairwise
 from mnistbench.words import markdown
-from mnistbench.words.wording import accuracy_text, interval_text, percent, plural, seconds_text, times
+from mnistbench.words.wording import (
+    accuracy_text,
+    interval_text,
+    more_time,
+    percent,
+    plural,
+    seconds_text,
+    times,
+)
 
 MOST_SENTENCES = 3
 """Of one kind, for each group; the tables have the rest."""
 
 
-def verdict_sentences(frame: pd.DataFrame) -> list[str]:
+def verdict_sentences(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> list[str]:
     """What the data say, the most wanted first: who is first at each target, what is ranked nowhere, what the levers
     buy (first of all where there is no target), device speed-ups with their crossover batch, what a large batch costs,
-    what is unresolved. Every ratio names its clock, n and interval; the last sentence names machine, build, protocol
-    and execution (rule 22).
+    what is open, and what it would take. Every ratio names its clock, n and interval; the last sentence names machine,
+    build, protocol and execution (rule 22).
     """
     frame = counted(frame)
     groups = [group for group in dict.fromkeys(frame["group"]) if group]
@@ -38,11 +47,11 @@ def verdict_sentences(frame: pd.DataFrame) -> list[str]:
     sentences = []
     for group in groups:
         part = frame[frame["group"] == group]
-        board = leaderboard(part).frame
-        asked = [itertools.chain(_first(board), _unranked(board)), _levers(part)]
+        board = leaderboard(part, blocks).frame
+        asked = [itertools.chain(_first(board, part, blocks), _unranked(board)), _levers(part, blocks)]
         if not targets_in(part):
             asked.reverse()
-        said = [*itertools.chain(*asked), *_devices(part), *_batches(part), *_unresolved(part)]
+        said = [*itertools.chain(*asked), *_devices(part, blocks), *_batches(part), *_open(part, blocks)]
         if not said:
             continue
         executions = sorted(set(part["execution_label"]))
@@ -52,7 +61,7 @@ def verdict_sentences(frame: pd.DataFrame) -> list[str]:
     return sentences or ["No cell finished, so there is nothing to say yet."]
 
 
-def _first(board: pd.DataFrame) -> Iterator[str]:
+def _first(board: pd.DataFrame, frame: pd.DataFrame, blocks: pd.DataFrame) -> Iterator[str]:
     if board.empty:
         return
     ranked = board[board["unranked"] == ""]
@@ -77,15 +86,42 @@ def _first(board: pd.DataFrame) -> Iterator[str]:
             yield f"{start}; the best came to {accuracy_text(best['best_test_accuracy'])} ({best['label']})."
             continue
         proof = _proof(first["seconds_low"], first["seconds_high"], str(first["interval"]))
-        detail = f"{first['seconds_text']}, {proof} (training clock, {first['reached']} of {seeds} seeds reached it)"
+        clock = "for these seeds, at the speed of the blocks" if "block" in first["interval"] else "training clock"
+        detail = f"{first['seconds_text']}, {proof} ({clock}, {first['reached']} of {seeds} seeds reached it)"
         tied = int((rows["rank"] == 1).sum()) - 1
         if pd.isna(first["rank"]):
             why = first["rank_reason"]
             yield f"{first['label']} has the shortest median time to {goal}: {detail}; not ranked: {why}."
-        elif tied > 0:
+            continue
+        at_goal = at_target(frame, float(str(target)))
+        pairs = _pairs_of(str(first["settings"]), compare(at_goal, "seconds_to_target", blocks)[str(first["group"])])
+        if tied > 0:
             yield f"{first['label']} is first to {goal} by median, {plural(tied, 'other')} not proven slower: {detail}."
+            yield from _nearest_open(pairs)
         else:
-            yield f"{first['label']} is first to {goal}: {detail}."
+            yield f"{first['label']} is first to {goal}: {detail}{_ahead(pairs)}."
+
+
+def _pairs_of(settings: str, pairs: Iterable[Pair]) -> list[Pair]:
+    """The pairs whose first setting is this one, which is the best of them, so that it always is the first."""
+    return [pair for pair in pairs if pair.a.settings == settings]
+
+
+def _ahead(pairs: Sequence[Pair]) -> str:
+    """How far the first is ahead of the next one, which is the first that it is paired with."""
+    known = [pair for pair in pairs if pair.verdict and math.isfinite(pair.ratio)]
+    if not known:
+        return ""
+    ends = interval_text(known[0].low, known[0].high)
+    return f"; {times(known[0].ratio)} ahead of {known[0].b.label} (interval {ends}×, n = {known[0].n} cycles)"
+
+
+def _nearest_open(pairs: Sequence[Pair]) -> Iterator[str]:
+    """Between what and what the first open difference lies, and what it would take."""
+    pair = next((pair for pair in pairs if pair.verdict == "open"), None)
+    if pair is not None and math.isfinite(pair.ratio):
+        takes = f"; to tell takes {more_time(pair.more_seconds)}" if math.isfinite(pair.more_seconds) else ""
+        yield f"{pair.a.label} against {pair.b.label} is {pair.text}{takes}."
 
 
 def _unranked(board: pd.DataFrame) -> Iterator[str]:
@@ -107,8 +143,8 @@ def _proof(low: float, high: float, kind: str) -> str:
     return f"{kind.replace('95 % of', '95 % interval of')}: {ends} s"
 
 
-def _levers(frame: pd.DataFrame) -> Iterator[str]:
-    found = lever_effects(frame)
+def _levers(frame: pd.DataFrame, blocks: pd.DataFrame) -> Iterator[str]:
+    found = lever_effects(frame, blocks)
     if not found:
         return
     rows = found.frame[found.frame["ratio"].notna()]
@@ -118,7 +154,7 @@ def _levers(frame: pd.DataFrame) -> Iterator[str]:
         proof = f", interval {ends}×" if ends else ""
         yield (
             f"{row['series']}: {row['lever']} makes {times(row['ratio'])} the examples/s of {row['profile']} "
-            f"(training clock, n = {row['n']}{proof}): {row['verdict'] or row['reason']}."
+            f"({'blocks of training' if row['verdict'] else 'training clock'}, n = {row['n']}{proof}): {row['text']}."
         )
     left_out = rows[(rows["kind"] == "leave-one-out") & (rows["verdict"] != "")].sort_values("ratio")
     if len(left_out):
@@ -129,8 +165,8 @@ def _levers(frame: pd.DataFrame) -> Iterator[str]:
         yield f"{len(missed)} of {count} with one lever left out proven slower than its profile{told}."
 
 
-def _devices(frame: pd.DataFrame) -> Iterator[str]:
-    found = crossovers(frame)
+def _devices(frame: pd.DataFrame, blocks: pd.DataFrame) -> Iterator[str]:
+    found = crossovers(frame, blocks)
     if not found:
         return
     for _, rows in found.frame.groupby("clock", sort=False):
@@ -149,33 +185,42 @@ def _batches(frame: pd.DataFrame) -> Iterator[str]:
         )
 
 
-def _unresolved(frame: pd.DataFrame) -> Iterator[str]:
-    speeds = pairwise(frame, "examples_per_second")
-    judged = speeds.frame[speeds.frame["verdict"] != ""] if speeds else speeds.frame
-    if len(judged):
-        unresolved = int((judged["verdict"] == "unresolved").sum())
-        yield f"{unresolved} of {plural(len(judged), 'difference')} in throughput unresolved."
+def _open(frame: pd.DataFrame, blocks: pd.DataFrame) -> Iterator[str]:
+    speeds = pairwise(frame, "examples_per_second", blocks)
+    if not speeds:
+        return
+    judged = speeds.frame[speeds.frame["verdict"] != ""]
+    if judged.empty:
+        reasons = speeds.frame["reason"].value_counts()
+        yield f"Speeds are values without a verdict: {reasons.index[0]}."
+        return
+    still_open = judged[judged["verdict"] == "open"]
+    takes = still_open["more_seconds"].dropna()
+    more = f"; to tell all of them takes {more_time(float(takes.max()))}" if len(takes) else ""
+    yield f"{len(still_open)} of {plural(len(judged), 'difference')} in throughput open{more}."
 
 
-def summary_markdown(frame: pd.DataFrame, *, name: str, asked: int | None = None) -> str:
+def summary_markdown(
+    frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS, *, name: str, asked: int | None = None
+) -> str:
     """The text of `summary.md`: sentences, completeness, banners, leaderboard, failures, environment.
 
     Names from records are escaped for Markdown.
     """
     parts = [
         f"# {markdown.escape(name)}",
-        "\n".join(f"- {markdown.escape(text)}" for text in verdict_sentences(frame)),
+        "\n".join(f"- {markdown.escape(text)}" for text in verdict_sentences(frame, blocks)),
         markdown.escape(completeness(frame, asked).sentence) + ".",
         "\n".join(f"> **{markdown.escape(text)}**" for text in banners(frame)),
-        *_leaderboard_text(frame),
+        *_leaderboard_text(frame, blocks),
         *_failures_text(frame),
         *_environments_text(frame),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _leaderboard_text(frame: pd.DataFrame, limit: int = 10) -> Iterator[str]:
-    board = leaderboard(frame)
+def _leaderboard_text(frame: pd.DataFrame, blocks: pd.DataFrame, limit: int = 10) -> Iterator[str]:
+    board = leaderboard(frame, blocks)
     if not board:
         return
     yield "## First at the target" if board.frame["target_accuracy"].notna().any() else "## Most accurate"
@@ -186,7 +231,7 @@ def _leaderboard_text(frame: pd.DataFrame, limit: int = 10) -> Iterator[str]:
             ["rank", "cell", "time to target", "interval", "reached", "test accuracy", "examples/s"],
             [
                 [
-                    "–" if pd.isna(row["rank"]) else row["rank"],
+                    row["rank_text"] or "–",
                     f"{row['label']} ({row['unranked']})" if row["unranked"] else row["label"],
                     row["seconds_text"],
                     _proof(row["seconds_low"], row["seconds_high"], row["interval"]),

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from mnistbench.cell import Cell
-from mnistbench.cell.checked import read_checked
+from mnistbench.cell.checked import Count, Moment, PlainData, Seconds, Whole, read_checked
 from mnistbench.errors import UserError
 from mnistbench.files.whole import fsync_directory, read_regular, sync, write_whole, writing
 from mnistbench.results.folder import NEWER, ResultsFolder, SetAside
@@ -50,9 +50,9 @@ class SpeedSession:
     machine: str
     build: str
     data: str
-    seed: int
-    cycles: int
-    started_at: str
+    seed: Whole
+    cycles: Count
+    started_at: Moment
     environment: Environment | None = None
 
 
@@ -69,9 +69,9 @@ class SpeedSetting:
 
     setting: str
     cell: Cell
-    resolved: dict[str, Any] = field(default_factory=dict)
+    resolved: PlainData = field(default_factory=dict)
     equivalence: str | None = None
-    steps: int
+    steps: Count
 
     @property
     def label(self) -> str:
@@ -94,19 +94,19 @@ class Block:
         wall_seconds: from the start of its process to its end, by which the rest of a run is estimated.
     """
 
-    cycle: int
-    position: int
+    cycle: Count
+    position: Count
     setting: str
-    pid: int | None = None
-    steps: int
-    examples: int
-    seconds: float | None
-    waited_seconds: float | None = None
-    throttled_seconds: float | None = None
+    pid: Count | None = None
+    steps: Count
+    examples: Count
+    seconds: Seconds | None
+    waited_seconds: Seconds | None = None
+    throttled_seconds: Seconds | None = None
     gpu_slowdown: bool | None = None
     cause: str | None = None
     error: str | None = None
-    wall_seconds: float | None = None
+    wall_seconds: Seconds | None = None
 
     @property
     def examples_per_second(self) -> float | None:
@@ -197,6 +197,20 @@ def read_sessions(results: ResultsFolder) -> tuple[list[TimedSession], list[SetA
     return sorted(sessions, key=lambda session: (session.about.started_at, session.name)), aside
 
 
+def read_all_sessions(folders: Iterable[ResultsFolder]) -> tuple[list[TimedSession], list[SetAside]]:
+    """As `read_sessions` of several folders; of a session that lies in two of them the one with more blocks."""
+    longest: dict[str, TimedSession] = {}
+    aside = []
+    for folder in folders:
+        sessions, problems = read_sessions(folder)
+        aside += problems
+        for session in sessions:
+            known = longest.get(session.name)
+            if known is None or len(session.blocks) > len(known.blocks):
+                longest[session.name] = session
+    return sorted(longest.values(), key=lambda session: (session.about.started_at, session.name)), aside
+
+
 def session_files(results: ResultsFolder) -> list[Path]:
     """The files in `speed/` that are named as sessions; others are somebody's own."""
     try:
@@ -242,7 +256,7 @@ def _add(session: TimedSession, item: Line) -> str:
         (item.setting not in session.settings, "a block of a setting that no line before it names"),
         (key in session.blocks, "a second block of its setting in one cycle"),
         (item.seconds is None and item.error is None, "a block without seconds that has no error"),
-        (item.seconds is not None and not 0 < item.seconds < 1e9, "a block whose seconds are no time"),
+        (item.seconds == 0, "a block that took no time"),
         (item.seconds is not None and min(item.steps, item.examples) < 1, "a block that trained nothing"),
     ]
     problem = next((reason for applies, reason in checks if applies), "")

@@ -214,14 +214,17 @@ def _run_stages(session: Session) -> None:
     records = partial(records_of, session.results)
     plan_speed = partial(speed_of, session.results, session.selection.grid, session.options, session.data.sha256)
     for stage in stages(session.selection, session.index, records, plan_speed, force=session.options.force):
+        _name_cells(session, stage)
         with time_speed(session, stage.speed):
-            _run_stage(session, stage)
+            if stage.pending and not session.ends:
+                _begin(session, stage.pending)
+                run_rounds(session, stage.pending_rounds())
     if session.options.rerun_noisy and not session.ends:
         _rerun_noisy(session, stage)
 
 
-def _run_stage(session: Session, stage: Stage) -> None:
-    """Make cells part of the grid, and run those that are chosen and have no result."""
+def _name_cells(session: Session, stage: Stage) -> None:
+    """Make cells part of the grid, and say what is known of those that are chosen."""
     session.cells += stage.cells
     session.chosen += stage.chosen
     session.results.write_cells(session.cells)
@@ -229,9 +232,6 @@ def _run_stage(session: Session, stage: Stage) -> None:
     _warn_of_other_tuning(session, stage.kept)
     session.kept += len(stage.kept)
     _warn_of_outdated(session, stage.pending)
-    if stage.pending and not session.ends:
-        _begin(session, stage.pending)
-        run_rounds(session, stage.pending_rounds())
 
 
 def _rerun_noisy(session: Session, stage: Stage) -> None:

@@ -327,11 +327,24 @@ def test_merge_refuses_two_records_of_one_id(copied: Path, capsys: pytest.Captur
     assert not Path("results/both").exists()
 
 
-def test_compare_with_itself_finds_no_regression(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_with_itself_finds_equal_bits_and_no_regression(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """And says what it compared."""
-    assert cli.main(["compare", "results/tiny", "results/tiny", "--fail-on", "slower=5%", "--out", "c.md"]) == 0
-    assert "examples" in capsys.readouterr().out
+    assert cli.main(["compare", "results/tiny", "results/tiny", "--fail-on", "worse=0.3%", "--out", "c.md"]) == 0
+    said = capsys.readouterr().out
+    assert "examples" in said
+    assert "identical in" in said
     assert (copied / "c.md").stat().st_size > 0
+
+
+def test_compare_that_cannot_tell_is_no_success(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody timed blocks here: a CI that compares nothing is not green, unless it says that this is well."""
+    asked = ["compare", "results/tiny", "results/tiny", "--fail-on", "slower=5%"]
+    assert cli.main(asked) == 6
+    assert "undecided" in capsys.readouterr().out
+    assert cli.main([*asked, "--allow-undecided"]) == 0
+    assert cli.main(asked[:3]) == 0
 
 
 def test_predict_takes_a_csv_file_for_a_model_of_a_table(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
