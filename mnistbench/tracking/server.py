@@ -401,7 +401,7 @@ class Server:
             return None  # it was deleted for good, by `mlflow gc`
 
     def _create_summary_run(self) -> str:
-        text = "The report of all cells, as artifacts: `report.html`, `results.csv`, `epochs.csv`, `summary.md`."
+        text = "The report of all cells, as artifacts: `report.html`, `summary.md`, and its tables as CSV files."
         tags = {KIND: "summary", WHAT: "summary", "mlflow.note.content": text, "mlflow.source.name": "mnistbench"}
         with _without_retries():
             run = self._client.create_run(self._experiment.experiment_id, tags=tags, run_name="summary")

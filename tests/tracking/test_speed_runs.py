@@ -18,6 +18,7 @@ from speed_sessions import make_session, write_session
 from synthetic import START, make_cell, make_record
 
 from mnistbench.cell import Component
+from mnistbench.report import render
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.speed import TimedSession, line_of, read_sessions
 from mnistbench.tracking import Mirror, rebuild, sync
@@ -241,6 +242,15 @@ def test_an_experiment_of_an_earlier_release_with_sessions_becomes_its_folders_o
     done = sync(results, uri)
     assert (done.already, done.sessions, done.note) == (1, SyncedSessions(already=1), None)
     assert MlflowClient(tracking_uri=uri).get_experiment_by_name("quick-2") is None
+
+
+@pytest.mark.usefixtures("timed")
+def test_the_table_of_all_blocks_lies_on_the_summary_run(uri: str, results: ResultsFolder) -> None:
+    render([results], results.report_file)
+    sync(results, uri)
+    (summary,) = runs(uri, condition="tags.kind = 'summary'")
+    table = MlflowClient(tracking_uri=uri).download_artifacts(summary.info.run_id, "speed.csv")
+    assert Path(table).read_bytes() == results.speed_file.read_bytes()
 
 
 # Faults
