@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from mnistbench.axes.options import Fraction, NonNegativeInt, PositiveInt
+from mnistbench.axes.plugins import Plugins, flag_for
 from mnistbench.cell import Component
 from mnistbench.cell.data_spec import DataSpec
 from mnistbench.data import digits as digits_
@@ -26,9 +27,6 @@ from mnistbench.data.tables import SUM3_CLASSES, sum3_arrays
 from mnistbench.errors import UserError
 from mnistbench.errors.problems import nearest
 from mnistbench.files.cache_folder import cache_folder
-
-if TYPE_CHECKING:
-    from mnistbench.axes.plugins import Plugins
 
 __all__ = [
     "DATASETS",
@@ -277,8 +275,7 @@ def _prepare(component: Component, search: Search, plugins: Plugins | None) -> P
 def _source(component: Component, plugins: Plugins | None) -> Source:
     if ":" in component.name:
         if plugins is None:
-            module = component.name.partition(":")[0]
-            raise UserError(f"dataset {component.name} is a plug-in: add --plugin {module}")
+            raise UserError(f"dataset {component.name} is a plug-in: add {flag_for(component.name.partition(':')[0])}")
         function = plugins.find(component.name)
         if not callable(function):
             raise UserError(f"dataset {component.name}: must be a function that returns arrays")
