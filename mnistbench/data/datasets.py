@@ -35,6 +35,7 @@ __all__ = [
     "DataSpec",
     "PreparedData",
     "Surveyed",
+    "cached_sha256",
     "fetch",
     "load",
     "prepare",
@@ -206,6 +207,19 @@ def sizes(component: Component) -> tuple[int, int] | None:
     """
     spec = None if ":" in component.name else _source(component, None).spec
     return (spec.train_examples, spec.test_examples) if spec else None
+
+
+def cached_sha256(component: Component) -> str | None:
+    """Checksum of a dataset's arrays if they are in the user's cache; None too for a CSV or a plug-in.
+
+    Raises:
+        UserError: if there is no such dataset.
+    """
+    source = None if ":" in component.name else _source(component, None)
+    if not isinstance(source, OfficialSource | MadeSource):
+        return None
+    entry = read_entry(entry_directory(source.entry_name))
+    return entry.sha256 if entry else None
 
 
 @dataclass(frozen=True, kw_only=True)
