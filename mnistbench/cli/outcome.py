@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mnistbench.errors.layers import missing
 from mnistbench.errors.redaction import without_credentials
 from mnistbench.results.folder import ResultsFolder
-from mnistbench.words.wording import accuracy_text, percent, plural, rate
+from mnistbench.words.wording import accuracy_text, percent, plural, rate, records_and_sessions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +82,7 @@ def print_outcome(
         console.print(f"models kept: `status {folder} --cells` names them", markup=False, soft_wrap=True)
     if summary.results.report_file.is_file():
         console.print(f"report: {summary.results.report_file}", markup=False, soft_wrap=True)
-    if summary.tracking is not None and not summary.not_mirrored:
+    if summary.tracking is not None and not summary.not_mirrored and not summary.not_mirrored_sessions:
         from mnistbench.tracking import default_uri, ui_command
 
         console.print(f"in MLflow: {ui_command(tracking_uri or default_uri())}", markup=False, soft_wrap=True)
@@ -114,14 +114,13 @@ def _warnings(summary: RunSummary, command: str, tracking_uri: str | None) -> li
         lines.append(
             f"{plural(len(summary.dropped), 'cell')} left the grid: records stay on disk, but leave the report"
         )
-    if summary.not_mirrored:
+    if summary.not_mirrored or summary.not_mirrored_sessions:
         reason = f" ({summary.not_mirrored_reason})" if summary.not_mirrored_reason else ""
         to = f" --experiment {shlex.quote(summary.experiment)}" if summary.experiment else ""
         at = f" --tracking-uri {_without_secret(tracking_uri)}" if tracking_uri else ""
         again = f"sync {shlex.quote(str(summary.results.path))}{at}{to}"
-        lines.append(
-            f"not in MLflow: {plural(summary.not_mirrored, 'record')}{reason}; `{again}` mirrors what is missing"
-        )
+        lacking = records_and_sessions(summary.not_mirrored, summary.not_mirrored_sessions)
+        lines.append(f"not in MLflow: {lacking}{reason}; `{again}` mirrors what is missing")
     if summary.failed:
         why = "the report says why, and " if summary.results.report_file.is_file() else ""
         lines.append(f"{plural(summary.failed, 'cell')} failed; {why}`{command}` tries again")

@@ -11,7 +11,7 @@ from mnistbench.cli.flag_values import path
 from mnistbench.cli.flags import RESULTS, Figures, Folder, Folders, TensorBoard, TrackingUri, results_folder
 from mnistbench.errors import UserError
 from mnistbench.errors.layers import require
-from mnistbench.words.wording import plural
+from mnistbench.words.wording import plural, records_and_sessions
 
 
 def report(
@@ -106,7 +106,7 @@ def from_mlflow(
     ] = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Rebuild a results folder from the record artifacts on a tracking server, and make its report."""
+    """Rebuild a results folder from what the runs on a tracking server carry, and make its report."""
     require("tracking", "results from-mlflow")
     require("report", "results from-mlflow")
     from mnistbench import tracking
@@ -115,7 +115,7 @@ def from_mlflow(
 
     folder = ResultsFolder(out or Path("results") / experiment)
     rebuilt = tracking.rebuild(experiment, tracking_uri, folder)
-    print(f"{plural(rebuilt.written, 'record')}: {folder.path}")
+    print(f"{records_and_sessions(rebuilt.written, rebuilt.sessions)}: {folder.path}")
     for run_id, reason in rebuilt.set_aside:
         print(f"run {run_id} left out: {reason}")
     print(write_outcome([folder]))

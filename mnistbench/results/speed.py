@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import geometric_mean
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -72,6 +73,11 @@ class SpeedSetting:
     equivalence: str | None = None
     steps: Count
 
+    @property
+    def label(self) -> str:
+        """The cell's, without the seed."""
+        return self.cell.label.rpartition(" · seed ")[0]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
@@ -101,6 +107,16 @@ class Block:
     cause: str | None = None
     error: str | None = None
     wall_seconds: Seconds | None = None
+
+    @property
+    def examples_per_second(self) -> float | None:
+        """None where there is no time."""
+        return None if self.seconds is None else self.examples / self.seconds
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether there is a time, and nothing that was observed disturbed it."""
+        return self.seconds is not None and self.cause in (None, "unknown")
 
 
 Line = SpeedSession | SpeedSetting | Block
@@ -275,6 +291,12 @@ def refuse_newer_sessions(results: ResultsFolder) -> None:
         )
 
 
+def longer_of(one: bytes, other: bytes) -> bytes | None:
+    """The longer of two files of one session; None if the other is not its beginning."""
+    short, long = sorted((one, other), key=len)
+    return long if long.startswith(short) else None
+
+
 def merged_files(sources: Iterable[ResultsFolder]) -> dict[str, bytes]:
     """The contents of all sessions' files by name; of two under one name the longer one, which begins as the other.
 
@@ -285,8 +307,8 @@ def merged_files(sources: Iterable[ResultsFolder]) -> dict[str, bytes]:
     for path in (path for source in sources for path in session_files(source)):
         content = read_regular(path)
         known, where = merged.get(path.name, (b"", path))
-        short, long = sorted((known, content), key=len)
-        if not long.startswith(short):
+        long = longer_of(known, content)
+        if long is None:
             raise UserError(
                 f"{path} is not the session in {where}, and lines are only ever added to one: take out the folder that"
                 " was edited"
@@ -309,6 +331,15 @@ def write_merged(sources: Iterable[ResultsFolder], target: ResultsFolder) -> Non
         write_whole(target.speed / name, content)
 
 
+def mean_rates(session: TimedSession) -> dict[str, tuple[float, int]]:
+    """By setting: the geometric mean of its clean blocks' rates in examples/s, and how many they are; one at least."""
+    rates: dict[str, list[float]] = {}
+    for block in session.blocks.values():
+        if block.is_clean and block.examples_per_second is not None:
+            rates.setdefault(block.setting, []).append(block.examples_per_second)
+    return {setting: (geometric_mean(values), len(values)) for setting, values in rates.items()}
+
+
 def rows_of_blocks(sessions: Iterable[TimedSession]) -> list[dict[str, Any]]:
     """All blocks as rows, those of `speed.csv`: what the session, the setting and the block say, and the rate."""
     return [_row(session, block) for session in sessions for block in session.blocks.values()]
@@ -327,13 +358,13 @@ def _row(session: TimedSession, block: Block) -> dict[str, Any]:
         "position": block.position,
         "settings": block.setting,
         "device": setting.cell.device,
-        "label": setting.cell.label.rpartition(" · seed ")[0],
+        "label": setting.label,
         "equivalence": setting.equivalence,
         "pid": block.pid,
         "steps": block.steps,
         "examples": block.examples,
         "seconds": block.seconds,
-        "examples_per_second": None if block.seconds is None else block.examples / block.seconds,
+        "examples_per_second": block.examples_per_second,
         "waited_seconds": block.waited_seconds,
         "throttled_seconds": block.throttled_seconds,
         "gpu_slowdown": block.gpu_slowdown,

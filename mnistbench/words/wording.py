@@ -168,6 +168,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def records_and_sessions(records: int, sessions: int) -> str:
+    """`4 records and 1 session of speed`; sessions are left out where there are none."""
+    return plural(records, "record") + (f" and {plural(sessions, 'session')} of speed" if sessions else "")
+
+
 def clipped(text: Any, length: int = 44) -> str:
     """A label short enough for a chart, cut in its middle, since settings often differ at the end."""
     plain = " ".join(str(text).split())

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from speed_sessions import make_session, write_session
+from synthetic import make_cell
 
 from mnistbench import __version__
 from mnistbench.cell import Component
@@ -391,6 +393,12 @@ def test_predict_names_what_it_sees(copied: Path, digit_images: Component, capsy
     row = next(line for line in capsys.readouterr().out.splitlines() if "sure.png" in line)
     assert row.split("│")[2].strip() == str(arrays.test_labels[index])
 
+    (copied / "bad.png").write_text("no picture")
+    assert cli.main(["predict", first_cell(copied)[:6], "bad.png", "sure.png", "gone.png"]) == 2
+    said = capsys.readouterr()
+    assert row in said.out, "what cannot be read costs the others nothing"
+    assert "bad.png: not an image" in said.err and "gone.png: no such file" in said.err
+
 
 def test_evaluate_gives_the_record_s_accuracy(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The kept weights are those that were tested."""
@@ -431,6 +439,22 @@ def test_sync_mirrors_once(copied: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "0 records mirrored now; there already: 2" in capsys.readouterr().out
     assert cli.main(["results", "from-mlflow", "tiny", "--out", "rebuilt"]) == 0
     assert len(ResultsFolder("rebuilt").records()) == 2
+
+
+@pytest.mark.slow
+def test_sessions_of_speed_are_counted_apart_from_records(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (copied / "results" / "tiny" / "mirrored.jsonl").unlink()
+    path = write_session(ResultsFolder("results/tiny"), make_session({make_cell(): 1e4}))
+    assert cli.main(["sync", "results/tiny"]) == 0
+    said = "2 records and 1 session of speed mirrored now; there already: 0 records, missing: 0 records"
+    assert said in capsys.readouterr().out
+    assert cli.main(["sync", "results/tiny"]) == 0
+    assert "0 records mirrored now; there already: 2 records and 1 session of speed" in capsys.readouterr().out
+    assert cli.main(["results", "from-mlflow", "tiny", "--out", "rebuilt"]) == 0
+    assert "2 records and 1 session of speed: rebuilt" in capsys.readouterr().out
+    assert (ResultsFolder("rebuilt").speed / path.name).read_bytes() == path.read_bytes()
+    assert cli.main(["run", "tiny.yaml", "--no-speed", "--tracking-uri", "http://127.0.0.1:9"]) == 0
+    assert "not in MLflow: 2 records and 1 session of speed (" in capsys.readouterr().out
 
 
 def test_show_prints_layers_shapes_and_parameters(capsys: pytest.CaptureFixture[str]) -> None:
