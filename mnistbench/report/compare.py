@@ -196,7 +196,7 @@ def compare(
     table = pd.DataFrame(rows)
     undecided = _undecided(a, b, table, fail_on) + (len(only_a) + len(only_b) if fail_on else 0)
     notes = [*_notes(a, b, table, fail_on, undecided)]
-    notes += shared(both) if len(both) else []
+    notes += [markdown.one_line(text) for text in shared(both)] if len(both) else []
     for name, only in (("A", only_a), ("B", only_b)):
         if only:
             notes.append(f"Only in {name}: {', '.join(only[:10])}{' …' if len(only) > 10 else ''}.")
