@@ -212,7 +212,7 @@ def _ranking(frame: pd.DataFrame) -> Table:
             Column("diverged", "diverged", "count"),
             Column("unranked", "ranked nowhere", "long"),
         ],
-        name="optimizers",
+        name="optimizers-table",
         caption="Optimizers by test accuracy, within the same network, batch and device",
     )
 
