@@ -11,7 +11,7 @@ from mnistbench.cli.flag_values import path
 from mnistbench.cli.flags import RESULTS, Figures, Folder, Folders, TensorBoard, TrackingUri, results_folder
 from mnistbench.errors import UserError
 from mnistbench.errors.layers import require
-from mnistbench.words.wording import plural
+from mnistbench.words.wording import plural, records_and_sessions
 
 
 def report(
@@ -45,25 +45,34 @@ def compare(
     after: Folder,
     fail_on: Annotated[
         str | None,
-        typer.Option("--fail-on", metavar="WHAT=SHARE", help="End with status 5 if so: slower=5%."),
+        typer.Option("--fail-on", metavar="WHAT=SHARE", help="End with status 5 if so: slower=5%, worse=0.3%."),
     ] = None,
+    allow_undecided: Annotated[
+        bool, typer.Option("--allow-undecided", help="With --fail-on: what cannot be told is no failure (status 6).")
+    ] = False,
     out: Annotated[Path | None, typer.Option(parser=path, metavar="FILE", help="Also write it, as Markdown.")] = None,
 ) -> int:
     """Compare two sets of results, cell by cell, with intervals and verdicts."""
     require("report", "compare")
     from mnistbench.files.whole import write_whole
+    from mnistbench.report.blocks import blocks_frame
     from mnistbench.report.compare import compare as compare_frames
     from mnistbench.report.compare import parse_threshold
     from mnistbench.report.frame import KINDS, results_frame
     from mnistbench.results.folder import ResultsFolder
+    from mnistbench.results.speed import read_sessions
     from mnistbench.results.targets import targets_asked
 
     threshold = parse_threshold(fail_on) if fail_on else None
+    folders = [ResultsFolder(results_folder(path)) for path in (before, after)]
     frames = [
         results_frame(folder.records(), source=str(folder.path), targets=targets_asked(folder), kinds=KINDS)
-        for folder in (ResultsFolder(results_folder(path)) for path in (before, after))
+        for folder in folders
     ]
-    comparison = compare_frames(*frames, fail_on=threshold)
+    blocks_a, blocks_b = (blocks_frame(read_sessions(folder)[0]) for folder in folders)
+    comparison = compare_frames(
+        *frames, blocks_a=blocks_a, blocks_b=blocks_b, fail_on=threshold, allow_undecided=allow_undecided
+    )
     print(comparison.to_text())
     if out is not None:
         write_whole(out, comparison.to_markdown())
@@ -97,7 +106,7 @@ def from_mlflow(
     ] = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Rebuild a results folder from the record artifacts on a tracking server, and make its report."""
+    """Rebuild a results folder from what the runs on a tracking server carry, and make its report."""
     require("tracking", "results from-mlflow")
     require("report", "results from-mlflow")
     from mnistbench import tracking
@@ -106,7 +115,7 @@ def from_mlflow(
 
     folder = ResultsFolder(out or Path("results") / experiment)
     rebuilt = tracking.rebuild(experiment, tracking_uri, folder)
-    print(f"{plural(rebuilt.written, 'record')}: {folder.path}")
+    print(f"{records_and_sessions(rebuilt.written, rebuilt.sessions)}: {folder.path}")
     for run_id, reason in rebuilt.set_aside:
         print(f"run {run_id} left out: {reason}")
     print(write_outcome([folder]))

@@ -15,7 +15,7 @@ from mnistbench.cli.flag_values import seconds
 from mnistbench.cli.flag_values import shard as read_shard
 from mnistbench.errors import UserError
 from mnistbench.errors.layers import Layer, left_out, missing, require
-from mnistbench.words.wording import plural
+from mnistbench.words.wording import plural, records_and_sessions
 
 if TYPE_CHECKING:
     from mnistbench.axes.plugins import Plugins
@@ -227,7 +227,11 @@ def sync(folder: flags.Folder, *, tracking_uri: flags.TrackingUri = None, experi
     from mnistbench.results.folder import ResultsFolder
 
     done = tracking.sync(ResultsFolder(flags.results_folder(folder)), tracking_uri, experiment=experiment)
-    print(f"{plural(done.mirrored, 'record')} mirrored now; there already: {done.already}, missing: {done.failed}")
+    mirrored, already, failed = (
+        records_and_sessions(*counts)
+        for counts in zip((done.mirrored, done.already, done.failed), done.sessions, strict=True)
+    )
+    print(f"{mirrored} mirrored now; there already: {already}, missing: {failed}")
     if done.note:
         print(f"note: {done.note}")
     if done.reason:

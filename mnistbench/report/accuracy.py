@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 
 from mnistbench.report import statistics
+from mnistbench.report.blocks import NO_BLOCKS
 from mnistbench.report.exhibit import Exhibit, nothing
 from mnistbench.report.frame import Record
 from mnistbench.report.labels import labels
 from mnistbench.report.ranking import curve_points
 from mnistbench.report.repeats import Repeats, counted, repeats
-from mnistbench.report.samples import NEEDED, settle_outcomes, unranked, unranked_settings
-from mnistbench.report.trials import tuning_note
-from mnistbench.report.verdicts import compare_chosen
+from mnistbench.report.samples import RANK_TEST_SEEDS, settle_outcomes, unranked, unranked_settings
+from mnistbench.report.verdicts import compare
 from mnistbench.results.measures import parts
 from mnistbench.words.wording import percent
 
@@ -58,10 +58,7 @@ def accuracy_by_batch(frame: pd.DataFrame) -> Exhibit:
     best = best.rename(columns={"batch_size": "best_batch", "test_accuracy": "best_accuracy"})
     table = table.merge(best[["group", "series", "best_batch", "best_accuracy"]], on=["group", "series"])
     table["drop"] = table["test_accuracy"] - table["best_accuracy"]
-    notes = _lr_notes(table)
-    if rows["optimizer_label"].nunique() > 1:
-        notes += (tuning_note(rows),)
-    return Exhibit(table, notes=notes)
+    return Exhibit(table, notes=_lr_notes(table))
 
 
 def _shown(runs: Repeats) -> dict[str, Any]:
@@ -113,7 +110,7 @@ def optimizer_ranking(frame: pd.DataFrame) -> Exhibit:
 
     Columns: group, contest (what the optimizers share), architecture_label, batch_size, device, settings,
     optimizer_label, lr, schedule_label, tuning (`as given`, `tuned over k trials`), rank (1 + number proven better; NA
-    below 10 seeds, or where some are tuned and others are not), unranked (why it is ranked nowhere, or ""; such ones
+    below 7 seeds, or where some are tuned and others are not), unranked (why it is ranked nowhere, or ""; such ones
     come last), order, n, test_accuracy (median), low, high, interval, seconds_to_target (to the largest target; median;
     inf when most seeds did not reach it), reached, diverged.
     """
@@ -148,13 +145,13 @@ def optimizer_ranking(frame: pd.DataFrame) -> Exhibit:
     )
     keys = table.groupby(["group", "contest"])
     ranked = table[~table["_last"]].groupby(["group", "contest"])
-    few = ranked["n"].transform("min") < NEEDED["test_accuracy"]
+    few = ranked["n"].transform("min") < RANK_TEST_SEEDS
     unlike = ranked["tuning"].transform("nunique") > 1
     table["rank"] = table["rank"].astype("Int64").mask((few | unlike).reindex(table.index, fill_value=True))
     table["order"] = keys.cumcount() + 1
-    notes = [tuning_note(table)]
+    notes = []
     if table["rank"].isna().any():
-        notes.append(f"A rank needs {NEEDED['test_accuracy']} seeds each, and all tuned alike; else ordered by median.")
+        notes.append(f"A rank needs {RANK_TEST_SEEDS} seeds each, and all tuned alike; else ordered by median.")
     return Exhibit(table.drop(columns=["values", "_last"]), notes=tuple(notes))
 
 
@@ -165,7 +162,8 @@ def _beaten(frame: pd.DataFrame, rows: pd.DataFrame) -> dict[tuple[str, str], in
         chosen: list[tuple[str, str]] = []
         for names in part.groupby("any_optimizer")["settings"].agg(list):
             chosen += itertools.combinations(names, 2)
-        for _, pair in compare_chosen(frame[frame["group"] == group], "test_accuracy", chosen):
+        pairs = compare(frame[frame["group"] == group], "test_accuracy", NO_BLOCKS, chosen).get(str(group), [])
+        for pair in pairs:
             loser = {"better": pair.b, "worse": pair.a}.get(pair.verdict)
             if loser is not None:
                 key = (str(group), loser.settings)

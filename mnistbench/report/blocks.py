@@ -41,6 +41,21 @@ def blocks_frame(sessions: Iterable[TimedSession] = ()) -> pd.DataFrame:
     return pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=dtype) for name, dtype in _DTYPES.items()})
 
 
+def undisturbed(values: Floats, clean: Booleans) -> tuple[Floats, bool]:
+    """The clean ones of one setting's values, or all where fewer than ten are clean, and whether that is so."""
+    busy = bool(clean.sum() < min(ENOUGH_CYCLES, len(values)))
+    return (values if busy else values[clean]), busy
+
+
+def is_clean(blocks: pd.DataFrame) -> pd.Series[bool]:
+    """Whether each block has no cause."""
+    return blocks["cause"].isna() | (blocks["cause"] == UNKNOWN)
+
+
+NO_BLOCKS = blocks_frame()
+"""Of a folder whose speeds nobody timed."""
+
+
 @dataclass(frozen=True)
 class CycleTable:
     """Settings that one machine and build timed, cycle by cycle.
@@ -63,9 +78,7 @@ class CycleTable:
         """The values of a setting's clean blocks, or of all where fewer than ten are clean, and whether that is so."""
         place = self.settings.index(settings)
         there = np.isfinite(self.values[:, place])
-        undisturbed = there & self.clean[:, place]
-        busy = bool(undisturbed.sum() < min(ENOUGH_CYCLES, there.sum()))
-        return self.values[there if busy else undisturbed, place], busy
+        return undisturbed(self.values[there, place], self.clean[there, place])
 
     def speed(self, settings: str) -> Interval:
         """Geometric mean of the rate of one setting, with a t interval on logarithms at 95 %."""
@@ -83,7 +96,7 @@ def cycle_table(blocks: pd.DataFrame, *, unit: Literal["examples", "steps"] = "e
     cells = pd.DataFrame(
         {
             "value": np.log(timed[unit] / timed["seconds"]),
-            "clean": timed["cause"].isna() | (timed["cause"] == UNKNOWN),
+            "clean": is_clean(timed),
         }
     ).set_index(pd.MultiIndex.from_arrays(keys, names=["started_at", "session", "cycle", "settings"]))
     wide = cells.unstack("settings")

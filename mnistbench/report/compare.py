@@ -10,16 +10,31 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from mnistbench.errors import UserError
 from mnistbench.report import statistics
+from mnistbench.report.blocks import NO_BLOCKS, is_clean, undisturbed
+from mnistbench.report.estimator import SAME, holm
 from mnistbench.report.exhibit import Exhibit, nothing
 from mnistbench.report.frame import ask, at_target, targets_in
 from mnistbench.report.labels import labels
 from mnistbench.report.repeats import Repeats, repeats, without_equal_seeds, without_older
-from mnistbench.report.samples import ACCURACY_FLOOR, NEEDED, Field, Metric, fields, measured, obstacle, unranked
-from mnistbench.report.statistics import Difference, Floats
+from mnistbench.report.samples import (
+    ACCURACY_FLOOR,
+    INTERVAL_SEEDS,
+    RANK_TEST_SEEDS,
+    Metric,
+    blocks_of,
+    obstacle,
+    steps_to_target,
+    unranked,
+    with_gate_of_blocks,
+)
+from mnistbench.report.statistics import Floats
 from mnistbench.report.trials import without_trials
+from mnistbench.report.verdicts import NOT_TIMED, PROVEN
+from mnistbench.results.records import RESULTS
 from mnistbench.words import markdown
 from mnistbench.words.wording import accuracy_text, interval_text, percent, plural, seconds_text, times
 
@@ -54,12 +69,15 @@ class Comparison:
 
     Attributes:
         table: columns settings, label, device, machine, metric (examples_per_second, seconds_to_target,
-            test_accuracy), target_accuracy (of a time to target, else NaN), a, b (medians), n_a, n_b, sessions_a,
-            sessions_b, ratio (how many times faster b is than a; for accuracy b − a), low, high, floor, verdict (of b),
-            confounded (bool), reason, regression (bool), torch_a, torch_b, protocol.
+            test_accuracy), target_accuracy (of a time to target, else NaN), a, b (medians, or means of blocks), n_a,
+            n_b, unit (what n counts: sessions, blocks, seeds), sessions_a, sessions_b (in turns), ratio (how many times
+            faster b is than a; for accuracy b − a), low, high, verdict (of b), confounded (bool), disturbed (bool),
+            reason, regression, undecided (bool), torch_a, torch_b, protocol.
         only_a, only_b: labels of settings that only one side has.
         notes: what the reader must know: confounded sessions, versions that differ, protocols that were not compared.
         regressions: number of rows whose whole interval lies beyond the threshold.
+        undecided: number of settings of which the threshold could not be judged.
+        allow_undecided: they are no reason to fail.
     """
 
     table: Exhibit
@@ -67,11 +85,15 @@ class Comparison:
     only_b: tuple[str, ...]
     notes: tuple[str, ...]
     regressions: int
+    undecided: int = 0
+    allow_undecided: bool = False
 
     @property
     def exit_code(self) -> int:
-        """5 on a regression, else 0."""
-        return 5 if self.regressions else 0
+        """5 on a regression, else 6 where anything was undecided and may not be, else 0."""
+        if self.regressions:
+            return 5
+        return 6 if self.undecided and not self.allow_undecided else 0
 
     def to_text(self) -> str:
         """The comparison as plain text for a terminal."""
@@ -92,8 +114,8 @@ class Comparison:
 
 _HEADERS = ["cell", "machine", "metric", "A", "B", "n", "B over A", "interval", "verdict"]
 _WORDS = {
-    "examples_per_second": "examples/s (training clock)",
-    "seconds_to_target": "time to {target} (training clock)",
+    "examples_per_second": "examples/s",
+    "seconds_to_target": "time to {target}",
     "test_accuracy": "test accuracy",
 }
 
@@ -112,43 +134,73 @@ def _shown(row: dict[Any, Any]) -> list[str]:
         ratio = f"{times(row['ratio'])} as fast" if math.isfinite(row["ratio"]) else ""
         proof = interval_text(row["low"], row["high"])
     verdict = row["verdict"] or f"none ({row['reason']})"
-    marks = ["confounded"] * row["confounded"] + ["REGRESSION"] * row["regression"]
+    if row["verdict"] == "identical":
+        verdict = f"identical in {row['n_a']} of {plural(row['n_a'], 'seed')}"
+    marks = [
+        *["confounded"] * row["confounded"],
+        *["in a session that was disturbed"] * row["disturbed"],
+        *["REGRESSION"] * row["regression"],
+    ]
     machine = markdown.one_line(f"{row['machine']}, protocol {row['protocol']}")
-    n = f"{row['n_a']} / {row['n_b']}"
+    n = f"{row['n_a']} / {row['n_b']} {row['unit']}"
     label = markdown.one_line(row["label"])
     medians = [text(row["a"]), text(row["b"])]
     words = _WORDS[row["metric"]].format(target=accuracy_text(row["target_accuracy"]))
     return [label, machine, words, *medians, n, ratio, proof, ", ".join([verdict, *marks])]
 
 
-def compare(a: pd.DataFrame, b: pd.DataFrame, *, fail_on: Threshold | None = None) -> Comparison:
+@dataclass(frozen=True)
+class Side:
+    """The runs of one side, and the blocks that it timed."""
+
+    frame: pd.DataFrame
+    blocks: pd.DataFrame
+
+    def at(self, targets: Sequence[float], target: float) -> Side:
+        """The same with one target asked of its runs."""
+        return replace(self, frame=at_target(ask(self.frame, targets), target))
+
+
+def compare(
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    *,
+    blocks_a: pd.DataFrame = NO_BLOCKS,
+    blocks_b: pd.DataFrame = NO_BLOCKS,
+    fail_on: Threshold | None = None,
+    allow_undecided: bool = False,
+) -> Comparison:
     """Compare two frames of `results_frame`, settings by settings, on the same machine, device and protocol.
 
-    Times to target are compared at every target that either side asks about. A session of a side is a stretch of time
-    in which no record of the other side was started on that machine. With at least three sessions a side the sessions'
-    means are compared, else the runs, and the verdict is confounded. Accuracies are compared by seeds: n counts each
-    seed once, in however many sessions it ran; so does n of a time to target.
+    Speeds are compared by blocks (`blocks_frame`). With at least three sessions a side, in turns, the mean of each turn
+    is one value; with fewer the verdict is about these sessions, and confounded. Times to target are compared at every
+    target that either side asks about: steps to it, at the seconds a step of the blocks. Accuracies are compared seed
+    by seed.
     """
-    a, b = (without_equal_seeds(without_older(without_trials(side))) for side in (a, b))
+    sides = [
+        Side(without_equal_seeds(without_older(without_trials(with_gate_of_blocks(frame, blocks)))), blocks)
+        for frame, blocks in ((a, blocks_a), (b, blocks_b))
+    ]
+    a, b = (side.frame for side in sides)
     names = labels(pd.concat([a, b], ignore_index=True)) if len(a) or len(b) else {}
     only_a, only_b = (_only(side, other, names) for side, other in ((a, b), (b, a)))
-    rows: list[dict[str, Any]] = []
     targets = sorted({*targets_in(a), *targets_in(b)})
-    for metric in METRICS:
-        for target in targets if metric == "seconds_to_target" else [math.nan]:
-            sides = (a, b)
-            if not math.isnan(target):
-                sides = (at_target(ask(a, targets), target), at_target(ask(b, targets), target))
-            rows += [{**row, "target_accuracy": target} for row in _compare_metric(*sides, metric, names)]
+    rows = _speed_rows(sides[0], sides[1], "examples_per_second")
+    for target in targets:
+        asked = [side.at(targets, target) for side in sides]
+        rows += [{**row, "target_accuracy": target} for row in _speed_rows(asked[0], asked[1], "seconds_to_target")]
+    rows += _accuracy_rows(a, b)
+    rows = [{"label": names[row["settings"]], "target_accuracy": math.nan, **row} for row in rows]
+    rows = [{**row, "regression": _is_regression(row, fail_on), "undecided": _is_open(row, fail_on)} for row in rows]
     table = pd.DataFrame(rows)
-    if rows:
-        table["regression"] = [_is_regression(row, fail_on) for row in rows]
-    notes = [*_notes(a, b, table, fail_on)]
-    for side, only in (("A", only_a), ("B", only_b)):
+    undecided = _undecided(a, b, table, fail_on) + (len(only_a) + len(only_b) if fail_on else 0)
+    notes = [*_notes(a, b, table, fail_on, undecided)]
+    for name, only in (("A", only_a), ("B", only_b)):
         if only:
-            notes.append(f"Only in {side}: {', '.join(only[:10])}{' …' if len(only) > 10 else ''}.")
+            notes.append(f"Only in {name}: {', '.join(only[:10])}{' …' if len(only) > 10 else ''}.")
     exhibit = Exhibit(table) if rows else nothing("The two sets have no finished cell in common.")
-    return Comparison(exhibit, only_a, only_b, tuple(notes), int(table["regression"].sum()) if rows else 0)
+    regressions = int(table["regression"].sum()) if rows else 0
+    return Comparison(exhibit, only_a, only_b, tuple(notes), regressions, undecided, allow_undecided)
 
 
 def _only(side: pd.DataFrame, other: pd.DataFrame, names: dict[str, str]) -> tuple[str, ...]:
@@ -156,36 +208,22 @@ def _only(side: pd.DataFrame, other: pd.DataFrame, names: dict[str, str]) -> tup
     return tuple(names[settings] for settings in dict.fromkeys(side["settings"]) if settings not in there)
 
 
-def _compare_metric(a: pd.DataFrame, b: pd.DataFrame, metric: Metric, names: dict[str, str]) -> list[dict[str, Any]]:
-    sides = [measured(side[side["repeat"] == 0], metric) for side in (a, b)]
-    if any(side.empty for side in sides):
-        return []
-    runs = [list(repeats(side, [*_COLUMNS, metric])) for side in _with_sessions(*sides)]
-    noise = [{found.group: found for found in fields(side, metric)} for side in (a, b)]
-    pairs = list(_matched(*runs))
-    rows = []
-    for first, second in pairs:
-        near = [noise[0].get(first.group), noise[1].get(second.group)]
-        row = _compare_runs(first, second, metric, near, len(pairs))
-        rows.append({"label": names[first.settings], **row})
-    return rows
-
-
 _COLUMNS = [
-    "device", "machine", "machine_id", "torch", "protocol", "isolation", "short", "equivalence", "outdated", "seed",
-    "_session", "_value",
+    "device", "machine", "machine_id", "torch", "protocol", "status", "isolation", "equivalence", "outdated", "seed",
+    "epochs", "epochs_done", "epochs_to_target", "steps", "evaluations", "weights_sha256",
 ]  # fmt: skip
 
 
-def _matched(a: Sequence[Repeats], b: Sequence[Repeats]) -> Iterator[tuple[Repeats, Repeats]]:
+def _matched(a: pd.DataFrame, b: pd.DataFrame, metric: Metric) -> Iterator[tuple[Repeats, Repeats]]:
     """The same settings of both sides by machine and build; across machines only where they have none in common."""
+    sides = [list(_runs(side, metric)) for side in (a, b)]
     by_settings: dict[str, list[Repeats]] = {}
-    for runs in b:
+    for runs in sides[1]:
         by_settings.setdefault(runs.settings, []).append(runs)
     machines_a: dict[str, set[str]] = {}
-    for runs in a:
+    for runs in sides[0]:
         machines_a.setdefault(runs.settings, set()).add(runs.first["machine_id"])
-    for first in a:
+    for first in sides[0]:
         others = by_settings.get(first.settings, [])
         common = machines_a[first.settings] & {other.first["machine_id"] for other in others}
         for second in others:
@@ -194,121 +232,253 @@ def _matched(a: Sequence[Repeats], b: Sequence[Repeats]) -> Iterator[tuple[Repea
                 yield first, second
 
 
-def _with_sessions(a: pd.DataFrame, b: pd.DataFrame) -> list[pd.DataFrame]:
-    """Number the stretches of time, machine by machine, in which one side alone was started."""
-    both = pd.concat([a.assign(_side="a"), b.assign(_side="b")], ignore_index=True)
-    both["_when"] = pd.to_datetime(both["started_at"], utc=True, format="ISO8601", errors="coerce")
-    both = both.sort_values(["machine_id", "_when", "_side"], kind="stable")
-    turned = (both["_side"] != both["_side"].shift()) | (both["machine_id"] != both["machine_id"].shift())
-    both["_session"] = turned.cumsum()
-    return [both[both["_side"] == side] for side in ("a", "b")]
+def _runs(frame: pd.DataFrame, metric: Metric) -> Iterator[Repeats]:
+    """One run a seed of each settings: the same seed in another session is no other training."""
+    rows = frame[(frame["repeat"] == 0) & (frame["group"] != "")]
+    if metric == "seconds_to_target":
+        rows = rows[rows["status"].isin(RESULTS) & rows["reached"].notna()]
+    else:
+        rows = rows[(rows["status"] == "finished") & rows[metric].notna()]
+    latest = rows.sort_values("started_at", kind="stable").drop_duplicates(["group", "settings", "seed"], keep="last")
+    return repeats(latest, [*_COLUMNS, metric])
 
 
-def _compare_runs(
-    a: Repeats, b: Repeats, metric: Metric, noise: Sequence[Field | None], comparisons: int
-) -> dict[str, Any]:
-    sessions = [len(np.unique(side.columns["_session"])) for side in (a, b)]
-    confounded = min(sessions) < ENOUGH_SESSIONS
-    same_machine = a.first["machine_id"] == b.first["machine_id"]
-    accuracy = metric == "test_accuracy"
-    all_runs = a, b
-    if metric != "examples_per_second":
-        a, b = (_latest_of_each_seed(side) for side in (a, b))
-    n = min(len(a), len(b))
-    floor = ACCURACY_FLOOR
-    if not accuracy:
-        floors = [found.floor({a.first["device"]}, n) for found in noise if found is not None]
-        floor = max(floors, default=statistics.SMALLEST_FLOOR)
-    reason = _no_verdict(a, b, metric)
-    if not (same_machine or accuracy):
-        reason = "different machines: speeds are not ranked"
-    if confounded or accuracy:
-        units = [side.floats("_value") for side in (a, b)]
-    else:
-        units = [_session_means(side) for side in all_runs]
-    difference = _difference(units[0], units[1], comparisons=comparisons)
-    verdict: str = ""
-    if difference is None:
-        reason = reason or "a side has seeds that did not reach the target"
-        value = low = high = math.nan
-    else:
-        value, low, high = difference.estimate, difference.low, difference.high
-        if not reason:
-            verdict = statistics.verdict_within(difference, floor if accuracy else math.log1p(floor))
-        if accuracy:
-            verdict = {"faster": "better", "slower": "worse"}.get(verdict, verdict)
+@dataclass(frozen=True)
+class SpeedValues:
+    """The values by which two sides are compared: logarithms of rates, each side's own, and what they are."""
+
+    a: Floats
+    b: Floats
+    unit: str
+    turns: tuple[int, int]
+    disturbed: bool
+
+    @property
+    def confounded(self) -> bool:
+        """Versions and sessions changed together."""
+        return min(self.turns) < ENOUGH_SESSIONS
+
+
+def _speed_rows(a: Side, b: Side, metric: Metric) -> list[dict[str, Any]]:
+    """Speeds or times to target of the settings that both sides have, with verdicts that hold for all of them."""
+    to_target = metric == "seconds_to_target"
+    rows: list[dict[str, Any]] = []
+    tests: list[statistics.Welch | None] = []
+    for first, second in _matched(a.frame, b.frame, metric):
+        values = _values(a, first, b, second, metric)
+        row = {**_about(first, second), "metric": metric, **_shown_speeds(first, second, values, metric)}
+        row["reason"] = _no_verdict(first, second, row, values)
+        test = None
+        if values is not None:
+            row |= {
+                "n_a": len(values.a), "n_b": len(values.b), "unit": values.unit, "sessions_a": values.turns[0],
+                "sessions_b": values.turns[1], "confounded": values.confounded, "disturbed": values.disturbed,
+            }  # fmt: skip
+            if not row["reason"]:
+                efforts = [math.log(steps_to_target(runs)) if to_target else 0.0 for runs in (first, second)]
+                test = statistics.welch(values.b - efforts[1], values.a - efforts[0])
+        rows.append(row)
+        tests.append(test)
+    judged = [(row, test) for row, test in zip(rows, tests, strict=True) if test is not None]
+    rejected, levels = holm(np.array([test.p for _, test in judged]), PROVEN)
+    for (row, test), proven, level in zip(judged, rejected, levels, strict=True):
+        low, high = test.interval(float(level))
+        if proven:
+            row["verdict"] = "faster" if test.estimate > 0 else "slower"
         else:
-            value, low, high = (math.exp(min(end, 700.0)) for end in (value, low, high))
-        if n < 3:
-            low = high = math.nan
+            row["verdict"] = "same" if max(-low, high) <= SAME else "open"
+        row |= {"low": math.exp(low), "high": math.exp(min(high, 700.0))}
+    return rows
+
+
+def _about(a: Repeats, b: Repeats) -> dict[str, Any]:
+    """What a row says of both sides before anything is compared."""
     machines = [str(side.first["machine"]) for side in (a, b)]
-    medians = [float(np.median(side.floats(metric, missing=math.inf))) for side in (a, b)]
+    same_machine = a.first["machine_id"] == b.first["machine_id"]
     return {
         "settings": a.settings,
         "device": a.first["device"],
         "machine": machines[0] if same_machine else " → ".join(machines),
-        "metric": metric,
-        **dict(zip(("a", "b"), medians, strict=True)),
         "n_a": len(a),
         "n_b": len(b),
-        "sessions_a": sessions[0],
-        "sessions_b": sessions[1],
-        "ratio": value,
-        "low": low,
-        "high": high,
-        "floor": floor,
-        "verdict": verdict,
-        "confounded": confounded,
-        "reason": reason,
+        "unit": "seeds",
+        "sessions_a": 0,
+        "sessions_b": 0,
+        "low": math.nan,
+        "high": math.nan,
+        "verdict": "",
+        "confounded": False,
+        "disturbed": False,
         "torch_a": a.first["torch"],
         "torch_b": b.first["torch"],
         "protocol": a.first["protocol"],
     }
 
 
-def _no_verdict(a: Repeats, b: Repeats, metric: Metric) -> str:
-    hindrance = unranked if metric == "test_accuracy" else obstacle
-    if hindered := hindrance(a) or hindrance(b):
-        return hindered
-    n = min(len(a), len(b))
-    if n < 3:
-        return ("one run", "two runs")[n - 1]
-    return "" if n >= NEEDED[metric] else f"needs {NEEDED[metric]} seeds a side, {n} ran"
-
-
-def _difference(a: Floats, b: Floats, *, comparisons: int) -> Difference | None:
-    """b less a on the scale of the test, from runs, or from sessions' means where there are enough of them, since a
-    session moves all its runs; None where a run did not reach the target.
-    """
-    if not all(np.isfinite(side).all() for side in (a, b)):
+def _values(a: Side, first: Repeats, b: Side, second: Repeats, metric: Metric) -> SpeedValues | None:
+    """A session's mean is one value, and sessions of one side that follow each other are one turn."""
+    unit = "steps" if metric == "seconds_to_target" else "examples"
+    found = [
+        _sessions(blocks_of(side.blocks, side.frame, runs.group), runs.settings, unit)
+        for side, runs in ((a, first), (b, second))
+    ]
+    if not all(found):
         return None
-    if min(len(a), len(b)) < 2:
-        return Difference(float(b.mean() - a.mean()), math.nan, math.nan, 1.0)
-    return statistics.unpaired_difference(b, a, comparisons=comparisons)
+    order = sorted((session.started_at, number, session) for number, side in enumerate(found) for session in side)
+    turns: list[tuple[int, list[float]]] = []
+    for _, number, session in order:
+        if not turns or turns[-1][0] != number:
+            turns.append((number, []))
+        turns[-1][1].append(session.mean)
+    by_side = [np.array([np.mean(means) for side, means in turns if side == number]) for number in (0, 1)]
+    counts = len(by_side[0]), len(by_side[1])
+    disturbed = any(session.disturbed for side in found for session in side)
+    if min(counts) >= ENOUGH_SESSIONS:
+        return SpeedValues(by_side[0], by_side[1], "sessions in turns", counts, disturbed)
+    if min(map(len, found)) >= ENOUGH_SESSIONS:
+        means = [np.array([session.mean for session in side]) for side in found]
+        return SpeedValues(means[0], means[1], "sessions", counts, disturbed)
+    whole = [np.concatenate([session.values for session in side]) for side in found]
+    return SpeedValues(whole[0], whole[1], "blocks", counts, disturbed)
 
 
-def _latest_of_each_seed(runs: Repeats) -> Repeats:
-    """One run a seed: the same seed in another session is no other training."""
-    latest = {seed: place for place, seed in enumerate(runs.columns["seed"])}  # in order of time, see `_with_sessions`
-    places = np.array(sorted(latest.values()), dtype=int)
-    return replace(runs, columns={name: values[places] for name, values in runs.columns.items()})
+@dataclass(frozen=True, order=True)
+class SessionSpeed:
+    """The blocks of one setting in one session."""
+
+    started_at: str
+    name: str
+    values: Floats
+    disturbed: bool
+
+    @property
+    def mean(self) -> float:
+        """Mean of the logarithms."""
+        return float(self.values.mean())
 
 
-def _session_means(runs: Repeats) -> Floats:
-    values, sessions = runs.floats("_value"), runs.columns["_session"]
-    return np.array([values[sessions == session].mean() for session in np.unique(sessions)])
+def _sessions(blocks: pd.DataFrame, settings: str, unit: str) -> list[SessionSpeed]:
+    own = blocks[(blocks["settings"] == settings) & blocks["seconds"].notna()]
+    own = own.assign(value=np.log(own[unit] / own["seconds"]), clean=is_clean(own))
+    return [
+        SessionSpeed(str(started_at), str(name), *undisturbed(rows["value"].to_numpy(), rows["clean"].to_numpy()))
+        for (started_at, name), rows in own.groupby(["started_at", "session"])
+    ]
+
+
+def _shown_speeds(a: Repeats, b: Repeats, values: SpeedValues | None, metric: Metric) -> dict[str, float]:
+    """What stands in the columns of both sides, and how many times faster b is."""
+    to_target = metric == "seconds_to_target"
+    own = [float(np.median(side.floats(metric, missing=math.inf))) for side in (a, b)]
+    if values is not None:
+        rates = [math.exp(side.mean()) for side in (values.a, values.b)]
+        if to_target:
+            timed = [steps_to_target(side) / rate for side, rate in zip((a, b), rates, strict=True)]
+            own = [time if math.isfinite(old) else math.inf for time, old in zip(timed, own, strict=True)]
+        else:
+            own = rates
+    over = own[::-1] if not to_target else own
+    known = all(map(math.isfinite, own)) and over[1] > 0
+    return {"a": own[0], "b": own[1], "ratio": over[0] / over[1] if known else math.nan}
+
+
+def _no_verdict(a: Repeats, b: Repeats, row: dict[str, Any], values: SpeedValues | None) -> str:
+    checks = [
+        (a.first["machine_id"] != b.first["machine_id"], "different machines: speeds are not ranked"),
+        (bool(obstacle(a) or obstacle(b)), obstacle(a) or obstacle(b)),
+        (values is None, NOT_TIMED),
+        (values is not None and min(len(values.a), len(values.b)) < 2, "one block a side"),
+        (math.isnan(row["ratio"]), "a side has seeds that did not reach the target"),
+    ]
+    return next((reason for applies, reason in checks if applies), "")
+
+
+def _accuracy_rows(a: pd.DataFrame, b: pd.DataFrame) -> list[dict[str, Any]]:
+    """Accuracies seed by seed: equal bits, or the paired differences of the seeds that both sides ran."""
+    matched = list(_matched(a, b, "test_accuracy"))
+    rows = []
+    for first, second in matched:
+        row = {**_about(first, second), "metric": "test_accuracy"}
+        sides = [dict(zip(side.columns["seed"].tolist(), range(len(side)), strict=True)) for side in (first, second)]
+        seeds = sorted(set(sides[0]) & set(sides[1]))
+        values = [side.floats("test_accuracy") for side in (first, second)]
+        gaps = np.array([values[1][sides[1][seed]] - values[0][sides[0][seed]] for seed in seeds])
+        n = len(seeds)
+        row |= {
+            "a": float(np.median(values[0])), "b": float(np.median(values[1])),
+            "ratio": float(gaps.mean()) if n else float(np.median(values[1]) - np.median(values[0])),
+            "n_a": n or len(first), "n_b": n or len(second), "reason": unranked(first) or unranked(second),
+        }  # fmt: skip
+        alike = n > 0 and all(_identical(first, sides[0][seed], second, sides[1][seed]) for seed in seeds)
+        if not row["reason"] and alike:
+            row["verdict"] = "identical"
+        elif not row["reason"]:
+            row |= _paired_accuracies(gaps, len(matched))
+        rows.append(row)
+    return rows
+
+
+def _identical(a: Repeats, place: int, b: Repeats, other: int) -> bool:
+    """Whether two trainings with one seed did the same to the last bit, as far as their records tell."""
+    hashes = {a.columns["weights_sha256"][place], b.columns["weights_sha256"][other]}
+    if all(isinstance(item, str) for item in hashes) and len(hashes) > 1:
+        return False
+    accuracies = [
+        [item.test_accuracy for item in side.columns["evaluations"][number]]
+        for side, number in ((a, place), (b, other))
+    ]
+    return accuracies[0] == accuracies[1]
+
+
+def _paired_accuracies(gaps: Floats, comparisons: int) -> dict[str, Any]:
+    """The verdict on differences of the same seeds: an exact signed rank test, with an interval from ten on."""
+    if len(gaps) < RANK_TEST_SEEDS:
+        return {"reason": f"needs {RANK_TEST_SEEDS} common seeds, {len(gaps)} ran"}
+    if len(gaps) < INTERVAL_SEEDS:
+        exact = stats.PermutationMethod(n_resamples=2 ** len(gaps))
+        p = stats.wilcoxon(gaps, zero_method="pratt", method=exact).pvalue if gaps.any() else 1.0
+        verdict = ("better" if gaps.mean() > 0 else "worse") if p * comparisons < PROVEN else "open"
+        return {"verdict": verdict}
+    found = statistics.paired_difference(gaps, comparisons=comparisons)
+    return {"low": found.low, "high": found.high, "verdict": statistics.verdict_within(found, ACCURACY_FLOOR)}
+
+
+def _threshold_metric(fail_on: Threshold) -> Metric:
+    return "examples_per_second" if fail_on.kind == "slower" else "test_accuracy"
 
 
 def _is_regression(row: dict[str, Any], fail_on: Threshold | None) -> bool:
-    """The whole interval lies beyond the threshold, and a verdict was possible at all."""
-    if fail_on is None or row["reason"] or not math.isfinite(row["high"]):
+    """The whole interval lies beyond the threshold, and a verdict was possible that no session explains."""
+    if fail_on is None or row["metric"] != _threshold_metric(fail_on) or row["reason"] or row["confounded"]:
         return False
-    if fail_on.kind == "slower":
-        return bool(row["metric"] == "examples_per_second" and row["high"] < 1 - fail_on.share)
-    return bool(row["metric"] == "test_accuracy" and row["high"] < -fail_on.share)
+    limit = 1 - fail_on.share if fail_on.kind == "slower" else -fail_on.share
+    return bool(row["high"] < limit)
 
 
-def _notes(a: pd.DataFrame, b: pd.DataFrame, table: pd.DataFrame, fail_on: Threshold | None) -> Iterator[str]:
+def _is_open(row: dict[str, Any], fail_on: Threshold | None) -> bool:
+    """Whether it cannot be told if the threshold was passed."""
+    if fail_on is None or row["metric"] != _threshold_metric(fail_on) or row["verdict"] == "identical":
+        return False
+    limit = 1 - fail_on.share if fail_on.kind == "slower" else -fail_on.share
+    if not row["verdict"] or row["confounded"] or not math.isfinite(row["high"]):
+        return True
+    return bool(row["verdict"] == "open" and row["low"] < limit <= row["high"])
+
+
+def _undecided(a: pd.DataFrame, b: pd.DataFrame, table: pd.DataFrame, fail_on: Threshold | None) -> int:
+    """Settings of both sides that the threshold asks about and that are open, or have no row at all."""
+    if fail_on is None:
+        return 0
+    common = set(a["settings"]) & set(b["settings"])
+    if table.empty:
+        return max(len(common), 1)
+    rows = table[table["metric"] == _threshold_metric(fail_on)]
+    return int(rows["undecided"].sum()) + len(common - set(rows["settings"]))
+
+
+def _notes(
+    a: pd.DataFrame, b: pd.DataFrame, table: pd.DataFrame, fail_on: Threshold | None, undecided: int
+) -> Iterator[str]:
     for column, what in (("torch", "torch"), ("mnistbench", "mnistbench"), ("git_commit", "commit")):
         sides = [", ".join(sorted(set(side[column].dropna()))) for side in (a, b)]
         if sides[0] != sides[1]:
@@ -316,22 +486,23 @@ def _notes(a: pd.DataFrame, b: pd.DataFrame, table: pd.DataFrame, fail_on: Thres
     protocols = [sorted(set(side["protocol"])) for side in (a, b)]
     if protocols[0] != protocols[1]:
         yield f"Protocol versions: A has {protocols[0]}, B has {protocols[1]}; different ones are not compared."
-    if table.empty:
+    if not table.empty:
+        confounded = int(table["confounded"].sum())
+        if confounded:
+            yield (
+                f"{confounded} of {plural(len(table), 'difference')} confounded: versions and sessions changed"
+                f" together. Run at least {ENOUGH_SESSIONS} sessions a side, in turns, to tell them apart."
+            )
+        judged = table[table["verdict"] != ""]
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in judged["verdict"].value_counts().items())
+        yield f"{len(judged)} of {plural(len(table), 'difference')} judged{': ' + counts if counts else ''}."
+    if fail_on is None:
         return
-    confounded = int(table["confounded"].sum())
-    if confounded:
+    beyond = f"{fail_on.kind} by over {percent(fail_on.share)}"
+    if not table.empty:
+        yield f"{plural(int(table['regression'].sum()), 'regression')}: the whole interval is {beyond}."
+    if undecided:
         yield (
-            f"{confounded} of {plural(len(table), 'difference')} confounded: versions and sessions changed together. "
-            f"Run at least {ENOUGH_SESSIONS} sessions a side, in turns, to tell them apart."
+            f"{plural(undecided, 'setting')} undecided against the threshold ({beyond}): this is no proof that all is"
+            " well, and ends with status 6 unless --allow-undecided is given."
         )
-    judged = table[table["verdict"] != ""]
-    counts = ", ".join(f"{count} {verdict}" for verdict, count in judged["verdict"].value_counts().items())
-    yield f"{len(judged)} of {plural(len(table), 'difference')} judged{': ' + counts if counts else ''}."
-    if fail_on is not None:
-        metric = "examples_per_second" if fail_on.kind == "slower" else "test_accuracy"
-        metric_rows = table[table["metric"] == metric]
-        beyond = f"{fail_on.kind} by over {percent(fail_on.share)}"
-        if (metric_rows["reason"] != "").all():
-            yield f"Nothing could be judged against the threshold ({beyond}): this is no proof that all is well."
-        else:
-            yield f"{plural(int(table['regression'].sum()), 'regression')}: the whole interval is {beyond}."

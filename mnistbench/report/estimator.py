@@ -94,23 +94,25 @@ def holm(p: Floats, level: float) -> tuple[Booleans, Floats]:
     return rejected, own
 
 
-def cycles_wanted(difference: np.void, look: int) -> int:
-    """About how many more cycles would settle an open pair in a further session, if its estimate and noise stay.
+def cycles_wanted(differences: Differences, look: int) -> NDArray[np.int64]:
+    """About how many more cycles would settle each pair in a further session, if its estimate and its noise stay.
 
-    Either the test rejects then or the interval lies inside ±10 %, whichever the estimate is nearer to.
+    Either the test rejects then or the interval lies inside ±10 %, whichever takes fewer. 0 for a pair that is settled.
 
     Args:
+        differences: of `judge`, with a verdict.
         look: number of the session that would take them.
     """
-    n, estimate = int(difference["n"]), abs(float(difference["estimate"]))
-    half = float(difference["high"] - difference["low"]) / 2
-    per_cycle = half / stats.t.ppf(1 - difference["level"] / 2, n - 1) * math.sqrt(n)
-    level = float(difference["level"]) * level_of(look) / level_of(max(look - 1, 0))
-    wanted = max(estimate, SAME - estimate)
-    more = 1
-    while more < 4096 and stats.t.ppf(1 - level / 2, n + more - 1) * per_cycle / math.sqrt(n + more) > wanted:
-        more += max(1, more // 8)
-    return more
+    n, estimate = differences["n"].astype(float), np.abs(differences["estimate"])
+    half = (differences["high"] - differences["low"]) / 2
+    deviation = half / stats.t.ppf(1 - differences["level"] / 2, n - 1) * np.sqrt(n)
+    level = differences["level"] * level_of(look) / level_of(look - 1)
+    needed = n
+    for _ in range(20):  # the critical value depends on the number of cycles
+        critical = stats.t.ppf(1 - level / 2, np.maximum(needed, ENOUGH_CYCLES) - 1)
+        needed = (critical * deviation / np.maximum(estimate, SAME - estimate)) ** 2
+    more = np.where(differences["verdict"] == "open", np.maximum(np.ceil(needed - n), 1), 0)
+    return more.astype(np.int64)
 
 
 def ranks(verdicts: NDArray[np.str_], pairs: NDArray[np.int64], count: int) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ class Exhibit:
     Attributes:
         frame: the table; empty when there is no data. Accuracies are shares in [0, 1], times seconds.
         reason: one line saying why `frame` is empty; "" when it is not.
-        notes: sentences made from the data that belong beside the table: caveats, the noise floor, what is left out.
+        notes: sentences made from the data that belong beside the table: caveats, what is left out.
     """
 
     frame: pd.DataFrame = field(default_factory=pd.DataFrame)

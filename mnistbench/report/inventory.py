@@ -116,7 +116,7 @@ def environments(frame: pd.DataFrame) -> Exhibit:
 
 def banners(frame: pd.DataFrame) -> list[str]:
     """Warnings that belong at the top, made from the data: fallback data, outdated records, cells that did not pass the
-    equivalence gate, seeds that are one run, noisy, short or shared cells, several machines, builds or protocol
+    equivalence gate, seeds that are one run, noisy or shared cells, several machines, builds or protocol
     versions, uncommitted code. Empty when all is well.
     """
     said = []
@@ -139,7 +139,6 @@ def banners(frame: pd.DataFrame) -> list[str]:
     done = frame[frame["status"] == "finished"]
     for count, what in (
         (int(done["noisy"].sum()), "ran while something disturbed the machine (flagged in the tables)"),
-        (int(done["short"].sum()), "trained for under 1 s or 50 steps: shown, without verdict"),
         (int((done["isolation"] != "alone").sum()), "ran beside others: their speed is not ranked"),
         (int((~done["noise_known"]).sum()), "ran where noise could not be observed: unknown, not quiet"),
     ):

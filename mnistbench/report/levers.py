@@ -8,24 +8,25 @@ from typing import Any
 
 import pandas as pd
 
+from mnistbench.report.blocks import NO_BLOCKS
 from mnistbench.report.exhibit import Exhibit, nothing
 from mnistbench.report.labels import labels
 from mnistbench.report.repeats import counted
 from mnistbench.report.speed import ratio_columns
-from mnistbench.report.verdicts import Pair, compare_chosen
+from mnistbench.report.verdicts import Pair, compare
 
 PROFILES = ("plain", "fast")
 START_UP_LEVERS = ("compile", "graph")
 """Parts of the names of levers that cost something before the first step, and so have a break-even point."""
 
 
-def lever_effects(frame: pd.DataFrame) -> Exhibit:
+def lever_effects(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhibit:
     """Cells that differ from a bare profile (`plain`, `fast`) in levers only, against that profile.
 
     Columns: group, device, series (all but the execution), architecture_label, optimizer_label, batch_size, kind
     (`add-one`, `leave-one-out`, `profile` for fast against plain, `several` for more than one lever), profile, lever
     (`precision=bf16`, …), settings, settings_profile, n, ratio (throughput with the lever set over the bare profile;
-    below 1 in leave-one-out means that the lever left out was worth 1 ÷ ratio), low, high, floor, verdict, reason,
+    below 1 in leave-one-out means that the lever left out was worth 1 ÷ ratio), low, high, verdict, reason, text,
     peak_share, profile_peak_share (medians, of the cell with the lever and of the profile), break_even_examples (for
     compile and graphs: examples after which the start-up has paid for itself; inf when never, NaN where it does not
     apply).
@@ -35,7 +36,8 @@ def lever_effects(frame: pd.DataFrame) -> Exhibit:
     if rows["execution_label"].nunique() < 2:
         return nothing("All cells ran with the same execution, so there is nothing to say of single levers.")
     chosen = _lever_pairs(rows)
-    pairs = compare_chosen(frame, "examples_per_second", chosen)
+    by_group = compare(frame, "examples_per_second", blocks, chosen)
+    pairs = [(group, pair) for group, own in by_group.items() for pair in own]
     if not pairs:
         return nothing("No cell differs from a bare profile in its levers only, on the same machine and build.")
     series = labels(frame, "any_execution", without=("execution",))
@@ -51,7 +53,8 @@ def lever_effects(frame: pd.DataFrame) -> Exhibit:
         columns = ratio_columns(pair)
         aside = dict(part.partition(": ")[::2] for part in str(with_lever["stepped_aside"]).split("; ") if part)
         if lever.partition("=")[0] in aside:
-            columns |= {"verdict": "", "reason": f"stepped aside: {aside[lever.partition('=')[0]]}"}
+            reason = f"stepped aside: {aside[lever.partition('=')[0]]}"
+            columns |= {"verdict": "", "reason": reason, "text": reason}
         sides = costs[group, pair.a.settings], costs[group, pair.b.settings]
         table.append(
             {

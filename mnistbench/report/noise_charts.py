@@ -1,6 +1,8 @@
-"""Charts of noise: every run beside the noise floor, and the best setting against all others."""
+"""Charts of noise: every run against its seeds, and the best setting against all others."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pandas as pd
@@ -14,11 +16,11 @@ from mnistbench.report.charts import (
     handle,
     legend,
     log_axis,
-    one_line,
     row_labels,
     style,
     two_lines,
 )  # fmt: skip
+from mnistbench.report.estimator import SAME
 from mnistbench.report.page_rows import highest, rows_of
 from mnistbench.report.palette import BAD, FAINT, MUTED, PAPER, series_colour
 from mnistbench.report.svg import legible
@@ -28,18 +30,18 @@ MOST_PAIRS = 14
 
 
 def pair_differences(rows: pd.DataFrame, name: str, title: str) -> Chart:
-    """How far the first lies before others: ratios with intervals against the noise floor, hollow when undecided.
+    """How far the first lies before others: ratios with intervals, hollow when open.
+
+    The grey band is what `same` has to lie inside of.
 
     Args:
-        rows: `against_first` of pairs: label (of the other), ratio, low, high, floor, verdict, reason, sorted.
+        rows: `against_first` of pairs: label (of the other), ratio, low, high, verdict, reason, sorted.
     """
     shown = rows.head(MOST_PAIRS)
     colours = {"ahead": series_colour(0), "behind": series_colour(1), "same": series_colour(2)}
     with style():
         figure, axes = canvas(WIDTH, 0.85 + 0.36 * len(shown))
-        floor = float(shown["floor"].dropna().max()) if shown["floor"].notna().any() else 0.0
-        if floor:
-            axes.axvspan(1 / (1 + floor), 1 + floor, color=palette.RULE.light, alpha=0.6, linewidth=0)
+        axes.axvspan(math.exp(-SAME), math.exp(SAME), color=palette.RULE.light, alpha=0.6, linewidth=0)
         axes.axvline(1, color=MUTED.light, linewidth=1)
         for place, row in enumerate(rows_of(shown)):
             colour = colours.get(row.verdict, MUTED.light)
@@ -48,7 +50,7 @@ def pair_differences(rows: pd.DataFrame, name: str, title: str) -> Chart:
             axes.plot([row.ratio], [place], marker="o", color=colour if row.verdict in colours else PAPER.light,
                       markeredgecolor=colour, markeredgewidth=1.5, markersize=7)  # fmt: skip
             axes.annotate(
-                one_line(row.verdict or row.reason or "", 24), (1, place), xytext=(6, 0), va="center", fontsize=9,
+                two_lines(row.verdict or row.reason or "", 24), (1, place), xytext=(6, 0), va="center", fontsize=9,
                 xycoords=("axes fraction", "data"), textcoords="offset points", color=MUTED.light,
             )  # fmt: skip
         left, right = _limits(shown)
@@ -60,17 +62,16 @@ def pair_differences(rows: pd.DataFrame, name: str, title: str) -> Chart:
         f"{title}: {listed([f'{verdict} of {number}' for verdict, number in verdicts.items()], 6)}"
         f" {'other' if len(rows) == 1 else 'others'}."
         + (f" The nearest {len(shown)} are drawn." if len(shown) < len(rows) else "")
-        + (f" The grey band is the noise floor, ±{percent(floor, 1)}." if floor else "")
+        + " The grey band is what the same settings lie within, ±10 %."
     )
     return Chart(name, title, alt, figure)
 
 
-def seed_dots(runs: pd.DataFrame, floors: dict[str, float], name: str) -> Chart:
+def seed_dots(runs: pd.DataFrame, name: str) -> Chart:
     """Every run's throughput against the median of its settings, in per cent; flagged runs crossed.
 
     Args:
         runs: columns label, device, deviation (a share), noisy.
-        floors: noise floor by device, as a share.
     """
     import seaborn as sns
 
@@ -80,9 +81,6 @@ def seed_dots(runs: pd.DataFrame, floors: dict[str, float], name: str) -> Chart:
         figure, axes = canvas(WIDTH, 0.9 + 0.8 * len(devices))
         for place, device in enumerate(devices):
             own = runs[runs["device"] == device]
-            if floor := floors.get(device):
-                axes.fill_betweenx([place - 0.4, place + 0.4], -100 * floor, 100 * floor, color=palette.RULE.light,
-                                   alpha=0.6, linewidth=0)  # fmt: skip
             heights = place + rng.uniform(-0.3, 0.3, len(own))
             for noisy, marker, colour in ((False, "o", series_colour(0)), (True, "X", BAD.light)):
                 chosen = (own["noisy"].astype(bool) == noisy).to_numpy()

@@ -21,15 +21,18 @@ from mnistbench.cell import __version__
 from mnistbench.errors import UserError
 from mnistbench.files.whole import write_whole
 from mnistbench.report import frame as frames
-from mnistbench.report import inventory, palette, repeats, svg
+from mnistbench.report import inventory, palette, svg
+from mnistbench.report.blocks import blocks_frame
 from mnistbench.report.page_rows import rows_of
-from mnistbench.report.sections import QUESTIONS, Section, Study
+from mnistbench.report.samples import for_show
+from mnistbench.report.sections import Section, Study, questions
 from mnistbench.report.sections.section import groups
 from mnistbench.report.summary import summary_markdown, verdict_sentences
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.merging import asked, one_per_build
 from mnistbench.results.ownership import PAGE, SUMMARY, SUMMARY_END, TABLE, is_free
 from mnistbench.results.records import CellRecord
+from mnistbench.results.speed import read_all_sessions
 from mnistbench.words.wording import count, listed, percent, plural
 
 HERE = Path(__file__).parent
@@ -49,7 +52,8 @@ class Download:
 
 
 def render(folders: Iterable[ResultsFolder | Path], out: Path, figures: Path | None = None) -> Path:
-    """Write the report of these folders, and `summary.md`, `results.csv` and `epochs.csv` beside it.
+    """Write the report of these folders, and `summary.md`, `results.csv` and `epochs.csv` beside it; where
+    speeds were timed, `speed.csv` too.
 
     A folder's own report has these under their plain names. Beside any other page they carry its name
     (`both-summary.md` beside `both.html`), and so they do where a file of the user's has the plain one.
@@ -67,16 +71,18 @@ def render(folders: Iterable[ResultsFolder | Path], out: Path, figures: Path | N
             no report wrote stands where one would be written; nothing is written then.
     """
     read = [folder if isinstance(folder, ResultsFolder) else ResultsFolder(folder) for folder in folders]
-    summary, results, epochs = _beside(out, is_own=any(_same(out, folder.report_file) for folder in read))
+    summary, results, epochs, speed = _beside(out, is_own=any(_same(out, folder.report_file) for folder in read))
     _load_matplotlib()
     study = read_study(read)
-    sections = [question(study) for question in QUESTIONS]
+    sections = [question(study) for question in questions(study.frame)]
     out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, page(study, sections))
-    text = summary_markdown(study.runs, name=study.name, asked=study.asked)
+    text = summary_markdown(study.runs, study.blocks, name=study.name, asked=study.asked)
     write_whole(summary, f"{text}\n{SUMMARY_END}")
     frames.write_csv(study.runs, results)
     frames.write_csv(study.epochs, epochs)
+    if len(study.blocks):
+        frames.write_csv(study.blocks, speed)
     if figures is not None:
         write_figures(sections, figures)
     return out
@@ -110,7 +116,7 @@ def _beside(out: Path, *, is_own: bool) -> list[Path]:
     Raises:
         UserError: if a file that no report wrote stands there, or where the page goes.
     """
-    signs = {"summary.md": SUMMARY, "results.csv": TABLE, "epochs.csv": TABLE}
+    signs = {"summary.md": SUMMARY, "results.csv": TABLE, "epochs.csv": TABLE, "speed.csv": TABLE}
     plain = {name: is_own and is_free(out.with_name(name), sign) for name, sign in signs.items()}
     paths = [out.with_name(name if plain[name] else f"{out.stem}-{name}") for name in signs]
     for path, sign in zip([out, *paths], [PAGE, *signs.values()], strict=True):
@@ -140,11 +146,24 @@ def read_study(folders: Sequence[ResultsFolder]) -> Study:
         unread += [(file.name if len(folders) == 1 else f"{name}/{file.name}", reason) for file, reason in aside]
         if folder.grid_file.is_file():
             grids[name] = folder.grid_file.read_text(encoding="utf-8", errors="replace")
+    sessions, aside = read_all_sessions(folders)
+    unread += [(file.name, reason) for file, reason in aside]
     records, _ = one_per_build(_merged(found))
     cell_ids, targets = asked(zip(folders, found.values(), strict=True))
     runs = frames.results_frame(records, targets=targets, kinds=frames.KINDS)
     epochs = frames.epochs_frame(records)
-    return Study(listed(names, 6), records, runs, repeats.counted(runs), epochs, grids, unread, len(cell_ids))
+    blocks = blocks_frame(sessions)
+    return Study(
+        listed(names, 6),
+        records,
+        runs,
+        for_show(runs, blocks),
+        epochs,
+        grids,
+        unread,
+        len(cell_ids),
+        blocks,
+    )
 
 
 def _merged(found: dict[str, list[CellRecord]]) -> list[CellRecord]:
@@ -168,7 +187,8 @@ def page(study: Study, sections: Sequence[Section]) -> str:
     environment.filters["legible"] = svg.legible
     return environment.get_template("page.html.j2").render(
         study=study,
-        sections=sections,
+        sections=[section for section in sections if not section.reason],
+        unanswered=[section for section in sections if section.reason],
         drawn=drawn,
         verdict=_verdict(study),
         banners=_banners(study),
@@ -228,7 +248,7 @@ def _verdict(study: Study) -> list[tuple[str, list[str]]]:
     """Each machine and build, named where there are several, and what is said of it."""
     if study.runs.empty:
         return [("", ["There is nothing to report yet: no cell has a record."])]
-    return [(heading, verdict_sentences(rows)) for heading, _, rows in groups(study.runs)]
+    return [(heading, verdict_sentences(rows, study.blocks)) for heading, _, rows in groups(study.frame)]
 
 
 def _banners(study: Study) -> list[tuple[str, bool]]:
@@ -277,6 +297,8 @@ def _downloads(study: Study) -> list[Download]:
     if study.runs.empty:
         return []
     files = {"results.csv": frames.csv_frame(study.runs), "epochs.csv": study.epochs}
+    if len(study.blocks):
+        files["speed.csv"] = study.blocks
     found = []
     for file, frame in files.items():
         coded = _packed(frame) if frame.size <= MOST_VALUES else ""

@@ -1,19 +1,19 @@
-"""Runs as the verdicts see them: repeats of the same settings, the rounds that pair them, and the noise around them."""
+"""Settings as the verdicts see them: what their seeds did, and why some may not be ranked."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from mnistbench.report import statistics
-from mnistbench.report.labels import labels
+from mnistbench.report.labels import labels, shortened
 from mnistbench.report.repeats import Repeats, counted, repeats
-from mnistbench.report.statistics import Floats, Spread
+from mnistbench.report.statistics import Floats
 from mnistbench.results.records import RESULTS
 
 Metric = Literal["examples_per_second", "cold_seconds", "seconds_to_target", "cold_seconds_to_target", "test_accuracy"]
@@ -24,23 +24,18 @@ ACCURACY_FLOOR = 0.003
 """Accuracies within 0.3 points are the same: the margin of the gate's G4."""
 UNTESTED = "outcome untested"
 """The gate passed as far as it goes, and reduced precision or dropout still wants ten seeds a side (G4)."""
-NEEDED: dict[Metric, int] = {
-    "examples_per_second": 3,
-    "cold_seconds": 3,
-    "seconds_to_target": 5,
-    "cold_seconds_to_target": 5,
-    "test_accuracy": 10,
-}
-"""Rounds from which on a metric gets verdicts (rule 18)."""
+RANK_TEST_SEEDS, INTERVAL_SEEDS = 7, 10
+"""Seeds from which on accuracies get an exact rank test, and an interval (rule 18)."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """All rounds of the same settings in one group.
+    """All seeds of the same settings in one group.
 
     Attributes:
-        values: by round, on the scale of the test: log of the speed (log of 1 ÷ seconds; −inf where the target was not
-            reached), or the accuracy.
+        values: of the metric by seed; infinite where the target was not reached.
+        steps: median number of steps to the target, for a time to target.
+        bounded: most seeds did not reach the target, and `steps` are those of the whole training: a lower bound.
         obstacle: why its speed gets no verdict; "" when it may.
         hidden: why not even a ratio may be printed: the equivalence gate did not pass.
         unranked: why it is ranked nowhere, in accuracy neither (`unranked`); "" when it may.
@@ -49,67 +44,105 @@ class Sample:
     settings: str
     label: str
     device: str
-    values: dict[tuple[Any, ...], float]
+    values: Mapping[int, float]
+    steps: float = math.nan
+    bounded: bool = False
     obstacle: str = ""
     hidden: str = ""
     unranked: str = ""
 
     @property
     def median(self) -> float:
-        """Median on the scale of the test."""
-        return float(np.median(list(self.values.values())))
+        """Median over the seeds; NaN where there are none."""
+        return float(np.median(list(self.values.values()))) if self.values else math.nan
 
 
-@dataclass(frozen=True)
-class Field:
-    """The samples of one group, and what is known of the noise of each device."""
-
-    group: str
-    samples: list[Sample]
-    spreads: dict[str, Spread | None] = field(default_factory=dict)
-    twins: dict[str, list[float]] = field(default_factory=dict)
-
-    def floor(self, devices: set[str], rounds: int) -> float:
-        """Noise floor of a pair: the larger one of its devices."""
-        return max(
-            statistics.noise_floor(
-                spread.sd if (spread := self.spreads.get(device)) else None, self.twins.get(device, []), rounds
-            )
-            for device in devices
+def samples(frame: pd.DataFrame, metric: Metric, blocks: pd.DataFrame) -> dict[str, list[Sample]]:
+    """The settings of each group (machine, torch build, protocol) that have a value of the metric, or blocks."""
+    frame = settle_outcomes(with_gate_of_blocks(counted(frame), blocks))
+    rows = frame[frame["status"].isin(RESULTS) & (frame["group"] != "") & (frame["repeat"] == 0)]
+    target = metric in ("seconds_to_target", "cold_seconds_to_target")
+    if target:
+        rows = rows[rows["reached"].notna()]
+    names, timed = labels(frame), set(blocks["settings"])
+    found: dict[str, list[Sample]] = {}
+    for runs in repeats(rows, [*_COLUMNS, metric]):
+        values = runs.floats(metric, math.inf if target else math.nan)
+        known = ~np.isnan(values) & (target | (runs.columns["status"] == "finished"))
+        if not known.any() and not (metric == "examples_per_second" and runs.settings in timed):
+            continue
+        sample = Sample(
+            settings=runs.settings,
+            label=names[runs.settings],
+            device=runs.first["device"],
+            values=dict(zip(runs.columns["seed"][known].tolist(), values[known].tolist(), strict=True)),
+            steps=steps_to_target(runs),
+            bounded=target and bool(np.isinf(np.median(values))),
+            obstacle=obstacle(runs),
+            hidden=gate(runs, PASSED | {UNTESTED}),
+            unranked=unranked(runs),
         )
+        found.setdefault(runs.group, []).append(sample)
+    return found
 
 
-def fields(frame: pd.DataFrame, metric: Metric) -> Iterator[Field]:
-    """The samples of each group (machine, torch build, protocol); twins only tell of the noise."""
-    usable = measured(settle_outcomes(counted(frame)), metric)
-    if usable.empty:
-        return
-    names = labels(frame)
-    runs = list(repeats(usable[usable["repeat"] == 0], _COLUMNS))
-    for group, part in usable.groupby("group", sort=False):
-        samples = [
-            Sample(
-                settings=run.settings,
-                label=names[run.settings],
-                device=run.first["device"],
-                values=dict(zip(run.columns["_block"], run.columns["_value"].tolist(), strict=True)),
-                obstacle=obstacle(run),
-                hidden=gate(run, PASSED | {UNTESTED}),
-                unranked=unranked(run),
-            )
-            for run in runs
-            if run.group == group
-        ]
-        devices = sorted(set(part["device"]))
-        yield Field(
-            group=str(group),
-            samples=samples,
-            spreads={device: _spread([item for item in samples if item.device == device]) for device in devices},
-            twins={device: _twin_differences(part[part["device"] == device]) for device in devices},
-        )
+_COLUMNS = [
+    "device", "status", "seed", "isolation", "equivalence", "outdated", "epochs_to_target", "epochs", "steps",
+    "epochs_done",
+]  # fmt: skip
 
 
-_COLUMNS = ["device", "isolation", "short", "equivalence", "outdated", "_block", "_value"]
+def for_show(frame: pd.DataFrame, blocks: pd.DataFrame) -> pd.DataFrame:
+    """The runs that count, named by what tells them apart, in groups that name the protocol their speeds are from."""
+    frame = shortened(counted(frame))
+    timed = set(zip(blocks["machine_id"], blocks["torch"], blocks["protocol"], strict=True))
+    for machine, torch, protocol in timed:
+        here = (frame["machine_id"] == machine) & (frame["torch"] == torch)
+        named = frame["group"].str.replace(r" · protocol \d+", f" · protocol {protocol}", regex=True)
+        frame = frame.assign(group=frame["group"].mask(here, named))
+    return frame
+
+
+def steps_to_target(runs: Repeats) -> float:
+    """Median over the seeds; a seed that did not reach the target counts with the steps of all its epochs."""
+    return float(np.median(epochs_counted(runs))) * steps_per_epoch(runs)
+
+
+def epochs_counted(runs: Repeats) -> Floats:
+    """The epochs to the target of each seed, and all that were asked for of one that did not reach it."""
+    epochs = runs.floats("epochs_to_target")
+    return np.where(np.isnan(epochs), runs.floats("epochs"), epochs)
+
+
+def steps_per_epoch(runs: Repeats) -> float:
+    """Steps in an epoch; NaN where none was finished."""
+    done = runs.floats("epochs_done") > 0
+    return float(np.median(runs.floats("steps")[done] / runs.floats("epochs_done")[done])) if done.any() else math.nan
+
+
+def blocks_of(blocks: pd.DataFrame, frame: pd.DataFrame, group: str) -> pd.DataFrame:
+    """The blocks that the machine and build of a group took, of settings that it has records of."""
+    rows = frame[(frame["group"] == group) & (frame["repeat"] == 0)]
+    if rows.empty or blocks.empty:
+        return blocks.iloc[:0]
+    first = rows.iloc[0]
+    here = (blocks["machine_id"] == first["machine_id"]) & (blocks["torch"] == first["torch"])
+    gpus = set(rows["device_id"].dropna())
+    if gpus:
+        here &= blocks["device_id"].isna() | blocks["device_id"].isin(gpus)
+    timed: pd.DataFrame = blocks[here & blocks["settings"].isin(set(rows["settings"]))]
+    return timed
+
+
+def with_gate_of_blocks(frame: pd.DataFrame, blocks: pd.DataFrame) -> pd.DataFrame:
+    """Records that the gate did not see take what their setting's blocks say of it; a failure there counts for all."""
+    said = blocks.dropna(subset="equivalence").drop_duplicates("settings").set_index("settings")["equivalence"]
+    if said.empty:
+        return frame
+    told = frame["settings"].map(said)
+    failed = told.fillna("").str.startswith("failed")
+    judged: pd.DataFrame = frame.assign(equivalence=frame["equivalence"].fillna(told).mask(failed, told))
+    return judged
 
 
 def unranked(runs: Repeats) -> str:
@@ -129,13 +162,11 @@ def unranked_settings(frame: pd.DataFrame) -> dict[tuple[str, str], str]:
 
 
 def obstacle(runs: Repeats) -> str:
-    """Why the speed of these runs may not be ranked, or "" (rules 8 and 14)."""
+    """Why the speed of these settings may not be ranked, or "" (rule 14)."""
     if reason := unranked(runs):
         return reason
     if runs.texts("isolation") != {"alone"}:
         return "ran beside other cells"
-    if runs.columns["short"].any():
-        return "short: timed under 1 s or 50 steps"
     return gate(runs)
 
 
@@ -158,51 +189,9 @@ def settle_outcomes(frame: pd.DataFrame) -> pd.DataFrame:
     for (group, settings, full), rows in untested.groupby(["group", "settings", "fp32_settings"]):
         here = (frame["group"] == group) & (frame["repeat"] == 0) & (frame["status"] == "finished")
         sides = [frame.loc[here & (frame["settings"] == side), "test_accuracy"].dropna() for side in (settings, full)]
-        if min(map(len, sides)) < NEEDED["test_accuracy"]:
+        if min(map(len, sides)) < INTERVAL_SEEDS:
             continue
-        difference = statistics.unpaired_difference(sides[0].to_numpy(), sides[1].to_numpy(), confidence=0.9)
-        inside = max(-difference.low, difference.high) < ACCURACY_FLOOR
+        low, high = statistics.welch(sides[0].to_numpy(), sides[1].to_numpy()).interval(0.1)
+        inside = max(-low, high) < ACCURACY_FLOOR
         settled.loc[rows.index, "equivalence"] = "passed" if inside else "failed: outcome differs by over 0.3 points"
     return settled
-
-
-def measured(frame: pd.DataFrame, metric: Metric) -> pd.DataFrame:
-    """Rows that hold the metric, with its value on the scale of the test and the round that pairs it."""
-    rows = frame[(frame["status"] == "finished") & (frame["group"] != "")]
-    if metric in ("seconds_to_target", "cold_seconds_to_target"):
-        answered = frame["status"].isin(RESULTS)
-        rows = frame[answered & (frame["group"] != "") & frame["reached"].notna()]
-        values = -np.log(rows[metric].fillna(np.inf))
-    elif metric == "examples_per_second":
-        rows = rows[rows[metric] > 0]
-        values = np.log(rows[metric])
-    elif metric == "cold_seconds":
-        rows = rows[rows[metric] > 0]
-        values = -np.log(rows[metric])
-    else:
-        rows = rows[rows[metric].notna()]
-        values = rows[metric]
-    keys = ["group", "settings", "repeat", "source", "round", "seed"]
-    again = rows.groupby(keys).cumcount()
-    blocks = list(zip(rows["source"], rows["round"], rows["seed"], again, strict=True))
-    return rows.assign(_value=values, _block=pd.Series(blocks, index=rows.index, dtype=object))
-
-
-def _spread(samples: list[Sample]) -> Spread | None:
-    """Pooled over the cells of a device, up to 12 of them (rule 15)."""
-    if not 2 <= len(samples) <= statistics.POOLED_CELLS:
-        return None
-    blocks = sorted({block for sample in samples for block in sample.values})
-    table = np.array([[sample.values.get(block, np.nan) for sample in samples] for block in blocks])
-    return statistics.pooled_spread(table)
-
-
-def _twin_differences(rows: pd.DataFrame) -> list[float]:
-    """Differences of A/A pairs: the same cell twice in one round, on the scale of the test."""
-    twins = rows[rows["repeat"] > 0]
-    if twins.empty:
-        return []
-    first = rows[rows["repeat"] == 0][["settings", "_block", "_value"]]
-    both = twins[["settings", "_block", "_value"]].merge(first, on=["settings", "_block"], suffixes=("", "_first"))
-    gaps: Floats = (both["_value"] - both["_value_first"]).to_numpy(dtype=float)
-    return [float(gap) for gap in gaps if math.isfinite(gap)]

@@ -3,42 +3,46 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mnistbench.report import statistics
+from mnistbench.report.blocks import NO_BLOCKS, cycle_table
 from mnistbench.report.exhibit import Exhibit, nothing
 from mnistbench.report.labels import labels
 from mnistbench.report.repeats import counted, repeats
-from mnistbench.report.samples import Metric
+from mnistbench.report.samples import Metric, blocks_of
 from mnistbench.report.statistics import Floats
-from mnistbench.report.verdicts import Pair, compare_chosen
+from mnistbench.report.verdicts import Pair, compare
 from mnistbench.words.wording import interval_text, plural, times
 
 CLOCKS: dict[str, Metric] = {"steady": "examples_per_second", "cold": "cold_seconds"}
-CLOCK_WORDS = {"steady": "training clock", "cold": "from process start to the last evaluation"}
+CLOCK_WORDS = {"steady": "blocks of training", "cold": "from process start to the last evaluation"}
 
 
-def throughput_by_batch(frame: pd.DataFrame) -> Exhibit:
+def throughput_by_batch(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhibit:
     """Examples per second by batch size: one row per settings; out-of-memory cells are rows without a number.
 
     Columns: group, settings, label, series (all but the batch size), architecture_label, optimizer_label, device,
-    execution_label, batch_size, n, examples_per_second (median), low, high, interval (text: "range of 3"), values
-    (list), eval_examples_per_second (median), peak_share (median), status (`ok`, `out_of_memory`), flags.
+    execution_label, batch_size, n, examples_per_second (mean of the blocks, else median of the seeds), low, high,
+    interval (text: "95 % of 16 blocks", "range of 3"), values (list: one per seed), eval_examples_per_second (median),
+    peak_share (median), status (`ok`, `out_of_memory`), flags.
     """
     frame = counted(frame)
     rows = frame[frame["status"].isin(["finished", "out_of_memory"]) & (frame["group"] != "") & (frame["repeat"] == 0)]
     if rows.empty:
         return nothing("No cell finished, so there is no throughput to show.")
     names, series = labels(frame), labels(frame, "any_batch", without=("batch",))
+    timed = {group: cycle_table(blocks_of(blocks, frame, group)) for group in rows["group"].unique()}
     table = []
     for runs in repeats(rows, [*_SETTINGS, "status", "examples_per_second", *_MEDIANS, "flags"]):
         done = runs.columns["status"] == "finished"
         values = runs.floats("examples_per_second")[done]
         shown = statistics.summarize(values[~np.isnan(values)])
+        if runs.settings in timed[runs.group].settings:
+            shown = timed[runs.group].speed(runs.settings)
         table.append(
             {
                 "group": runs.group,
@@ -70,14 +74,15 @@ def _median(values: Floats) -> float:
     return float(np.median(known)) if len(known) else math.nan
 
 
-def device_speedups(frame: pd.DataFrame) -> Exhibit:
+def device_speedups(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhibit:
     """How much faster each device trains than the baseline (the CPU where there is one): same cell, other device.
 
-    Columns: group, clock (`steady`: training seconds; `cold`: process start to last evaluation), baseline, device,
+    Columns: group, clock (`steady`: blocks of the same cycles; `cold`: process start to last evaluation, values without
+    a verdict), baseline, device,
     architecture_label, optimizer_label, schedule_label, execution_label, batch_size, series (all but device and batch
     size), settings_baseline, settings_device, n, ratio (> 1: the device is faster than the baseline; NaN when it may
-    not be shown), low, high, floor, verdict (`faster`, `slower`, `same`, `unresolved`, ""), reason (why there is no
-    ratio or no verdict).
+    not be shown), low, high, verdict (`faster`, `slower`, `same`, `open`, ""), reason (why there is no ratio or no
+    verdict), text (both in words).
     """
     frame = counted(frame)
     rows = frame[(frame["group"] != "") & (frame["repeat"] == 0)]
@@ -90,7 +95,9 @@ def device_speedups(frame: pd.DataFrame) -> Exhibit:
     about = {row["settings"]: row for row in frame.drop_duplicates("settings").to_dict("records")}
     table = []
     for clock, metric in CLOCKS.items():
-        for group, pair in compare_chosen(frame, metric, chosen):
+        for group, pair in (
+            (group, pair) for group, own in compare(frame, metric, blocks, chosen).items() for pair in own
+        ):
             settings = about[pair.a.settings]
             table.append(
                 {
@@ -111,22 +118,23 @@ def device_speedups(frame: pd.DataFrame) -> Exhibit:
         return nothing("No settings ran on two devices of the same machine and build.")
     order = ["group", "clock", "series", "device", "batch_size"]
     found = pd.DataFrame(table).sort_values(order, ascending=[True, False, True, True, True], ignore_index=True)
-    return Exhibit(found, notes=_short_notes(rows, {settings for pair in chosen for settings in pair}))
+    untimed = {settings for pair in chosen for settings in pair} - set(blocks["settings"])
+    return Exhibit(found, notes=_short_notes(rows[rows["settings"].isin(untimed)]))
 
 
-def _short_notes(rows: pd.DataFrame, settings: Collection[str]) -> tuple[str, ...]:
-    """A fast device makes a cell short first: what is shown then favours the slow one."""
-    short = int((rows["short"] & rows["settings"].isin(settings)).sum())
+def _short_notes(rows: pd.DataFrame) -> tuple[str, ...]:
+    """A fast device makes a cell short first: its own rate then favours the slow one."""
+    short = int(rows["short"].sum())
     if not short:
         return ()
     return (
-        f"{plural(short, 'cell')} of this comparison trained for under 1 s or 50 steps, and such a cell gets no verdict"
-        " however fast it is. Do not publish the comparison so: run it with more epochs, until none is short.",
+        f"{plural(short, 'cell')} of this comparison trained for under 1 s or 50 steps, and no blocks of them were"
+        " timed. Do not publish the comparison so: time blocks, or run it with more epochs, until none is short.",
     )
 
 
 def ratio_columns(pair: Pair) -> dict[str, Any]:
-    """n, ratio, low, high, floor, verdict and reason of a pair; no number where the equivalence gate did not pass."""
+    """n, ratio, low, high, verdict, reason and text of a pair; no number where the equivalence gate did not pass."""
     hidden = pair.a.hidden or pair.b.hidden
     shown = (math.nan, math.nan, math.nan) if hidden else (pair.ratio, pair.low, pair.high)
     return {
@@ -134,9 +142,9 @@ def ratio_columns(pair: Pair) -> dict[str, Any]:
         "ratio": shown[0],
         "low": shown[1],
         "high": shown[2],
-        "floor": pair.floor,
         "verdict": pair.verdict,
         "reason": hidden or pair.reason,
+        "text": hidden or pair.text,
     }
 
 
@@ -153,13 +161,14 @@ def _device_pairs(rows: pd.DataFrame) -> list[tuple[str, str]]:
     return pairs
 
 
-def crossovers(frame: pd.DataFrame) -> Exhibit:
+def crossovers(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhibit:
     """From which batch size on the device is faster: one row per series, device and clock.
 
     Columns: group, clock, baseline, device, series, architecture_label, optimizer_label, crossover_batch (smallest
-    batch from which every larger one is `faster`; NA when there is none), largest_ratio, at_batch, sentence.
+    batch from which every larger one is `faster`, from cold by value; NA when there is none), largest_ratio, at_batch,
+    sentence.
     """
-    speedups = device_speedups(frame)
+    speedups = device_speedups(frame, blocks)
     if not speedups:
         return nothing(speedups.reason)
     keys = ["group", "clock", "baseline", "device", "series", "architecture_label", "optimizer_label"]
@@ -191,10 +200,10 @@ def _largest(rows: list[dict[Any, Any]]) -> dict[Any, Any] | None:
 
 
 def _crossover(rows: list[dict[Any, Any]]) -> int | None:
-    """The smallest batch from which on every one measured is proven faster."""
+    """The smallest batch from which on every one measured is proven faster; from cold, is faster by value."""
     found = None
     for row in sorted(rows, key=lambda row: -row["batch_size"]):
-        if row["verdict"] != "faster":
+        if not (row["verdict"] == "faster" or (row["clock"] == "cold" and row["ratio"] > 1)):
             break
         found = int(row["batch_size"])
     return found
@@ -205,15 +214,17 @@ def _sentence(named: dict[str, str], rows: list[dict[Any, Any]], batch: int | No
     best = _largest(rows)
     if best is None:
         return f"{series}: {device} against {baseline} is not shown ({rows[0]['reason']})."
-    proof = interval_text(best["low"], best["high"])
+    ends = interval_text(best["low"], best["high"])
     ratio = (
-        f"{times(best['ratio'])} at batch {best['batch_size']} ({CLOCK_WORDS[named['clock']]}, n = {best['n']}"
-        f"{', interval ' + proof + '×' if proof else ''})"
+        f"{times(best['ratio'])} {ends + ' ' if ends else ''}at batch {best['batch_size']}"
+        f" ({CLOCK_WORDS[named['clock']]}, n = {best['n']})"
     )
+    cold = named["clock"] == "cold"
     if batch is None:
         judged = any(row["verdict"] for row in rows)
         why = "" if judged else f" ({best['reason']})"
-        return f"{series}: {device} is not proven faster than {baseline} at the largest batch size{why}; {ratio}."
+        proven = "not faster" if cold else "not proven faster"
+        return f"{series}: {device} is {proven} than {baseline} at the largest batch size{why}; {ratio}."
     smallest = batch == min(row["batch_size"] for row in rows)
     where = "at every batch size measured" if smallest else f"from batch {batch} on"
-    return f"{series}: {device} is faster than {baseline} {where}, {ratio}."
+    return f"{series}: {device} is faster than {baseline} {where}{', by value' if cold else ''}, {ratio}."

@@ -1,4 +1,4 @@
-"""The arithmetic of doubt: intervals, noise floor, exact rank test, verdict (rules 15–18). Plain numbers in and out."""
+"""Intervals, the exact rank test, and the verdict on accuracies (rule 18). Plain numbers in and out."""
 
 from __future__ import annotations
 
@@ -13,15 +13,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 CONFIDENCE = 0.95
-SMALLEST_FLOOR = 0.02
-"""No speed difference under 2 % is ever called one: A/A pairs on a quiet machine differ by that much."""
-ENOUGH_TWINS = 20
-"""From so many A/A pairs on, their own 95th percentile replaces the assumption of normal noise."""
-POOLED_CELLS = 12
-"""Above so many cells one common error variance is no longer believed; each pair stands on its own."""
 
 Floats = NDArray[np.float64]
-Verdict = Literal["faster", "slower", "same", "unresolved", ""]
+Verdict = Literal["better", "worse", "same", "open"]
 
 
 @dataclass(frozen=True)
@@ -119,105 +113,45 @@ def reached_interval(reached: int, runs: int) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Relative standard deviation of one run, and the degrees of freedom that it rests on."""
-
-    sd: float
-    df: int
-
-
-def pooled_spread(table: Floats) -> Spread | None:
-    """Spread of the error in `log value = cell + round + error`, cells in columns, rounds in rows, NaN where missing.
-
-    None when nothing is left over to judge it by.
-    """
-    rows, columns = np.nonzero(np.isfinite(table))
-    if len(rows) < 2:
-        return None
-    design = np.zeros((len(rows), sum(table.shape)))
-    design[np.arange(len(rows)), columns] = 1
-    design[np.arange(len(rows)), table.shape[1] + rows] = 1
-    values = table[rows, columns]
-    solution, _, rank, _ = np.linalg.lstsq(design, values, rcond=None)
-    df = len(rows) - int(rank)
-    if df < 1:
-        return None
-    return Spread(math.sqrt(float(((values - design @ solution) ** 2).sum()) / df), df)
-
-
-def twin_spread(differences: Sequence[float] | Floats) -> float | None:
-    """Standard deviation of one run from the log ratios of A/A pairs; None without pairs."""
-    data = np.asarray(differences, dtype=float)
-    return math.sqrt(float((data**2).mean()) / 2) if len(data) else None
-
-
-def noise_floor(pooled_sd: float | None, twin_differences: Sequence[float] | Floats, rounds: int) -> float:
-    """The smallest difference that counts, as a share (rule 16): 0.02 for 2 %."""
-    rounds = max(rounds, 1)
-    twins = np.abs(np.asarray(twin_differences, dtype=float))
-    if len(twins) >= ENOUGH_TWINS:
-        return max(SMALLEST_FLOOR, float(np.percentile(twins, 95)) / math.sqrt(rounds))
-    sd = max(pooled_sd or 0.0, twin_spread(twins) or 0.0)
-    return max(SMALLEST_FLOOR, 2 * sd * math.sqrt(2 / rounds))
-
-
-@dataclass(frozen=True)
 class Difference:
-    """a less b, on the scale that the test used (logarithms for speeds), with its interval and p value."""
+    """a less b, with its interval."""
 
     estimate: float
     low: float
     high: float
+
+
+def paired_difference(differences: Sequence[float] | Floats, *, comparisons: int = 1) -> Difference:
+    """The mean of at least two paired differences, with an interval that holds for all comparisons (Bonferroni)."""
+    data = np.asarray(differences, dtype=float)
+    estimate, error = float(data.mean()), float(data.std(ddof=1)) / math.sqrt(len(data))
+    half = _t_quantile(1 - (1 - CONFIDENCE) / 2 / max(comparisons, 1), len(data) - 1) * error
+    return Difference(estimate, estimate - half, estimate + half)
+
+
+@dataclass(frozen=True)
+class Welch:
+    """a less b of two independent samples, tested by Welch's t: its standard error, degrees of freedom and p."""
+
+    estimate: float
+    error: float
+    df: float
     p: float
 
-
-def pooled_error(a: Spread | None, b: Spread | None, rounds: int) -> tuple[float, float] | None:
-    """Standard error of a difference of two means over `rounds` from the pooled spreads of both devices, and its df."""
-    if a is None or b is None:
-        return None
-    return math.sqrt((a.sd**2 + b.sd**2) / rounds), min(a.df, b.df)
+    def interval(self, level: float) -> tuple[float, float]:
+        """The interval that misses the truth with this probability."""
+        half = _t_quantile(1 - level / 2, self.df) * self.error
+        return self.estimate - half, self.estimate + half
 
 
-def paired_difference(
-    differences: Sequence[float] | Floats, *, pooled: tuple[float, float] | None, comparisons: int = 1
-) -> Difference:
-    """The mean of paired differences with a Bonferroni interval (rule 15).
-
-    The standard error is the larger of the pooled and the pair's own, t on the degrees of freedom of the one taken.
-
-    Args:
-        differences: one per common round.
-        pooled: from `pooled_error`; None above 12 cells, where the pair stands on its own.
-        comparisons: pairs of the exhibit.
-    """
-    data = np.asarray(differences, dtype=float)
-    n = len(data)
-    candidates = [] if pooled is None else [pooled]
-    if n > 1:
-        candidates.append((float(data.std(ddof=1)) / math.sqrt(n), n - 1))
-    if not candidates:
-        return Difference(float(data.mean()), -math.inf, math.inf, 1.0)
-    return _t_difference(float(data.mean()), *max(candidates), comparisons)
-
-
-def unpaired_difference(
-    a: Sequence[float] | Floats, b: Sequence[float] | Floats, *, comparisons: int = 1, confidence: float = CONFIDENCE
-) -> Difference:
-    """Difference of means of two independent samples of at least two each, by Welch."""
-    first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    parts = [float(side.var(ddof=1)) / len(side) for side in (first, second)]
-    error = math.sqrt(sum(parts))
-    below = sum(part**2 / (len(side) - 1) for part, side in zip(parts, (first, second), strict=True))
-    df = sum(parts) ** 2 / below if below > 0 else float(len(first) + len(second) - 2)
-    return _t_difference(float(first.mean() - second.mean()), error, df, comparisons, confidence)
-
-
-def _t_difference(
-    estimate: float, error: float, df: float, comparisons: int, confidence: float = CONFIDENCE
-) -> Difference:
-    half = _t_quantile(1 - (1 - confidence) / 2 / max(comparisons, 1), df) * error
+def welch(a: Floats, b: Floats) -> Welch:
+    """Means of two independent samples of at least two values each."""
+    parts = [float(side.var(ddof=1)) / len(side) for side in (a, b)]
+    estimate, error = float(a.mean() - b.mean()), math.sqrt(sum(parts))
+    below = sum(part**2 / (len(side) - 1) for part, side in zip(parts, (a, b), strict=True))
+    df = sum(parts) ** 2 / below if below > 0 else float(len(a) + len(b) - 2)
     p = float(2 * stats.t.sf(abs(estimate) / error, df)) if error > 0 else float(estimate == 0)
-    return Difference(estimate, estimate - half, estimate + half, p)
+    return Welch(estimate, error, df, p)
 
 
 @functools.lru_cache(maxsize=10_000)
@@ -226,19 +160,14 @@ def _t_quantile(probability: float, df: float) -> float:
 
 
 def verdict_within(difference: Difference, band: float) -> Verdict:
-    """Verdict on a difference against a band of half-width `band` on the same scale; above 0 is `faster` (rule 17)."""
+    """Verdict on a difference of accuracies against a band of half-width `band`; above 0 is `better`."""
     if -band <= difference.low and difference.high <= band:
         return "same"
     if difference.low > 0 and difference.estimate > band:
-        return "faster"
+        return "better"
     if difference.high < 0 and difference.estimate < -band:
-        return "slower"
-    return "unresolved"
-
-
-def speed_verdict(difference: Difference, floor: float) -> Verdict:
-    """Verdict on a log ratio of speeds against the noise floor (rule 17); a ratio above 1 is `faster`."""
-    return verdict_within(difference, math.log1p(floor))
+        return "worse"
+    return "open"
 
 
 def rank_test(a: Sequence[float], b: Sequence[float]) -> float:

@@ -1,137 +1,255 @@
-"""Which differences are real: pairs of cells with intervals, noise floor and verdict (rules 14–18)."""
+"""Which differences are real: pairs of settings with intervals and verdicts (rules 14 to 18)."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from mnistbench.report import statistics
+from mnistbench.report.blocks import NO_BLOCKS, CycleTable, cycle_table, halves, is_clean
+from mnistbench.report.estimator import ENOUGH_CYCLES, cycles_wanted, holm, judge
 from mnistbench.report.exhibit import Exhibit, nothing
 from mnistbench.report.repeats import counted
-from mnistbench.report.samples import ACCURACY_FLOOR, NEEDED, Field, Metric, Sample, fields
+from mnistbench.report.samples import (
+    ACCURACY_FLOOR,
+    INTERVAL_SEEDS,
+    RANK_TEST_SEEDS,
+    Metric,
+    Sample,
+    blocks_of,
+    samples,
+)
+from mnistbench.words.wording import between, plural
 
 MOST_COMPARED = 60
-"""Only so many settings of a group are compared pair by pair; Bonferroni still counts every pair there could be."""
+"""Only so many settings of a group are shown pair by pair, and tested for accuracy; all pairs count all the same."""
+NOT_TIMED = "no blocks of speed"
+PROVEN = 0.05
 
 
 @dataclass(frozen=True)
 class Pair:
-    """What can be said of two samples. `ratio` is how many times faster a is than b; for accuracies, a less b."""
+    """What can be said of two settings. `ratio` is how many times faster a is than b; for accuracies, a less b.
+
+    Attributes:
+        n: common cycles, for accuracies common seeds.
+        busy: judged on disturbed blocks too, because fewer than ten common cycles were undisturbed.
+        new_seeds: the verdict on a time to target for seeds that were not run, from ten seeds on.
+        more_seconds: about how much longer to time the settings until an open pair is settled.
+    """
 
     a: Sample
     b: Sample
     n: int
     ratio: float
-    low: float
-    high: float
-    floor: float
-    verdict: str
-    reason: str
+    low: float = math.nan
+    high: float = math.nan
+    level: float = math.nan
+    verdict: str = ""
+    reason: str = ""
     method: str = "t"
+    busy: bool = False
+    new_seeds: str = ""
+    more_seconds: float = math.nan
+
+    @property
+    def text(self) -> str:
+        """The verdict in words: `faster, busy`, or between what and what an open difference lies."""
+        if self.verdict == "open" and math.isfinite(self.low + self.high):
+            said = f"open: {between(self.low, self.high)}"
+        else:
+            said = {"same": "same (within 10 %)"}.get(self.verdict, self.verdict) or self.reason
+        return f"{said}, busy" if self.busy else said
 
 
-def pairwise(frame: pd.DataFrame, metric: Metric = "examples_per_second") -> Exhibit:
+def pairwise(frame: pd.DataFrame, metric: Metric = "examples_per_second", blocks: pd.DataFrame = NO_BLOCKS) -> Exhibit:
     """Every pair of settings (`settings`: a cell without its seed) of one group, with a verdict.
 
-    Columns: group, device (of both, or `cpu / cuda`), metric, settings_a, settings_b, label_a, label_b, n (rounds both
-    ran), ratio (how many times faster a is than b; for test_accuracy the difference a − b, as a share), low, high
-    (Bonferroni over the pairs of the group; NaN where there is no interval), floor (noise floor, as a share: 0.02),
-    verdict (`faster`, `slower`, `same`, `unresolved` for a seen from b; `better`/`worse` for accuracy; "" when there
-    is none), reason (why there is no verdict: "one run", "short", "equivalence not checked", …), method (`t`, `rank`).
+    Columns: group, device (of both, or `cpu / cuda`), metric, settings_a, settings_b, label_a, label_b, n (common
+    cycles; for test_accuracy common seeds), ratio (how many times faster a is than b; for test_accuracy the difference
+    a − b, as a share), low, high (at the level of the pair's own step; NaN where there is no interval), level, verdict
+    (`faster`, `slower`, `same`, `open` for a seen from b; `better`/`worse` for accuracy; "" when there is none), reason
+    (why there is no verdict: "no blocks of speed", "equivalence: not checked", …), text (both in words), method (`t`,
+    `rank`), busy, new_seeds (verdict on a time to target for seeds that were not run), more_seconds (about how much
+    longer to time until an open pair is settled).
     """
     rows, notes = [], []
-    for found in fields(frame, metric):
-        total = len(found.samples)
-        pairs = compare_all(found, metric)
-        rows += [{"group": found.group, "metric": metric, **_columns(pair)} for pair in pairs]
-        if total > MOST_COMPARED:
-            notes.append(f"{found.group}: the {MOST_COMPARED} best of {total} settings are compared.")
-        counts = pd.Series([pair.verdict for pair in pairs if pair.verdict], dtype="str").value_counts()
-        if len(counts):
-            told = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
-            notes.append(f"{found.group}: of {counts.sum()} differences with a verdict, {told}.")
+    for group, pairs in compare(frame, metric, blocks).items():
+        rows += [{"group": group, "metric": metric, **_columns(pair)} for pair in pairs]
+        total = len({side.settings for pair in pairs for side in (pair.a, pair.b)})
+        if len(pairs) > math.comb(MOST_COMPARED, 2):
+            shown = _best(pairs, MOST_COMPARED)
+            rows = [row for row in rows if row["group"] != group or {row["settings_a"], row["settings_b"]} <= shown]
+            notes.append(f"{group}: the {MOST_COMPARED} best of {total} settings are shown.")
+        notes += list(_told(group, pairs))
     if not rows:
         return nothing("Differences need at least two settings that finished on one machine and build.", notes)
     return Exhibit(pd.DataFrame(rows), notes=tuple(notes))
 
 
-def compare_all(found: Field, metric: Metric, *, limit: int = MOST_COMPARED) -> list[Pair]:
-    """All pairs of a group, best first, at most `limit` settings; intervals hold for all pairs at once."""
-    ordered = sorted(found.samples, key=lambda sample: -sample.median)
-    comparisons = math.comb(len(ordered), 2)
-    return [compare_pair(found, a, b, metric, comparisons) for a, b in itertools.combinations(ordered[:limit], 2)]
+def _best(pairs: Sequence[Pair], limit: int) -> set[str]:
+    """Settings in the order in which `compare` pairs them, best first."""
+    return set(list(dict.fromkeys(side.settings for pair in pairs for side in (pair.a, pair.b)))[:limit])
 
 
-def compare_chosen(frame: pd.DataFrame, metric: Metric, chosen: Sequence[tuple[str, str]]) -> list[tuple[str, Pair]]:
-    """Given pairs of settings, group by group: (group, pair) for each that both ran there, in the order given.
+def _told(group: str, pairs: Sequence[Pair]) -> Iterator[str]:
+    counts = pd.Series([pair.verdict for pair in pairs if pair.verdict], dtype="str").value_counts()
+    if len(counts):
+        told = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+        busy = sum(pair.busy for pair in pairs)
+        marked = f"; {busy} judged on disturbed blocks too (busy)" if busy else ""
+        yield f"{group}: of {plural(int(counts.sum()), 'difference')} with a verdict, {told}{marked}."
 
-    Bonferroni counts the pairs of the group.
+
+def compare(
+    frame: pd.DataFrame, metric: Metric, blocks: pd.DataFrame, chosen: Sequence[tuple[str, str]] | None = None
+) -> dict[str, list[Pair]]:
+    """Pairs of settings by group: all, best first, or the chosen ones that the group has, in the order given.
+
+    Holm's procedure steps down over all of them.
     """
-    result = []
-    for found in fields(frame, metric):
-        samples = {sample.settings: sample for sample in found.samples}
-        here = [(samples[a], samples[b]) for a, b in chosen if a in samples and b in samples]
-        result += [(found.group, compare_pair(found, a, b, metric, len(here))) for a, b in here]
-    return result
+    found = {}
+    for group, group_samples in samples(frame, metric, blocks).items():
+        unit: Literal["examples", "steps"] = "steps" if metric == "seconds_to_target" else "examples"
+        table = cycle_table(blocks_of(blocks, frame, group), unit=unit)
+        best_first = sorted(group_samples, key=lambda sample: _worse(estimate(sample, metric, table), metric))
+        by_settings = {sample.settings: sample for sample in best_first}
+        if chosen is not None:
+            here = [pair for pair in chosen if pair[0] in by_settings and pair[1] in by_settings]
+            wanted = [(by_settings[a], by_settings[b]) for a, b in here]
+        elif metric == "test_accuracy":
+            wanted = list(itertools.combinations(best_first[:MOST_COMPARED], 2))
+        else:
+            wanted = list(itertools.combinations(best_first, 2))
+        if metric == "test_accuracy":
+            every = math.comb(len(best_first), 2)
+            found[group] = _accuracy_pairs(wanted, len(wanted) if chosen is not None else every)
+        else:
+            found[group] = _speed_pairs(wanted, table, metric)
+    return found
 
 
-def compare_pair(found: Field, a: Sample, b: Sample, metric: Metric, comparisons: int) -> Pair:
-    """The verdict on two samples, or the reason why there is none (rules 14–18)."""
-    common = [block for block in a.values if block in b.values]
-    n = len(common)
-    floor = ACCURACY_FLOOR if metric == "test_accuracy" else found.floor({a.device, b.device}, n)
-    reason = _no_verdict(a, b, n, metric)
-    first, second = (np.array([side.values[block] for block in common]) for side in (a, b))
-    if not n or not np.isfinite([*first, *second]).all():
-        return _ranked(a, b, n, floor=floor, reason=reason, comparisons=comparisons)
-    pooled = None
-    if metric != "test_accuracy":
-        pooled = statistics.pooled_error(found.spreads.get(a.device), found.spreads.get(b.device), n)
-    difference = statistics.paired_difference(first - second, pooled=pooled, comparisons=comparisons)
-    value, low, high = difference.estimate, difference.low, difference.high
-    if n < 3:
-        low = high = math.nan
-    if metric == "test_accuracy":
-        verdict: str = statistics.verdict_within(difference, floor)
-        verdict = {"faster": "better", "slower": "worse"}.get(verdict, verdict)
-    else:
-        verdict = statistics.speed_verdict(difference, floor)
-        value, low, high = _exp(value), _exp(low), _exp(high)
-    return Pair(a, b, n, value, low, high, floor, "" if reason else verdict, reason)
+def estimate(sample: Sample, metric: Metric, table: CycleTable) -> float:
+    """What is shown of a setting: by blocks where it has them, else the median of its seeds."""
+    if sample.settings in table.settings and metric in ("examples_per_second", "seconds_to_target"):
+        speed = table.speed(sample.settings).value
+        if metric == "examples_per_second":
+            return speed
+        return math.inf if sample.bounded else sample.steps / speed
+    return sample.median
 
 
-def _exp(value: float) -> float:
-    return math.inf if value > 700 else math.exp(value)
+def _worse(value: float, metric: Metric) -> float:
+    """Sorts the best first, and what has no value last."""
+    if math.isnan(value):
+        return math.inf
+    return -value if metric in ("examples_per_second", "test_accuracy") else value
 
 
-def _ranked(a: Sample, b: Sample, n: int, *, floor: float, reason: str, comparisons: int) -> Pair:
-    """Seeds that never reached the target: an exact rank test with them tied last (rule 18); it never says `same`."""
-    gap = a.median - b.median if math.isfinite(a.median) or math.isfinite(b.median) else 0.0
-    ratio = _exp(gap) if math.isfinite(gap) else math.nan
-    if n == 0 and not reason:
-        reason = "no common round"
-    verdict = ""
-    if not reason:
-        p = statistics.rank_test([-value for value in a.values.values()], [-value for value in b.values.values()])
-        proven = p * comparisons < 1 - statistics.CONFIDENCE and abs(gap) > math.log1p(floor)
-        verdict = ("faster" if gap > 0 else "slower") if proven else "unresolved"
-    return Pair(a, b, n, ratio, math.nan, math.nan, floor, verdict, reason, "rank")
+def _speed_pairs(wanted: Sequence[tuple[Sample, Sample]], table: CycleTable, metric: Metric) -> list[Pair]:
+    """Pairs judged by the blocks that both have in the same cycles; a time to target is steps × seconds a step."""
+    to_target = metric == "seconds_to_target"
+    place = {settings: number for number, settings in enumerate(table.settings)}
+    efforts = np.zeros(len(place))
+    for sample in {side.settings: side for pair in wanted for side in pair}.values():
+        if to_target and sample.settings in place:
+            efforts[place[sample.settings]] = math.log(sample.steps) if sample.steps > 0 else math.nan
+    reasons = [_no_verdict(a, b, place, metric) for a, b in wanted]
+    judged = [pair for pair, reason in zip(wanted, reasons, strict=True) if not reason]
+    numbers = np.array([(place[a.settings], place[b.settings]) for a, b in judged], np.int64).reshape(-1, 2)
+    differences = judge(table.values - efforts, table.clean, table.looks, numbers)
+    more = cycles_wanted(differences, int(table.looks.max(initial=0)) + 1) * table.seconds_a_cycle
+    told = iter(zip(differences, more, strict=True))
+    pairs = []
+    for (a, b), reason in zip(wanted, reasons, strict=True):
+        if reason:
+            pairs.append(Pair(a, b, min(len(a.values), len(b.values)), _ratio(a, b, table, metric), reason=reason))
+        else:
+            pairs.append(_judged_pair(a, b, *next(told)))
+    return _for_new_seeds(pairs) if to_target else pairs
 
 
-def _no_verdict(a: Sample, b: Sample, n: int, metric: Metric) -> str:
-    for side in (a, b):
-        if hindered := side.unranked if metric == "test_accuracy" else side.obstacle:
-            return hindered
-    if n < 3:
-        return ("no common round", "one run", "two runs")[n]
-    needed = NEEDED[metric]
-    return "" if n >= needed else f"needs {needed} seeds, {n} ran"
+def _judged_pair(a: Sample, b: Sample, difference: np.void, more: float) -> Pair:
+    n, verdict = int(difference["n"]), str(difference["verdict"])
+    if not verdict:
+        said = f"{plural(n, 'common cycle')}, {ENOUGH_CYCLES} are needed" if n else "timed in no common cycle"
+        return Pair(a, b, n, math.exp(difference["estimate"]) if n else math.nan, reason=said)
+    ratio, low, high = (math.exp(min(difference[name], 700.0)) for name in ("estimate", "low", "high"))
+    if a.bounded or b.bounded:
+        # A seed beyond the last evaluation is a bound: it can only prove that its setting is the slower one.
+        consistent = (verdict == "faster" and not a.bounded) or (verdict == "slower" and not b.bounded)
+        ratio, low, high = math.nan, math.nan, math.nan
+        verdict, more = (verdict, math.nan) if consistent else ("open", math.nan)
+    wait = float(more) if verdict == "open" else math.nan
+    level, busy = float(difference["level"]), bool(difference["busy"])
+    return Pair(a, b, n, ratio, low, high, level, verdict, busy=busy, more_seconds=wait)
+
+
+def _no_verdict(a: Sample, b: Sample, place: Mapping[str, int], metric: Metric) -> str:
+    if hindered := a.obstacle or b.obstacle:
+        return hindered
+    if metric in ("cold_seconds", "cold_seconds_to_target"):
+        return "by the clock of the runs: values"
+    return NOT_TIMED if a.settings not in place or b.settings not in place else ""
+
+
+def _ratio(a: Sample, b: Sample, table: CycleTable, metric: Metric) -> float:
+    """How many times faster a is, by blocks where both have them, else by the medians of their seeds."""
+    both = {a.settings, b.settings} <= set(table.settings)
+    first, second = (estimate(side, metric, table) if both else side.median for side in (a, b))
+    if metric != "examples_per_second":
+        first, second = second, first
+    return first / second if math.isfinite(first) and math.isfinite(second) and second > 0 else math.nan
+
+
+def _for_new_seeds(pairs: Sequence[Pair]) -> list[Pair]:
+    """Times to target for seeds that were not run: an exact rank test of the seeds' times, from ten of each on."""
+    enough = [min(len(pair.a.values), len(pair.b.values)) >= INTERVAL_SEEDS and bool(pair.verdict) for pair in pairs]
+    p = [_rank_p(pair.b, pair.a) for pair, asked in zip(pairs, enough, strict=True) if asked]
+    rejected = iter(holm(np.array(p), PROVEN)[0])
+    changed = []
+    for pair, asked in zip(pairs, enough, strict=True):
+        if asked:
+            direction = "faster" if pair.a.median < pair.b.median else "slower"
+            changed.append(replace(pair, new_seeds=direction if next(rejected) else "open"))
+        else:
+            changed.append(pair)
+    return changed
+
+
+def _rank_p(a: Sample, b: Sample) -> float:
+    return statistics.rank_test(list(a.values.values()), list(b.values.values()))
+
+
+def _accuracy_pairs(wanted: Sequence[tuple[Sample, Sample]], comparisons: int) -> list[Pair]:
+    """Values below seven seeds, an exact rank test from there on, a paired interval from ten common seeds on."""
+    pairs = []
+    for a, b in wanted:
+        common = sorted(set(a.values) & set(b.values))
+        n, gap = len(common), a.median - b.median
+        few = min(len(a.values), len(b.values))
+        reason = a.unranked or b.unranked
+        if not reason and few < RANK_TEST_SEEDS:
+            reason = f"needs {RANK_TEST_SEEDS} seeds, {few} ran"
+        if reason:
+            pairs.append(Pair(a, b, n, gap, reason=reason))
+        elif n < INTERVAL_SEEDS:
+            proven = _rank_p(a, b) * comparisons < PROVEN and gap != 0
+            verdict = ("better" if gap > 0 else "worse") if proven else "open"
+            pairs.append(Pair(a, b, n, gap, verdict=verdict, method="rank"))
+        else:
+            gaps = [a.values[seed] - b.values[seed] for seed in common]
+            found = statistics.paired_difference(gaps, comparisons=comparisons)
+            verdict = statistics.verdict_within(found, ACCURACY_FLOOR)
+            level = PROVEN / comparisons
+            pairs.append(Pair(a, b, n, found.estimate, found.low, found.high, level, verdict))
+    return pairs
 
 
 def _columns(pair: Pair) -> dict[str, Any]:
@@ -146,47 +264,62 @@ def _columns(pair: Pair) -> dict[str, Any]:
         "ratio": pair.ratio,
         "low": pair.low,
         "high": pair.high,
-        "floor": pair.floor,
+        "level": pair.level,
         "verdict": pair.verdict,
         "reason": pair.reason,
+        "text": pair.text,
         "method": pair.method,
+        "busy": pair.busy,
+        "new_seeds": pair.new_seeds,
+        "more_seconds": pair.more_seconds,
     }
 
 
-def noise(frame: pd.DataFrame) -> Exhibit:
-    """What the noise was: one row per group and device.
+def noise(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhibit:
+    """What the noise was: one row per group and device. It sets no floor.
 
-    Columns: group, device, runs, quiet (runs without a flag), noisy, short, shared, unknown (noise not observable),
-    pooled_sd, twin_sd (A/A; NaN without twins), twin_pairs, rounds, floor (rule 16, as a share), flags (text: count by
-    flag).
+    Columns: group, device, runs, quiet (runs without a flag), noisy, shared, unknown (noise not observable),
+    twin_pairs, twin_gap (A/A: by how much the second run of the same cell differs, median, a share; NaN without
+    twins), blocks, disturbed (blocks with a cause), sessions, half_gap (A/A: by how much two random halves of a
+    setting's blocks differ, median over the settings, a share), flags (text: count by flag).
     """
-    frame = counted(frame)
+    counting = counted(frame)
     rows = []
-    for found in fields(frame, "examples_per_second"):
-        here = frame[(frame["group"] == found.group) & (frame["status"] == "finished")]
-        for kind, part in here.groupby("device"):
-            device = str(kind)
-            spread = found.spreads.get(device)
-            twins = found.twins.get(device, [])
-            counts = [len(sample.values) for sample in found.samples if sample.device == device]
-            rounds = int(np.median(counts)) if counts else 0
+    for group in [name for name in dict.fromkeys(counting["group"]) if name]:
+        done = counting[(counting["group"] == group) & (counting["status"] == "finished")]
+        timed = blocks_of(blocks, counting, group)
+        for kind, part in done.groupby("device"):
+            own = timed[timed["device"] == kind]
+            gaps = np.abs(list(halves(cycle_table(own)).values()))
+            twins = _twin_gaps(part)
             flags = part["flags"].str.split("; ").explode()
             rows.append(
                 {
-                    "group": found.group,
-                    "device": device,
+                    "group": group,
+                    "device": str(kind),
                     "runs": len(part),
                     "quiet": int((part["flags"] == "").sum()),
                     "noisy": int(part["noisy"].sum()),
-                    "short": int(part["short"].sum()),
                     "shared": int((part["isolation"] != "alone").sum()),
                     "unknown": int((~part["noise_known"]).sum()),
-                    "pooled_sd": spread.sd if spread else math.nan,
-                    "twin_sd": statistics.twin_spread(twins) if twins else math.nan,
                     "twin_pairs": len(twins),
-                    "rounds": rounds,
-                    "floor": found.floor({device}, rounds),
+                    "twin_gap": math.expm1(np.median(twins)) if len(twins) else math.nan,
+                    "blocks": len(own),
+                    "disturbed": int((~is_clean(own)).sum()),
+                    "sessions": own["session"].nunique(),
+                    "half_gap": math.expm1(np.median(gaps)) if len(gaps) else math.nan,
                     "flags": ", ".join(f"{flag} {count}" for flag, count in flags[flags != ""].value_counts().items()),
                 }
             )
     return Exhibit(pd.DataFrame(rows)) if rows else nothing("No cell finished, so nothing is known of the noise.")
+
+
+def _twin_gaps(rows: pd.DataFrame) -> Sequence[float]:
+    """How far the second run of a cell is from its first, in logarithms."""
+    known = rows[rows["examples_per_second"] > 0]
+    speeds = known.set_index(["settings", "seed", "repeat"])["examples_per_second"].groupby(level=[0, 1, 2]).last()
+    wide = np.log(speeds).unstack("repeat")
+    if 0 not in wide or wide.shape[1] < 2:
+        return []
+    gaps = wide.drop(columns=0).sub(wide[0], axis=0).abs().to_numpy().ravel()
+    return [float(gap) for gap in gaps if math.isfinite(gap)]

@@ -15,11 +15,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import geometric_mean
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from mnistbench.cell import Cell
-from mnistbench.cell.checked import read_checked
+from mnistbench.cell.checked import Count, Moment, PlainData, Seconds, Whole, read_checked
 from mnistbench.errors import UserError
 from mnistbench.files.whole import fsync_directory, read_regular, sync, write_whole, writing
 from mnistbench.results.folder import NEWER, ResultsFolder, SetAside
@@ -49,9 +50,9 @@ class SpeedSession:
     machine: str
     build: str
     data: str
-    seed: int
-    cycles: int
-    started_at: str
+    seed: Whole
+    cycles: Count
+    started_at: Moment
     environment: Environment | None = None
 
 
@@ -68,9 +69,14 @@ class SpeedSetting:
 
     setting: str
     cell: Cell
-    resolved: dict[str, Any] = field(default_factory=dict)
+    resolved: PlainData = field(default_factory=dict)
     equivalence: str | None = None
-    steps: int
+    steps: Count
+
+    @property
+    def label(self) -> str:
+        """The cell's, without the seed."""
+        return self.cell.label.rpartition(" · seed ")[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,19 +94,29 @@ class Block:
         wall_seconds: from the start of its process to its end, by which the rest of a run is estimated.
     """
 
-    cycle: int
-    position: int
+    cycle: Count
+    position: Count
     setting: str
-    pid: int | None = None
-    steps: int
-    examples: int
-    seconds: float | None
-    waited_seconds: float | None = None
-    throttled_seconds: float | None = None
+    pid: Count | None = None
+    steps: Count
+    examples: Count
+    seconds: Seconds | None
+    waited_seconds: Seconds | None = None
+    throttled_seconds: Seconds | None = None
     gpu_slowdown: bool | None = None
     cause: str | None = None
     error: str | None = None
-    wall_seconds: float | None = None
+    wall_seconds: Seconds | None = None
+
+    @property
+    def examples_per_second(self) -> float | None:
+        """None where there is no time."""
+        return None if self.seconds is None else self.examples / self.seconds
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether there is a time, and nothing that was observed disturbed it."""
+        return self.seconds is not None and self.cause in (None, "unknown")
 
 
 Line = SpeedSession | SpeedSetting | Block
@@ -181,6 +197,20 @@ def read_sessions(results: ResultsFolder) -> tuple[list[TimedSession], list[SetA
     return sorted(sessions, key=lambda session: (session.about.started_at, session.name)), aside
 
 
+def read_all_sessions(folders: Iterable[ResultsFolder]) -> tuple[list[TimedSession], list[SetAside]]:
+    """As `read_sessions` of several folders; of a session that lies in two of them the one with more blocks."""
+    longest: dict[str, TimedSession] = {}
+    aside = []
+    for folder in folders:
+        sessions, problems = read_sessions(folder)
+        aside += problems
+        for session in sessions:
+            known = longest.get(session.name)
+            if known is None or len(session.blocks) > len(known.blocks):
+                longest[session.name] = session
+    return sorted(longest.values(), key=lambda session: (session.about.started_at, session.name)), aside
+
+
 def session_files(results: ResultsFolder) -> list[Path]:
     """The files in `speed/` that are named as sessions; others are somebody's own."""
     try:
@@ -226,7 +256,7 @@ def _add(session: TimedSession, item: Line) -> str:
         (item.setting not in session.settings, "a block of a setting that no line before it names"),
         (key in session.blocks, "a second block of its setting in one cycle"),
         (item.seconds is None and item.error is None, "a block without seconds that has no error"),
-        (item.seconds is not None and not 0 < item.seconds < 1e9, "a block whose seconds are no time"),
+        (item.seconds == 0, "a block that took no time"),
         (item.seconds is not None and min(item.steps, item.examples) < 1, "a block that trained nothing"),
     ]
     problem = next((reason for applies, reason in checks if applies), "")
@@ -261,6 +291,12 @@ def refuse_newer_sessions(results: ResultsFolder) -> None:
         )
 
 
+def longer_of(one: bytes, other: bytes) -> bytes | None:
+    """The longer of two files of one session; None if the other is not its beginning."""
+    short, long = sorted((one, other), key=len)
+    return long if long.startswith(short) else None
+
+
 def merged_files(sources: Iterable[ResultsFolder]) -> dict[str, bytes]:
     """The contents of all sessions' files by name; of two under one name the longer one, which begins as the other.
 
@@ -271,8 +307,8 @@ def merged_files(sources: Iterable[ResultsFolder]) -> dict[str, bytes]:
     for path in (path for source in sources for path in session_files(source)):
         content = read_regular(path)
         known, where = merged.get(path.name, (b"", path))
-        short, long = sorted((known, content), key=len)
-        if not long.startswith(short):
+        long = longer_of(known, content)
+        if long is None:
             raise UserError(
                 f"{path} is not the session in {where}, and lines are only ever added to one: take out the folder that"
                 " was edited"
@@ -295,6 +331,15 @@ def write_merged(sources: Iterable[ResultsFolder], target: ResultsFolder) -> Non
         write_whole(target.speed / name, content)
 
 
+def mean_rates(session: TimedSession) -> dict[str, tuple[float, int]]:
+    """By setting: the geometric mean of its clean blocks' rates in examples/s, and how many they are; one at least."""
+    rates: dict[str, list[float]] = {}
+    for block in session.blocks.values():
+        if block.is_clean and block.examples_per_second is not None:
+            rates.setdefault(block.setting, []).append(block.examples_per_second)
+    return {setting: (geometric_mean(values), len(values)) for setting, values in rates.items()}
+
+
 def rows_of_blocks(sessions: Iterable[TimedSession]) -> list[dict[str, Any]]:
     """All blocks as rows, those of `speed.csv`: what the session, the setting and the block say, and the rate."""
     return [_row(session, block) for session in sessions for block in session.blocks.values()]
@@ -313,13 +358,13 @@ def _row(session: TimedSession, block: Block) -> dict[str, Any]:
         "position": block.position,
         "settings": block.setting,
         "device": setting.cell.device,
-        "label": setting.cell.label.rpartition(" · seed ")[0],
+        "label": setting.label,
         "equivalence": setting.equivalence,
         "pid": block.pid,
         "steps": block.steps,
         "examples": block.examples,
         "seconds": block.seconds,
-        "examples_per_second": None if block.seconds is None else block.examples / block.seconds,
+        "examples_per_second": block.examples_per_second,
         "waited_seconds": block.waited_seconds,
         "throttled_seconds": block.throttled_seconds,
         "gpu_slowdown": block.gpu_slowdown,

@@ -173,7 +173,7 @@ class SpeedTaking:
     def _count(self, cell: Cell, key: str, block: Block) -> None:
         if block.error is None:
             self.taken += 1
-            self.busy += block.cause not in (None, "unknown")
+            self.busy += not block.is_clean
             return
         self._errors[key] = self._errors.get(key, 0) + 1
         if self._errors[key] >= TRIES:

@@ -50,7 +50,8 @@ class RunSummary:
             interruption of this run ended has not failed.
         speed: which blocks of speed were taken and which are missing, in a line; None where none were asked for.
         left: how many of them have no result yet, failed ones included and skipped ones not.
-        not_mirrored: attempts that are not on the tracking server; `not_mirrored_reason` says why.
+        not_mirrored: attempts that are not on the tracking server, and `not_mirrored_sessions` of speed;
+            `not_mirrored_reason` says why.
         tracking, experiment: the tracking server and the experiment that was named, as they may be shown.
         interrupted: the signal that ended it.
         warnings: what the user should read.
@@ -67,6 +68,7 @@ class RunSummary:
     left: int
     speed: str | None = None
     not_mirrored: int = 0
+    not_mirrored_sessions: int = 0
     not_mirrored_reason: str | None = None
     tracking: str | None = None
     experiment: str | None = None
@@ -212,14 +214,17 @@ def _run_stages(session: Session) -> None:
     records = partial(records_of, session.results)
     plan_speed = partial(speed_of, session.results, session.selection.grid, session.options, session.data.sha256)
     for stage in stages(session.selection, session.index, records, plan_speed, force=session.options.force):
+        _name_cells(session, stage)
         with time_speed(session, stage.speed):
-            _run_stage(session, stage)
+            if stage.pending and not session.ends:
+                _begin(session, stage.pending)
+                run_rounds(session, stage.pending_rounds())
     if session.options.rerun_noisy and not session.ends:
         _rerun_noisy(session, stage)
 
 
-def _run_stage(session: Session, stage: Stage) -> None:
-    """Make cells part of the grid, and run those that are chosen and have no result."""
+def _name_cells(session: Session, stage: Stage) -> None:
+    """Make cells part of the grid, and say what is known of those that are chosen."""
     session.cells += stage.cells
     session.chosen += stage.chosen
     session.results.write_cells(session.cells)
@@ -227,9 +232,6 @@ def _run_stage(session: Session, stage: Stage) -> None:
     _warn_of_other_tuning(session, stage.kept)
     session.kept += len(stage.kept)
     _warn_of_outdated(session, stage.pending)
-    if stage.pending and not session.ends:
-        _begin(session, stage.pending)
-        run_rounds(session, stage.pending_rounds())
 
 
 def _rerun_noisy(session: Session, stage: Stage) -> None:
@@ -281,6 +283,7 @@ def _finish(session: Session) -> RunSummary:
         left=sum(not has_result(cell, index) and not _is_skipped(session, cell) for cell in session.chosen),
         speed=session.speed_line,
         not_mirrored=remarks.not_mirrored,
+        not_mirrored_sessions=remarks.not_mirrored_sessions,
         not_mirrored_reason=remarks.not_mirrored_reason,
         tracking=remarks.tracking,
         experiment=remarks.experiment,

@@ -41,6 +41,10 @@ class StatusFile(Watcher):
         self._count.begin(cells)
 
     @override
+    def speed(self, text: str) -> None:
+        self._write(text)
+
+    @override
     def started(self, job: Job) -> None:
         self._write(job.cell.label)
 
@@ -91,7 +95,8 @@ def status_lines(results: ResultsFolder) -> list[str]:
     if note := _note(results.path):
         left = note.get("seconds_left")
         rest = f", {rough_time(left)} left" if isinstance(left, int | float) else ""
-        lines.append(f"running: {note.get('done')} of {note.get('cells')} in this session{rest}; {note.get('now')}")
+        counted = f"{note['done']} of {note['cells']} in this session{rest}; " if note.get("cells") else ""
+        lines.append(f"running: {counted}{note.get('now')}")
     elif open_ := sum(not item.is_result for item in known.values()) + pending:
         typical = list(seconds_by_setting(known.values()).values())
         rest = f", about {rough_time(sum(typical) / len(typical) * open_)}" if typical else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
@@ -73,13 +74,7 @@ class Watchers(Watcher):
         self._has_ended = True
         remarks = [_end(watcher, ending) for watcher in self._watchers]
         mirror = next((remark for remark in remarks if remark.tracking is not None), Remarks())
-        return Remarks(
-            warnings=tuple(warning for remark in remarks for warning in remark.warnings),
-            tracking=mirror.tracking,
-            experiment=mirror.experiment,
-            not_mirrored=mirror.not_mirrored,
-            not_mirrored_reason=mirror.not_mirrored_reason,
-        )
+        return replace(mirror, warnings=tuple(warning for remark in remarks for warning in remark.warnings))
 
 
 class ReportWriter(Watcher):

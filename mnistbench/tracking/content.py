@@ -1,9 +1,11 @@
-"""What an MLflow run shows of a record: its name, params, metrics by epoch, and tags. Plain data, no MLflow here."""
+"""What an MLflow run shows of a record or a session of speed: its name, params, metrics, and tags. No MLflow here."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -11,23 +13,27 @@ from mnistbench.cell import Component
 from mnistbench.errors import UserError
 from mnistbench.grid.product import AS_GIVEN, TRIAL
 from mnistbench.results.measures import MEASURES, TARGET_MEASURES, by_epoch, whole
-from mnistbench.results.records import CellRecord
+from mnistbench.results.records import CellRecord, Environment
+from mnistbench.results.speed import SpeedSetting, TimedSession, mean_rates
 from mnistbench.results.targets import evaluations, reachable, time_to_target
 from mnistbench.words.wording import percent, plural, seconds_text
 
-RECORD_ID = "mnistbench.record_id"
+RECORD_ID, SESSION = "mnistbench.record_id", "mnistbench.session"
 KIND, WHAT = "mnistbench.kind", "kind"
-"""`KIND` tells runs that mirror a record (`cell`) from the summary; `WHAT` tells people what a run is."""
+"""`KIND` tells runs that mirror a record (`cell`), those of sessions of speed (`speed`) and the summary apart; `WHAT`
+tells people what a run is."""
+SPEED = "speed"
 STATUS = "mnistbench.status"
 RUN_STATUS = {"finished": "FINISHED", "killed": "KILLED"}
 """All other statuses are shown as FAILED; the tag `mnistbench.status` tells them apart."""
 
-LONGEST_PARAM, LONGEST_TAG, LONGEST_NAME = 6000, 5000, 240
+LONGEST_PARAM, LONGEST_TAG, LONGEST_NAME, LONGEST_METRIC = 6000, 5000, 240, 200
+_SOURCE = {"mlflow.source.name": "mnistbench", "mlflow.source.type": "LOCAL"}
 
 
 @dataclass(frozen=True)
 class Point:
-    """One value of a metric; `timestamp` in milliseconds since 1970, `step` is the epoch."""
+    """One value of a metric; `timestamp` in milliseconds since 1970, `step` is the epoch, or counts blocks."""
 
     key: str
     value: float
@@ -37,10 +43,10 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class RunContent:
-    """All that a run gets besides the record itself. The same record always gives the same content.
+    """All that a run gets besides what it mirrors. The same record or session always gives the same content.
 
-    Timestamps come from the record, not from the clock: MLflow keeps a metric once per (key, value, timestamp, step),
-    so that mirroring twice changes nothing.
+    Timestamps come from what is mirrored, not from the clock: MLflow keeps a metric once per (key, value, timestamp,
+    step), so that mirroring twice changes nothing.
     """
 
     name: str
@@ -78,6 +84,58 @@ def run_content(record: CellRecord, targets: Sequence[float] | None = None) -> R
     )
 
 
+def session_content(session: TimedSession, grid: str) -> RunContent:
+    """Make a run's content from a session of speed: a metric a setting that has a block which nothing disturbed.
+
+    Its step is the number of blocks that it is the mean of, so that what is logged when the session has gained blocks
+    is the later value.
+
+    Args:
+        session: what the run shows.
+        grid: whose settings were timed.
+    """
+    about = session.about
+    started = milliseconds(about.started_at)
+    lasted = sum(block.wall_seconds or block.seconds or 0.0 for block in session.blocks.values())
+    ended = started + round(lasted * 1000)
+    names = _metric_names(session.settings)
+    rates = mean_rates(session)
+    shown = {
+        "session": session.name,
+        "machine": about.machine,
+        "build": about.build,
+        "cycles": str(about.cycles),
+        "protocol": str(about.protocol),
+    }
+    told = {
+        KIND: SPEED,
+        WHAT: SPEED,
+        SESSION: session.name,
+        STATUS: "finished",
+        "mnistbench.grid": grid,
+        "mnistbench.machine_id": about.machine,
+        "mnistbench.torch": about.build,
+        "mnistbench.protocol": str(about.protocol),
+        "mnistbench.blocks": str(len(session.blocks)),
+        "mlflow.note.content": (
+            f"Speed of {plural(len(session.settings), 'setting')} of the grid `{grid}`: each metric is a setting's mean"
+            f" rate in examples/s.\n\nA mirror of the session; its {plural(len(session.blocks), 'block')} are the"
+            f" artifact `{session.name}.jsonl`."
+        ),
+        **_SOURCE,
+        **_environment_tags(about.environment),
+    }
+    return RunContent(
+        name=f"speed {session.name}",
+        status="FINISHED",
+        started=started,
+        ended=ended,
+        params={key: value[:LONGEST_PARAM] for key, value in shown.items()},
+        points=[Point(names[key], mean, ended, blocks) for key, (mean, blocks) in rates.items()],
+        tags={key: value[:LONGEST_TAG] for key, value in told.items()},
+    )
+
+
 def params(record: CellRecord) -> dict[str, str]:
     """One key an axis, and one for each option that differs from its default."""
     cell = record.cell
@@ -107,7 +165,6 @@ def params(record: CellRecord) -> dict[str, str]:
 
 def tags(record: CellRecord) -> dict[str, str]:
     """What identifies the run, and how it went; `mlflow.note.content` is the description that the UI shows."""
-    environment = record.environment
     shown = {
         KIND: "cell",
         WHAT: what(record),
@@ -116,9 +173,9 @@ def tags(record: CellRecord) -> dict[str, str]:
         "mnistbench.attempt": str(record.attempt),
         STATUS: record.status,
         "mnistbench.protocol": str(record.protocol),
-        "mlflow.source.name": "mnistbench",
-        "mlflow.source.type": "LOCAL",
         "mlflow.note.content": description(record),
+        **_SOURCE,
+        **_environment_tags(record.environment),
     }
     if record.noise and record.noise.flags:
         shown["mnistbench.flags"] = ", ".join(record.noise.flags)
@@ -126,12 +183,6 @@ def tags(record: CellRecord) -> dict[str, str]:
         shown["mnistbench.fallback_dataset"] = record.cell.dataset.name
     if record.error:
         shown["mnistbench.error"] = f"{record.error.type}: {record.error.message}"
-    if environment:
-        shown["mnistbench.machine_id"] = environment.machine_id
-        shown["mnistbench.device_name"] = environment.device_name or environment.cpu
-        shown["mnistbench.torch"] = environment.torch
-        if environment.git_commit:
-            shown["mlflow.source.git.commit"] = environment.git_commit
     return shown
 
 
@@ -183,6 +234,25 @@ def _final(record: CellRecord, targets: Sequence[float]) -> Iterator[tuple[str, 
             for at_target in TARGET_MEASURES:
                 if at_target.at_end:
                     yield f"{at_target.at_end}{ending}", at_target.value(passed)
+
+
+def _environment_tags(environment: Environment | None) -> dict[str, str]:
+    if environment is None:
+        return {}
+    shown = {
+        "mnistbench.machine_id": environment.machine_id,
+        "mnistbench.device_name": environment.device_name or environment.cpu,
+        "mnistbench.torch": environment.torch,
+    }
+    return shown | ({"mlflow.source.git.commit": environment.git_commit} if environment.git_commit else {})
+
+
+def _metric_names(settings: Mapping[str, SpeedSetting]) -> dict[str, str]:
+    """By the settings' keys: their labels without the signs that MLflow refuses; where two are equal, also the key."""
+    plain = {key: re.sub(r"[^\w.-]+", " ", setting.label).strip() for key, setting in settings.items()}
+    names = {key: f"examples_per_second/{label[:LONGEST_METRIC]}" for key, label in plain.items()}
+    counts = Counter(names.values())
+    return {key: name if counts[name] == 1 else f"{name} {key}" for key, name in names.items()}
 
 
 def _target_tag(targets: Sequence[float]) -> dict[str, str]:

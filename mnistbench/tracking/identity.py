@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from mnistbench.files.whole import read_regular, write_whole
 from mnistbench.results.records import CellRecord
 from mnistbench.tracking.journal import named_in
+from mnistbench.tracking.sources import session_identities
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,9 +36,10 @@ class Owner:
 
     @cached_property
     def record_ids(self) -> set[str]:
-        """Of all records that are, or were, in the folder."""
+        """Of all records that are, or were, in the folder, and the sessions of speed as `identity_in` names them."""
         there = {item.record_id for _, item in self._results.scan() if isinstance(item, CellRecord)}
-        return there | self._results.attempt_ids() | named_in(self._results.mirrored_file)[0]
+        others = self._results.attempt_ids() | session_identities(self._results)
+        return there | others | named_in(self._results.mirrored_file)[0]
 
     @cached_property
     def experiment_keys(self) -> set[str]:

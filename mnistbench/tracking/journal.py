@@ -1,7 +1,8 @@
-"""`mirrored.jsonl`: which records of a results folder are on which tracking server.
+"""`mirrored.jsonl`: which records and sessions of speed of a results folder are on which tracking server.
 
-A line is written before a run is created and another when it is complete, so that after any crash only the records in
-between need to be looked up on the server. Standard library only.
+A line is written before a run is created and another when it is complete, so that after any crash only what is in
+between needs to be looked up on the server. A `record_id` is here that of a record, or the key of a session
+(`sources.py`). Standard library only.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
 """Mirror a results folder into MLflow: while a grid runs (`Mirror`), and afterwards (`sync`).
 
 The results folder is the truth and MLflow its mirror: a tracking server that is down, slow or locked costs a bounded
-wait and never a result. Mirroring the same record twice changes nothing.
+wait and never a result. Mirroring the same record or session of speed twice changes nothing.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Set
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence, Set
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from typing_extensions import override
 
@@ -24,6 +24,7 @@ from mnistbench.results.targets import targets_asked
 from mnistbench.tracking.address import checked, default_uri, named_experiment, place, reason, shown, waiting_helps
 from mnistbench.tracking.identity import Owner
 from mnistbench.tracking.journal import Journal, done_at
+from mnistbench.tracking.sources import RunSource, of_record, sessions_of
 from mnistbench.train.watcher import Ending, Remarks, Watcher
 
 if TYPE_CHECKING:
@@ -31,10 +32,12 @@ if TYPE_CHECKING:
     from mnistbench.tracking.server import Server
 
 WAIT_SECONDS = 25.0
-"""Longest wait that one record may cost; a locked sqlite database answers after 20 s."""
+"""Longest wait that one record or session may cost; a locked sqlite database answers after 20 s."""
 PATIENCE_SECONDS = 60.0
 """How long `sync` waits for a server that has answered before and went away."""
-SUMMARY_FILES = {"results.csv": TABLE, "epochs.csv": TABLE, "summary.md": SUMMARY, "report.html": PAGE}
+SUMMARY_FILES = {
+    "results.csv": TABLE, "epochs.csv": TABLE, "speed.csv": TABLE, "summary.md": SUMMARY, "report.html": PAGE,
+}  # fmt: skip
 """Files of a report, with what in them says that a report wrote them."""
 
 Answer = TypeVar("Answer")
@@ -42,6 +45,14 @@ Answer = TypeVar("Answer")
 
 class NoAnswer(Exception):
     """The server let a call wait for longer than it may cost."""
+
+
+class SyncedSessions(NamedTuple):
+    """Sessions of speed, counted as `SyncResult` counts records."""
+
+    mirrored: int = 0
+    already: int = 0
+    failed: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,7 @@ class SyncResult:
         reason: why, in one line without credentials; None if all went well.
         waiting_helps: whether the same may go well later, with nothing mended here.
         note: what is worth saying of the experiment that was used: where it has another name than was asked for.
+        sessions: of speed; those that gained blocks since are mirrored anew.
     """
 
     mirrored: int
@@ -63,10 +75,11 @@ class SyncResult:
     reason: str | None = None
     note: str | None = None
     waiting_helps: bool = False
+    sessions: SyncedSessions = field(default_factory=SyncedSessions)
 
 
 class Mirror(Watcher):
-    """Writes the records of one results folder to one experiment.
+    """Writes the records and sessions of speed of one results folder to one experiment.
 
     Its methods never raise because of the server: after the first failure `write` gives up, so that an absent server
     costs its wait once; what is missing then is left to `finish` and `sync`.
@@ -101,6 +114,7 @@ class Mirror(Watcher):
         """
         self._uri = checked(uri or default_uri())
         self._results = results
+        self._grid = grid
         self.experiment = named_experiment(experiment)
         self._name = self.experiment or grid
         self._wait_seconds = wait_seconds
@@ -138,7 +152,7 @@ class Mirror(Watcher):
 
     def write(self, record: CellRecord) -> bool:
         """Mirror a record that was just made. True if it is on the server, or `skipped`: no run, nothing to show."""
-        return record.status == "skipped" or (self.open() and self._write(record))
+        return record.status == "skipped" or (self.open() and self._write(self._source(record)))
 
     def finish(self) -> SyncResult:
         """Mirror what the folder holds and the server does not, then the report; call it when that is written.
@@ -163,34 +177,54 @@ class Mirror(Watcher):
         """Mirror what is left; no server is asked if nothing changed and the journal says that all is there."""
         if ending is None:
             return None
-        if not ending.changed and self.has_all(ending.record_ids | self._results.attempt_ids()):
+        sessions = {source.key for source in sessions_of(self._results, self._grid)}
+        if not ending.changed and self.has_all(ending.record_ids | self._results.attempt_ids() | sessions):
             return Remarks(tracking=self.address, experiment=self.experiment)
         result = self.finish()
         warnings = [] if result.note is None else [result.note]
-        if not result.failed and result.reason:
+        if not result.failed and not result.sessions.failed and result.reason:
             warnings.append(f"{result.reason}; `sync {self._results.path}` does it again")
         return Remarks(
             warnings=tuple(warnings),
             tracking=self.address,
             experiment=self.experiment,
             not_mirrored=result.failed,
+            not_mirrored_sessions=result.sessions.failed,
             not_mirrored_reason=result.reason,
         )
 
-    def has_all(self, record_ids: Set[str]) -> bool:
-        """Whether the journal says that all of these records are mirrored; no server is asked."""
-        return record_ids <= done_at(self._results.mirrored_file, self._place)
+    def has_all(self, keys: Set[str]) -> bool:
+        """Whether the journal says that all of these records and sessions are mirrored; no server is asked.
+
+        Args:
+            keys: record_ids, and keys of sessions (`RunSource`).
+        """
+        return keys <= done_at(self._results.mirrored_file, self._place)
 
     def _mirror_all(self, patience_seconds: float) -> SyncResult:
-        records = _all_records(self._results)
+        records, sessions = _all_records(self._results), sessions_of(self._results, self._grid)
+        sources = [*map(self._source, records), *sessions]
         patiently = partial(self._patiently, patience_seconds)
         if (
             self.open()
-            and patiently(lambda: self._settle(records))
-            and all(patiently(partial(self._write, record)) for record in records)
+            and patiently(lambda: self._settle(sources))
+            and all(patiently(partial(self._write, source)) for source in sources)
         ):
             self._summary_failed = not patiently(lambda: self._write_summary(records))
-        return self._result(records)
+        return SyncResult(
+            *self._counts(record.record_id for record in records),
+            self.reason,
+            self.note,
+            self._failure is not None and waiting_helps(self._failure),
+            SyncedSessions(*self._counts(source.key for source in sessions)),
+        )
+
+    @cached_property
+    def _targets(self) -> Sequence[float] | None:
+        return targets_asked(self._results)
+
+    def _source(self, record: CellRecord) -> RunSource:
+        return of_record(record, self._results, self._targets)
 
     def _patiently(self, patience_seconds: float, step: Callable[[], bool]) -> bool:
         """Repeat a step until it succeeds or the server has been away for so long."""
@@ -207,51 +241,52 @@ class Mirror(Watcher):
         from mnistbench.tracking.server import Server
 
         owner = None if self.experiment else Owner(self._results)
-        server = Server(self._uri, self._name, owner, targets=targets_asked(self._results))
+        server = Server(self._uri, self._name, owner)
         self._journal = Journal.read(self._results.mirrored_file, server.key, self._place)
         self._server = server
 
-    def _settle(self, records: list[CellRecord]) -> bool:
+    def _settle(self, sources: Sequence[RunSource]) -> bool:
         """Look up what is on the server, whatever the journal says: runs are deleted there, or were not noted here."""
         server, journal = self._reached()
-        ids = {record.record_id for record in records}
+        keys = {source.key for source in sources}
 
         def look_up() -> None:
-            found = server.runs_of(records, journal.done.values())
-            for record_id in ids:
-                run = found.get(record_id)
+            found = server.runs_of(sources, journal.done.values())
+            for key in keys:
+                run = found.get(key)
                 if run is None or not run.whole:
-                    journal.forget(record_id)  # it may have been deleted there
+                    journal.forget(key)  # it may have been deleted there
                 if run is None:
                     continue
                 if not run.whole:
-                    journal.created[record_id] = run.run_id
-                elif journal.done.get(record_id) != run.run_id or record_id in journal.doubtful:
-                    journal.complete(record_id, run.run_id)
-            for orphan in journal.open - ids:
+                    journal.created[key] = run.run_id
+                elif journal.done.get(key) != run.run_id or key in journal.doubtful:
+                    journal.complete(key, run.run_id)
+            for orphan in journal.open - keys:
                 journal.complete(orphan, server.close_as_killed(orphan))
 
-        return self._attempt(look_up, self._wait_seconds + len(records) / 100)
+        return self._attempt(look_up, self._wait_seconds + len(sources) / 100)
 
-    def _write(self, record: CellRecord) -> bool:
+    def _write(self, source: RunSource) -> bool:
         server, journal = self._reached()
+        key = source.key
 
         def mirror() -> None:
-            run_id = journal.created.get(record.record_id)
+            run_id = journal.created.get(key)
             if run_id is None:
                 found = None
-                if record.record_id in journal.open:
-                    found = server.runs_of([record]).get(record.record_id)
-                    server.doubtful[record.record_id] = record
+                if key in journal.open:
+                    found = server.runs_of([source]).get(key)
+                    server.doubtful[key] = source
                 else:
-                    journal.intend(record.record_id)
-                run_id = found.run_id if found else server.create_or_find_run(record)
-                journal.created[record.record_id] = run_id
-            server.fill_run(run_id, record, self._results.models / record.record_id)
-            journal.complete(record.record_id, run_id, doubtful=record.record_id in server.doubtful)
-            self._mirrored.add(record.record_id)
+                    journal.intend(key)
+                run_id = found.run_id if found else server.create_or_find_run(source)
+                journal.created[key] = run_id
+            server.fill_run(run_id, source)
+            journal.complete(key, run_id, doubtful=key in server.doubtful)
+            self._mirrored.add(key)
 
-        return record.record_id in journal.done or self._attempt(mirror, self._wait_seconds)
+        return key in journal.done or self._attempt(mirror, self._wait_seconds)
 
     def _write_summary(self, records: list[CellRecord]) -> bool:
         server, journal = self._reached()
@@ -263,18 +298,12 @@ class Mirror(Watcher):
 
         return self._attempt(write, self._wait_seconds)
 
-    def _result(self, records: list[CellRecord]) -> SyncResult:
-        ids = {record.record_id for record in records}
+    def _counts(self, keys: Iterable[str]) -> tuple[int, int, int]:
+        """How many are mirrored now, were there before, and are not there."""
+        wanted = set(keys)
         done = self._journal.done.keys() if self._journal else done_at(self._results.mirrored_file, self._place)
-        there = ids & done
-        return SyncResult(
-            len(there & self._mirrored),
-            len(there - self._mirrored),
-            len(ids) - len(there),
-            self.reason,
-            self.note,
-            self._failure is not None and waiting_helps(self._failure),
-        )
+        there = wanted & done
+        return len(there & self._mirrored), len(there - self._mirrored), len(wanted) - len(there)
 
     @property
     def note(self) -> str | None:

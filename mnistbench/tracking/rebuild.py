@@ -1,4 +1,4 @@
-"""Read records and kept models back from an MLflow server, so that a report needs only the server."""
+"""Read records, sessions of speed and kept models back from MLflow, so that a report needs only the server."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnistbench.errors import UserError
-from mnistbench.files.whole import write_whole
+from mnistbench.files.whole import read_regular, write_whole, writing
 from mnistbench.results.folder import ResultsFolder, read_record
 from mnistbench.results.merging import machine_of, merge_folders
 from mnistbench.results.records import CellRecord
+from mnistbench.results.speed import SESSION_FILE, longer_of, read_session
 from mnistbench.tracking.address import checked, default_uri, place, reason, shown, sqlite_path
 from mnistbench.tracking.identity import write_grid_id
 from mnistbench.tracking.journal import Journal
+from mnistbench.tracking.sources import RECORD_FILE, session_key
 
 if TYPE_CHECKING:
     from mnistbench.tracking.server import Server
@@ -33,17 +35,19 @@ class Rebuilt:
 
     Attributes:
         written: records, attempts that do not count among them.
-        set_aside: run id and reason, for each run whose record could not be used.
+        set_aside: run id and reason, for each run whose record or session could not be used.
+        sessions: of speed.
     """
 
     written: int
     set_aside: list[tuple[str, str]] = field(default_factory=list)
+    sessions: int = 0
 
 
 def rebuild(experiment: str, uri: str | None, results: ResultsFolder) -> Rebuilt:
-    """Make a results folder of the records that an experiment's runs carry as artifacts.
+    """Make a results folder of the records and sessions of speed that an experiment's runs carry as artifacts.
 
-    The same cell of two machines stays two records. The folder's journal says that its records are on this server.
+    The same cell of two machines stays two records. The folder's journal says that what it holds is on this server.
 
     Args:
         experiment: its name.
@@ -57,11 +61,12 @@ def rebuild(experiment: str, uri: str | None, results: ResultsFolder) -> Rebuilt
     uri = checked(uri or default_uri())
     if results.path.exists() and any(results.path.iterdir()):
         raise UserError(f"{results.path}: is not empty; give a new folder with --out")
-    with tempfile.TemporaryDirectory() as name:
-        downloads = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        downloads = Path(temporary)
         try:
             server = _server(uri, experiment)
             found, set_aside = _download(server, downloads)
+            sessions, no_sessions = _download_sessions(server, downloads)
             grid = server.fetch_grid(downloads)
         except UserError:
             raise
@@ -69,6 +74,11 @@ def rebuild(experiment: str, uri: str | None, results: ResultsFolder) -> Rebuilt
             raise UserError(reason(error, uri)) from None
         machines = _by_machine([record for _, record in found], downloads / "machines")
         merge_folders(machines, results)
+        if sessions:
+            with writing(results.speed):
+                results.speed.mkdir(exist_ok=True)
+        for name, (_, content) in sessions.items():
+            write_whole(results.speed / f"{name}.jsonl", content)
         if grid is not None:
             write_whole(results.grid_file, grid.read_bytes())
         if server.grid_id:
@@ -76,7 +86,9 @@ def rebuild(experiment: str, uri: str | None, results: ResultsFolder) -> Rebuilt
     journal = Journal.read(results.mirrored_file, server.key, place(uri, experiment))
     for run_id, record in found:
         journal.complete(record.record_id, run_id)
-    return Rebuilt(len(found), set_aside)
+    for name, (run_id, content) in sessions.items():
+        journal.complete(session_key(name, len(content)), run_id)
+    return Rebuilt(len(found), set_aside + no_sessions, len(sessions))
 
 
 def _by_machine(records: Sequence[CellRecord], folder: Path) -> list[ResultsFolder]:
@@ -145,8 +157,6 @@ def _download(server: Server, downloads: Path) -> tuple[list[tuple[str, CellReco
 
 
 def _record(server: Server, run_id: str, record_id: str, downloads: Path) -> CellRecord | str:
-    from mnistbench.tracking.server import RECORD_FILE
-
     folder = downloads / run_id
     folder.mkdir()
     path = server.fetch_if_there(run_id, RECORD_FILE, folder)
@@ -160,3 +170,34 @@ def _record(server: Server, run_id: str, record_id: str, downloads: Path) -> Cel
     if isinstance(record, CellRecord) and record.record_id != record_id:
         return "its record is not the one its tag names"
     return record
+
+
+def _download_sessions(server: Server, downloads: Path) -> tuple[dict[str, tuple[str, bytes]], list[tuple[str, str]]]:
+    """By name, the run and the file of each session of speed, and the runs whose file cannot be used."""
+    found: dict[str, tuple[str, bytes]] = {}
+    aside: list[tuple[str, str]] = []
+    for run_id, name in server.session_runs():
+        content = _session(server, run_id, f"{name}.jsonl", downloads)
+        known_run, known = found.get(name, (run_id, b""))
+        if isinstance(content, str):
+            aside.append((run_id, content))
+        elif (longer := longer_of(content, known)) is None:
+            aside.append((run_id, f"another run has a different session {name}"))
+        else:
+            found[name] = (run_id if longer is content else known_run, longer)
+    return found, aside
+
+
+def _session(server: Server, run_id: str, file: str, downloads: Path) -> bytes | str:
+    """A session's file, or why it is none; its name comes from the server and is to be one of ours."""
+    if not SESSION_FILE.fullmatch(file):
+        return "its tag names no session of speed"
+    folder = downloads / run_id
+    folder.mkdir()
+    path = server.fetch_if_there(run_id, file, folder)
+    if path is None:
+        return f"it has no {file}: it was cut off while it was mirrored"
+    session, problems = read_session(path)
+    if session is None:
+        return f"{file} is no session of speed: {problems[0].reason if problems else 'it is empty'}"
+    return read_regular(path)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -21,18 +23,20 @@ from urllib.parse import quote, unquote, urlsplit
 from filelock import FileLock
 
 from mnistbench.errors import UserError
-from mnistbench.results.records import CellRecord, dump
+from mnistbench.results.records import CellRecord
 from mnistbench.tracking.address import HTTP, database_uri, sqlite_path
-from mnistbench.tracking.content import KIND, RECORD_ID, STATUS, WHAT, milliseconds, run_content
+from mnistbench.tracking.content import KIND, RECORD_ID, SESSION, SPEED, STATUS, WHAT
 from mnistbench.tracking.identity import Owner, is_grid_id
+from mnistbench.tracking.sources import RunSource, identity_in, tag_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment, Run
 
-RECORD_FILE = "record.json"
 MODEL_FOLDER = "model"
 SUMMARY_RUN = "mnistbench.summary_run"
+SIZE = "mnistbench.session_bytes"
+"""Tag of a session's run: how much of its file is there. Written last."""
 GRID, GRID_ID = "mnistbench.grid", "mnistbench.grid_id"
 """Tags of an experiment: the name that was asked for, and whose it is. One that its user named has no `GRID_ID`."""
 SETTINGS = {
@@ -53,7 +57,7 @@ class GivenUp(Exception):
 
 
 class FoundRun(NamedTuple):
-    """A run that a record has; `whole` if nothing of the record is missing there."""
+    """A run that a record or a session has; `whole` if nothing of it is missing there."""
 
     run_id: str
     whole: bool
@@ -67,7 +71,7 @@ class Server:
             made again has another.
         name: the experiment's own, which is not the one that was asked for where that is taken.
         taken: why not, as the end of a sentence; "" if there is nothing to say.
-        doubtful: records, by record_id, that were created after an earlier attempt failed or hung.
+        doubtful: sources, by key, whose runs were created after an earlier attempt failed or hung.
         given_up: set by whoever stopped waiting, so that a call that hung does not go on behind its back.
     """
 
@@ -78,7 +82,6 @@ class Server:
         owner: Owner | None = None,
         *,
         create: bool = True,
-        targets: Sequence[float] | None = None,
     ) -> None:
         """Find or make the experiment, after `prepare`.
 
@@ -88,7 +91,6 @@ class Server:
                 that is not the owner's.
             owner: the folder whose experiment it must be; None for one that the user named, whoever writes there too.
             create: make the experiment if it is missing.
-            targets: that runs shall answer, see `run_content`.
 
         Raises:
             LookupError: if there is no such experiment and `create` is False; its arguments are the names there are.
@@ -99,11 +101,10 @@ class Server:
         path = sqlite_path(uri)
         self._is_remote = uri.startswith(HTTP)
         self.given_up = threading.Event()
-        self._targets = targets
         self._client: MlflowClient = MlflowClient(tracking_uri=uri)
         self._artifacts = None if path is None else path.parent / "mlruns"
         self._owner = owner
-        self.doubtful: dict[str, CellRecord] = {}
+        self.doubtful: dict[str, RunSource] = {}
         self._folders: dict[str, Path] = {}
         self._database = path
         self._experiment = self._find_or_create(experiment) if create else self._find(experiment)
@@ -118,9 +119,9 @@ class Server:
         found = str(self._experiment.tags.get(GRID_ID, ""))
         return found if is_grid_id(found) else ""
 
-    def create_run(self, record: CellRecord) -> str:
-        """Create the record's run, still empty, and give its id."""
-        content = run_content(record, self._targets)
+    def create_run(self, source: RunSource) -> str:
+        """Create the run of a record or a session, still empty, and give its id."""
+        content = source.content()
         with _without_retries():
             run = self._client.create_run(
                 self._experiment.experiment_id, start_time=content.started, tags=content.tags, run_name=content.name
@@ -130,27 +131,27 @@ class Server:
             self._folders[run_id] = Path(unquote(urlsplit(run.info.artifact_uri).path))
         return run_id
 
-    def create_or_find_run(self, record: CellRecord) -> str:
-        """Create the record's run; if that fails, look whether the server has it all the same, and try once more."""
+    def create_or_find_run(self, source: RunSource) -> str:
+        """Create the run; if that fails, look whether the server has it all the same, and try once more."""
         self._go_on()
         try:
-            return self.create_run(record)
+            return self.create_run(source)
         except Exception:
-            self.doubtful[record.record_id] = record
+            self.doubtful[source.key] = source
             time.sleep(PAUSE_SECONDS)
             self._go_on()
-            found = self.runs_of([record]).get(record.record_id)
+            found = self.runs_of([source]).get(source.key)
             self._go_on()
-            return found.run_id if found else self.create_run(record)
+            return found.run_id if found else self.create_run(source)
 
-    def fill_run(self, run_id: str, record: CellRecord, weights: Path) -> None:
-        """Log all that a run shows, the record and the folder of kept weights as artifacts, and close it.
+    def fill_run(self, run_id: str, source: RunSource) -> None:
+        """Log all that a run shows, its artifact and the folder of kept weights, and close it.
 
-        It may be repeated: the second time changes nothing.
+        It may be repeated: the second time changes nothing, unless a session has gained blocks.
         """
-        from mlflow.entities import Metric, Param
+        from mlflow.entities import Metric, Param, RunTag
 
-        content = run_content(record, self._targets)
+        content = source.content()
         self._go_on()
         self._client.log_batch(
             run_id,
@@ -158,49 +159,53 @@ class Server:
             params=[Param(key, value) for key, value in content.params.items()],
         )
         self._go_on()
-        self._log_record(run_id, record)
-        if weights.is_dir():
+        self._log_data(run_id, source)
+        if source.models is not None and source.models.is_dir():
             self._go_on()
-            self._client.log_artifacts(run_id, str(weights), MODEL_FOLDER)
+            self._client.log_artifacts(run_id, str(source.models), MODEL_FOLDER)
+        if source.size:
+            self._go_on()
+            tags = {**content.tags, SIZE: str(source.size)}
+            self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
         self._go_on()
         self._client.set_terminated(run_id, content.status, content.ended)
 
-    def runs_of(self, records: Sequence[CellRecord], done: Iterable[str] = ()) -> dict[str, FoundRun]:
-        """The runs that these records have, by record_id. A record's second run is deleted.
+    def runs_of(self, sources: Sequence[RunSource], done: Iterable[str] = ()) -> dict[str, FoundRun]:
+        """The runs that these records and sessions have, by key. A second run of one is deleted.
 
         Args:
-            records: few are looked up by their start, many by their whole time span.
-            done: run_ids to keep where a record has several.
+            sources: few are looked up by their start, many by their whole time span.
+            done: run_ids to keep where a source has several.
         """
-        if not records:
+        if not sources:
             return {}
-        wanted = {record.record_id for record in records}
+        wanted = {source.identity: source for source in sources}
         keep = set(done)
-        if len(records) <= ONE_BY_ONE:
-            spans = sorted({(milliseconds(record.started_at),) * 2 for record in records})
-        else:
-            starts = [milliseconds(record.started_at) for record in records]
-            spans = [(min(starts), max(starts))]
+        starts = [source.started for source in sources]
+        few = len(sources) <= ONE_BY_ONE
+        spans = sorted({(start, start) for start in starts}) if few else [(min(starts), max(starts))]
         found: dict[str, list[FoundRun]] = {}
         for first, last in spans:
             for run in self._runs(f"attributes.start_time >= {first} and attributes.start_time <= {last}"):
-                if (record_id := run.data.tags.get(RECORD_ID)) in wanted:
-                    whole = run.info.status != "RUNNING"  # closing it is the last thing that mirroring does
-                    found.setdefault(record_id, []).append(FoundRun(str(run.info.run_id), whole))
+                if source := wanted.get(identity_in(run.data.tags)):
+                    # Closing it is the last thing that mirroring does. A session's run is closed again as it grows.
+                    whole = run.info.status != "RUNNING" and _size(run) >= source.size
+                    found.setdefault(source.key, []).append(FoundRun(str(run.info.run_id), whole))
         for runs in found.values():
             runs.sort(key=lambda it: (it.run_id not in keep, not it.whole, it.run_id))
             for double in runs[1:]:
                 self._go_on()
                 self._client.delete_run(double.run_id)
-        return {record_id: runs[0] for record_id, runs in found.items()}
+        return {key: runs[0] for key, runs in found.items()}
 
     def settle_doubts(self, done: Iterable[str]) -> None:
-        """Look again at the records in doubt, and delete their second runs."""
+        """Look again at what is in doubt, and delete their second runs."""
         self.runs_of(list(self.doubtful.values()), done)
 
-    def close_as_killed(self, record_id: str) -> str:
-        """Close the run that was begun for a record which no longer exists; its id, or "" if there is none."""
-        for run in self._runs(f"tags.`{RECORD_ID}` = '{record_id}'") if _is_plain(record_id) else ():
+    def close_as_killed(self, key: str) -> str:
+        """Close the run that was begun for what no longer exists; its id, or "" if there is none."""
+        tag, value = tag_of(key)
+        for run in self._runs(f"tags.`{tag}` = '{value}'") if _is_plain(value) else ():
             if run.info.status == "RUNNING":
                 self._client.set_tag(run.info.run_id, STATUS, "killed")
                 self._client.set_terminated(run.info.run_id, "KILLED")
@@ -222,6 +227,11 @@ class Server:
         for run in self._runs(f"tags.`{KIND}` = 'cell'"):
             yield str(run.info.run_id), run.data.tags.get(RECORD_ID, "")
 
+    def session_runs(self) -> Iterator[tuple[str, str]]:
+        """All runs that mirror a session of speed: run_id and the session's name."""
+        for run in self._runs(f"tags.`{KIND}` = '{SPEED}'"):
+            yield str(run.info.run_id), run.data.tags.get(SESSION, "")
+
     def fetch_if_there(self, run_id: str, name: str, folder: Path) -> Path | None:
         """Copy an artifact into a folder, and give its path; None if the run has none of that name."""
         if name not in {item.path for item in self._client.list_artifacts(run_id)}:
@@ -236,13 +246,16 @@ class Server:
         names = ("grid.resolved.yaml", "grid.yaml")  # in the folder, the second may have been the user's own
         return next((path for name in names if (path := self.fetch_if_there(run_id, name, folder))), None)
 
-    def _log_record(self, run_id: str, record: CellRecord) -> None:
+    def _log_data(self, run_id: str, source: RunSource) -> None:
         folder = self._folders.pop(run_id, None)
-        if folder is None:
-            self._client.log_text(run_id, dump(record), RECORD_FILE)
-        else:  # the client would read the whole run to learn where that is: a quarter of all that mirroring costs
+        if folder is not None:  # the client would read the whole run to learn where that is: a quarter of all costs
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / RECORD_FILE).write_text(dump(record), encoding="utf-8")
+            (folder / source.file).write_bytes(source.data())
+            return
+        with tempfile.TemporaryDirectory() as name:
+            path = Path(name) / source.file
+            path.write_bytes(source.data())
+            self._client.log_artifact(run_id, str(path))
 
     def _go_on(self) -> None:
         if self.given_up.is_set():
@@ -345,17 +358,17 @@ class Server:
         return _key(found) in self._owner.experiment_keys
 
     def _record_ids(self, experiment: Experiment) -> set[str]:
-        """Of all its runs but the summary; "" stands for runs that are none of ours."""
+        """Of all its runs but the summary, sessions of speed among them; "" stands for runs that are none of ours."""
         return {
-            run.data.tags.get(RECORD_ID, "")
-            for run in self._runs("", experiment)
-            if run.data.tags.get(KIND) != "summary"
+            identity_in(run.data.tags) for run in self._runs("", experiment) if run.data.tags.get(KIND) != "summary"
         }
 
     def _create_experiment(self, name: str, grid: str) -> Experiment:
         location = None if self._artifacts is None else (self._artifacts / quote(name, safe=" ")).as_uri()
         tags = {
-            "mlflow.note.content": f"The grid `{grid}`, by mnistbench: one run per record, and a summary run.",
+            "mlflow.note.content": (
+                f"The grid `{grid}`, by mnistbench: one run per record, one per session of speed, and a summary run."
+            ),
             "mlflow.experimentKind": "custom_model_development",  # some UIs choose their pages by it
             GRID: grid,
         }
@@ -388,7 +401,7 @@ class Server:
             return None  # it was deleted for good, by `mlflow gc`
 
     def _create_summary_run(self) -> str:
-        text = "The report of all cells, as artifacts: `report.html`, `results.csv`, `epochs.csv`, `summary.md`."
+        text = "The report of all cells, as artifacts: `report.html`, `summary.md`, and its tables as CSV files."
         tags = {KIND: "summary", WHAT: "summary", "mlflow.note.content": text, "mlflow.source.name": "mnistbench"}
         with _without_retries():
             run = self._client.create_run(self._experiment.experiment_id, tags=tags, run_name="summary")
@@ -463,6 +476,12 @@ def _without_retries() -> Iterator[None]:
 
 def _key(experiment: Experiment) -> str:
     return f"{experiment.experiment_id}-{experiment.creation_time}"
+
+
+def _size(run: Run) -> int:
+    """How much of a session's file is there."""
+    text = run.data.tags.get(SIZE, "")
+    return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else 0
 
 
 def _is_plain(record_id: str) -> bool:

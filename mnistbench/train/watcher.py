@@ -36,13 +36,14 @@ class Remarks:
     Attributes:
         warnings: what the user should read.
         tracking, experiment: where the watcher mirrors records, as it may be shown.
-        not_mirrored: records that are not there; `not_mirrored_reason` says why.
+        not_mirrored: records that are not there, and `not_mirrored_sessions` of speed; `not_mirrored_reason` says why.
     """
 
     warnings: tuple[str, ...] = ()
     tracking: str | None = None
     experiment: str | None = None
     not_mirrored: int = 0
+    not_mirrored_sessions: int = 0
     not_mirrored_reason: str | None = None
 
 

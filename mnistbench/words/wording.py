@@ -48,14 +48,11 @@ def seconds_text(value: Any) -> str:
     return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
 
 
-def seconds_range(low: Any, high: Any) -> str:
-    """`2.9–3.4 s` where both ends carry the same unit, else `0.95 s to 2 min 3 s`."""
-    first, last = seconds_text(low), seconds_text(high)
-    if first == last:
-        return first
-    unit = first.rpartition(" ")[2]
-    same = unit == last.rpartition(" ")[2] and first.count(" ") == last.count(" ") == 1
-    return f"{first.removesuffix(f' {unit}')}–{last}" if same and "reached" not in last else f"{first} to {last}"
+def seconds_interval(low: float, high: float) -> str:
+    """`[2.90, 3.40]` in seconds, with `not reached` for an end that is beyond; "" where there is no interval."""
+    if missing(low) or missing(high) or low == high or math.isinf(low):
+        return ""
+    return f"[{significant(float(low))}, {significant(float(high)) if math.isfinite(high) else 'not reached'}]"
 
 
 def rough_time(seconds: float) -> str:
@@ -118,8 +115,8 @@ def ratio_range(low: Any, high: Any) -> str:
 
 
 def interval_text(low: float, high: float) -> str:
-    """`13.2–15.1`; "" when there is none."""
-    return f"{significant(low)}–{significant(high)}" if math.isfinite(low + high) else ""
+    """`[13.2, 15.1]`; "" when there is none."""
+    return f"[{significant(low)}, {significant(high)}]" if math.isfinite(low + high) else ""
 
 
 def byte_count(value: Any) -> str:
@@ -145,9 +142,35 @@ def joules(value: Any) -> str:
     return f"{significant(value * 1e-6)} MJ" if value else "0 J"
 
 
+def between(low: float, high: float) -> str:
+    """A ratio of speeds from 0.96 to 1.12 as `between 4 % slower and 12 % faster`."""
+    return f"between {_faster(low)} and {_faster(high)}"
+
+
+def _faster(ratio: float) -> str:
+    if ratio >= 2 or ratio <= 0.5:
+        return f"{times(max(ratio, 1 / ratio) if ratio else math.inf)} {'as fast' if ratio >= 1 else 'slower'}"
+    share = 100 * abs(ratio - 1)
+    return f"{share:.{0 if share >= 1 else 1}f} % {'faster' if ratio >= 1 else 'slower'}"
+
+
+def more_time(seconds: float) -> str:
+    """What an open difference would take: ``about 4 minutes more (`--budget 4m`)``."""
+    minutes = max(1, math.ceil(seconds / 60))
+    if minutes < 90:
+        return f"about {plural(minutes, 'minute')} more (`--budget {minutes}m`)"
+    hours = math.ceil(minutes / 60)
+    return f"about {plural(hours, 'hour')} more (`--budget {hours}h`)"
+
+
 def plural(count: int, noun: str) -> str:
     """`1 cell`, `2 cells`, `1,200 cells`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def records_and_sessions(records: int, sessions: int) -> str:
+    """`4 records and 1 session of speed`; sessions are left out where there are none."""
+    return plural(records, "record") + (f" and {plural(sessions, 'session')} of speed" if sessions else "")
 
 
 def clipped(text: Any, length: int = 44) -> str:

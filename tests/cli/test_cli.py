@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from speed_sessions import make_session, write_session
+from synthetic import make_cell
 
 from mnistbench import __version__
 from mnistbench.cell import Component
@@ -325,11 +327,24 @@ def test_merge_refuses_two_records_of_one_id(copied: Path, capsys: pytest.Captur
     assert not Path("results/both").exists()
 
 
-def test_compare_with_itself_finds_no_regression(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_with_itself_finds_equal_bits_and_no_regression(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """And says what it compared."""
-    assert cli.main(["compare", "results/tiny", "results/tiny", "--fail-on", "slower=5%", "--out", "c.md"]) == 0
-    assert "examples" in capsys.readouterr().out
+    assert cli.main(["compare", "results/tiny", "results/tiny", "--fail-on", "worse=0.3%", "--out", "c.md"]) == 0
+    said = capsys.readouterr().out
+    assert "examples" in said
+    assert "identical in" in said
     assert (copied / "c.md").stat().st_size > 0
+
+
+def test_compare_that_cannot_tell_is_no_success(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody timed blocks here: a CI that compares nothing is not green, unless it says that this is well."""
+    asked = ["compare", "results/tiny", "results/tiny", "--fail-on", "slower=5%"]
+    assert cli.main(asked) == 6
+    assert "undecided" in capsys.readouterr().out
+    assert cli.main([*asked, "--allow-undecided"]) == 0
+    assert cli.main(asked[:3]) == 0
 
 
 def test_predict_takes_a_csv_file_for_a_model_of_a_table(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -424,6 +439,22 @@ def test_sync_mirrors_once(copied: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "0 records mirrored now; there already: 2" in capsys.readouterr().out
     assert cli.main(["results", "from-mlflow", "tiny", "--out", "rebuilt"]) == 0
     assert len(ResultsFolder("rebuilt").records()) == 2
+
+
+@pytest.mark.slow
+def test_sessions_of_speed_are_counted_apart_from_records(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (copied / "results" / "tiny" / "mirrored.jsonl").unlink()
+    path = write_session(ResultsFolder("results/tiny"), make_session({make_cell(): 1e4}))
+    assert cli.main(["sync", "results/tiny"]) == 0
+    said = "2 records and 1 session of speed mirrored now; there already: 0 records, missing: 0 records"
+    assert said in capsys.readouterr().out
+    assert cli.main(["sync", "results/tiny"]) == 0
+    assert "0 records mirrored now; there already: 2 records and 1 session of speed" in capsys.readouterr().out
+    assert cli.main(["results", "from-mlflow", "tiny", "--out", "rebuilt"]) == 0
+    assert "2 records and 1 session of speed: rebuilt" in capsys.readouterr().out
+    assert (ResultsFolder("rebuilt").speed / path.name).read_bytes() == path.read_bytes()
+    assert cli.main(["run", "tiny.yaml", "--no-speed", "--tracking-uri", "http://127.0.0.1:9"]) == 0
+    assert "not in MLflow: 2 records and 1 session of speed (" in capsys.readouterr().out
 
 
 def test_show_prints_layers_shapes_and_parameters(capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,35 +42,38 @@ def cells(text: str, *overrides: str, devices: tuple[str, ...] = ("cpu",)) -> li
     return expanded
 
 
-def test_the_first_grid_has_every_combination_once_and_one_twin_a_round() -> None:
+def test_the_first_grid_has_every_combination_once() -> None:
     grid = Grid.load(ROOT / "grid.yaml")
     expanded = grid.cells(MNIST, 60_000, ["cpu"])
-    assert grid.count(["cpu"]) == len(expanded) == 2 * 2 * 3 * 3 + 3
+    assert grid.count(["cpu"]) == len(expanded) == 2 * 2 * 3
     assert len({cell.cell_id for cell in expanded}) == len(expanded)
-    assert [cell.repeat for cell in expanded].count(1) == 3
 
 
 def test_auto_takes_each_device_that_is_there() -> None:
     grid = Grid.load(ROOT / "grid.yaml")
-    assert len(grid.cells(MNIST, 60_000, ["cpu", "cuda"])) == grid.count(["cpu", "cuda"]) == 78
+    assert len(grid.cells(MNIST, 60_000, ["cpu", "cuda"])) == grid.count(["cpu", "cuda"]) == 24
 
 
 SHIPPED = {
     "cnn_dropout": (3, "02ed0d6229b92101"),
-    "cpu_vs_gpu": (66, "a15ae23beb82e6c0"),
+    "cpu_vs_gpu": (20, "1b12b407ccbd89e1"),
     "large_batch": (54, "8f14ec28dc1c0748"),
     "lenet_fashion": (3, "57ff6d9aa6003058"),
     "lenet_rmsprop_8192": (3, "9934359f6389cf3a"),
-    "levers": (165, "f410409b37448dec"),
+    "levers": (32, "adb1b092df2a730a"),
     "mlp_momentum": (3, "474ca0260b459086"),
     "mlp_sigmoid_sgd": (3, "a099aa240716b86c"),
     "optimizers": (55, "c8c3f6f019dce921"),
-    "quick": (39, "504ec85da333288a"),
+    "quick": (12, "963bb349196a4572"),
     "speedrun": (50, "0b40c4aa2d9633b5"),
     "sum3_full_batch": (3, "091c7979ee9abf28"),
     "table_full_batch": (3, "865796f8219b6dc2"),
     "table_mini_batch": (3, "a28752ecca0da474"),
 }
+
+
+PUBLISHED_BEFORE = {"levers": "f410409b37448dec", "quick": "504ec85da333288a"}
+"""Folders whose grid has changed since: what they were asked stays readable."""
 
 
 def digest_of(grid: Grid) -> str:
@@ -86,7 +89,7 @@ PUBLISHED = sorted((ROOT / "results" / "reference").rglob("grid.yaml"))
 @pytest.mark.parametrize("file", PUBLISHED, ids=[file.parent.name for file in PUBLISHED])
 def test_a_published_folder_holds_the_cells_that_its_grid_still_stands_for(file: Path) -> None:
     grid = Grid.load(file)
-    assert digest_of(grid) == SHIPPED[grid.name][1]
+    assert digest_of(grid) == PUBLISHED_BEFORE.get(grid.name, SHIPPED[grid.name][1])
     plain = [json.loads(record.read_text(encoding="utf-8")) for record in file.parent.glob("cells/*.json")]
     assert plain
     assert [Cell.from_json(record["cell"]).cell_id for record in plain] == [record["cell_id"] for record in plain]

@@ -170,12 +170,11 @@ def test_settings_that_do_not_vary_at_all_are_told_apart_without_a_warning() -> 
 
 
 def test_so_many_more_cycles_settle_an_open_pair() -> None:
-    (row,) = judged(noisy(0.0, 0.06, cycles=12, sd=0.15, seed=3))
+    rows = judged(noisy(0.0, 0.06, cycles=12, sd=0.15, seed=3))
+    (row,) = rows
     assert row["verdict"] == "open"
-    more = cycles_wanted(row, 1)
-    n = row["n"] + more
-    error = (row["high"] - row["low"]) / 2 / stats.t.ppf(0.98, 11) * math.sqrt(12 / n)
+    (more,) = cycles_wanted(rows, 1)
     wanted = max(abs(row["estimate"]), SAME - abs(row["estimate"]))
-    assert stats.t.ppf(1 - 0.005 / 2, n - 1) * error <= wanted
-    fewer = row["n"] + more // 2
-    assert stats.t.ppf(1 - 0.005 / 2, fewer - 1) * error * math.sqrt(n / fewer) > wanted
+    deviation = (row["high"] - row["low"]) / 2 / stats.t.ppf(0.98, 11) * math.sqrt(12)
+    halves = {n: stats.t.ppf(1 - 0.005 / 2, n - 1) * deviation / math.sqrt(n) for n in (12 + more, 11 + more)}
+    assert halves[12 + more] <= wanted < halves[11 + more]

@@ -13,11 +13,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from report_pages import Page, rendered, write_folder
+from speed_sessions import make_session, write_session
 from synthetic import HOSTILE_NAMES, make_cell, make_grid_records, make_record
 
 from mnistbench.errors import UserError
 from mnistbench.report import render
-from mnistbench.report.page import _beside
+from mnistbench.report.page import _beside, read_study
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.records import Data
 
@@ -277,7 +278,7 @@ def test_a_page_is_not_written_over_a_device(folder: Path) -> None:
 def test_published_reports_are_known_as_ours() -> None:
     published = ResultsFolder(Path(__file__).parents[2] / "results" / "reference" / "quick")
     beside = _beside(published.report_file, is_own=True)
-    assert [path.name for path in beside] == ["summary.md", "results.csv", "epochs.csv"]
+    assert [path.name for path in beside] == ["summary.md", "results.csv", "epochs.csv", "speed.csv"]
 
 
 def test_a_folder_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
@@ -325,3 +326,46 @@ def test_a_page_of_600_cells_is_small_and_says_what_it_thins(tmp_path: Path) -> 
     page = rendered(tmp_path / "six", records)
     assert len(page.source.encode()) <= 3_000_000
     assert page.all("p", "notice", inside="learning")[0].text.startswith("12 of 40 combinations")
+
+
+def test_a_page_of_a_folder_with_blocks_has_ranks_and_offers_them(tmp_path: Path) -> None:
+    records = make_grid_records(batch_sizes=[64, 512], devices=["cpu", "cuda"], executions=["fast", "plain"], seeds=1)
+    folder = ResultsFolder(write_folder(tmp_path / "timed", records))
+    cells = {record.cell.without_seed(): record.cell for record in records if not record.cell.repeat}
+    session = make_session({cell: 1e4 * (1 + number % 5) for number, cell in enumerate(cells.values())})
+    write_session(folder, session)
+    page = Page.of(render([folder], folder.report_file).read_text(encoding="utf-8"))
+    said = page.all("ul", "verdict")[0].text
+    assert " is first to 97 %" in said.replace("\u00a0", " ")
+    assert "differences in throughput open" in said
+    blocks = pd.read_csv(folder.speed_file)
+    assert len(blocks) == 16 * len(cells)
+    assert {"session", "cycle", "settings", "seconds", "cause"} <= set(blocks)
+    assert "16 blocks" in page.source
+
+
+def test_a_file_of_the_users_called_speed_csv_stays(tmp_path: Path) -> None:
+    records = [make_record(), make_record(make_cell(batch_size=64))]
+    folder = ResultsFolder(write_folder(tmp_path / "timed", records))
+    write_session(folder, make_session({record.cell: 1e4 for record in records}))
+    folder.speed_file.write_text("lap,seconds\n1,2\n")
+    render([folder], folder.report_file)
+    assert folder.speed_file.read_text() == "lap,seconds\n1,2\n"
+    assert len(pd.read_csv(folder.path / "report-speed.csv")) == 32
+    render([folder], folder.report_file)
+
+
+def test_a_damaged_line_of_blocks_is_named_on_the_page(tmp_path: Path) -> None:
+    folder = ResultsFolder(write_folder(tmp_path / "timed", [make_record()]))
+    path = write_session(folder, make_session({make_cell(): 1e4}))
+    path.write_text(path.read_text().replace('"kind": "block"', '"kind": "blocks"', 1))
+    page = Page.of(render([folder], folder.report_file).read_text(encoding="utf-8"))
+    assert "line 3: it is no line of ours" in page.source
+
+
+def test_two_folders_with_one_session_count_its_blocks_once(tmp_path: Path) -> None:
+    folders = [ResultsFolder(write_folder(tmp_path / name, [make_record()])) for name in ("one", "two")]
+    session = make_session({make_cell(): 1e4})
+    for folder in folders:
+        write_session(folder, session)
+    assert len(read_study(folders).blocks) == 16

@@ -63,7 +63,7 @@ def ratios(**changes: Any) -> pd.DataFrame:
         {
             "baseline": "cpu", "device": "cuda", "series": "mlp · sgd", "batch_size": [64, 512, 8192],
             "ratio": [0.5, 1.02, 64.0], "low": [0.4, 0.9, 60.0], "high": [0.6, 1.1, 70.0],
-            "verdict": ["slower", "unresolved", "faster"],
+            "verdict": ["slower", "open", "faster"],
         }
     )  # fmt: skip
     return rows.assign(**changes)
@@ -204,7 +204,7 @@ def test_nothing_to_draw_is_no_chart() -> None:
     assert speed_charts.throughput(speeds(examples_per_second=math.nan), "x") is None
 
 
-def test_the_speed_up_map_hatches_what_is_unresolved() -> None:
+def test_the_speed_up_map_hatches_what_is_open() -> None:
     """A pattern is there exactly when a verdict is missing."""
     assert "<pattern" in speed_charts.speedup_map(ratios(), "x", "steady").svg()
     assert "<pattern" not in speed_charts.speedup_map(ratios(verdict="faster"), "x", "steady").svg()
@@ -282,10 +282,10 @@ def test_runs_flagged_as_noisy_are_crossed_and_counted() -> None:
     runs = pd.DataFrame(
         {"label": "mlp", "device": "cpu", "deviation": [0.0, 0.01, -0.2], "noisy": [False, False, True]}
     )
-    chart = noise_charts.seed_dots(runs, {"cpu": 0.02}, "x")
+    chart = noise_charts.seed_dots(runs, "x")
     assert "1 are flagged as noisy" in chart.alt
     assert "flagged as noisy</text>" in chart.svg()
-    assert "flagged" not in noise_charts.seed_dots(runs.head(2), {"cpu": 0.02}, "x").svg()
+    assert "flagged" not in noise_charts.seed_dots(runs.head(2), "x").svg()
 
 
 def pairs() -> pd.DataFrame:
@@ -297,7 +297,7 @@ def pairs() -> pd.DataFrame:
             ("b", "c", 1 / 6, 0.15, 0.2, "slower"),
         ],
         columns=["settings_a", "settings_b", "ratio", "low", "high", "verdict"],
-    ).assign(label_a=lambda rows: rows["settings_a"], label_b=lambda rows: rows["settings_b"], floor=0.02, reason="")
+    ).assign(label_a=lambda rows: rows["settings_a"], label_b=lambda rows: rows["settings_b"], reason="")
 
 
 def test_pairs_are_seen_from_the_best_whichever_way_they_were_compared() -> None:

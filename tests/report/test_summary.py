@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 from synthetic import HOSTILE_NAMES, all_runs, make_cell, make_grid_records, make_record
 from test_exhibits import gpu_and_cpu, reaching, runs
+from test_verdicts import blocks_like
 
 from mnistbench.cell import Component, Training
 from mnistbench.report.summary import summary_markdown, verdict_sentences
@@ -12,23 +16,32 @@ from mnistbench.results.records import CellRecord, Data
 from mnistbench.words.wording import accuracy_text, seconds_text, times
 
 
-def test_a_proven_winner_is_first() -> None:
-    fast = [5.0, 5.05, 4.95, 5.02, 4.98]
-    said = verdict_sentences(all_runs([*reaching([*fast]), *reaching([9 * time for time in fast], batch_size=8)]))
-    assert said[0].startswith("mlp · sgd(lr=0.1) · batch 64 is first to 97 %: 5.00 s, 95 % interval of 5: 4.9")
-    assert "training clock, 5 of 5 seeds reached it" in said[0]
+def told(records: list[CellRecord], **options: Any) -> list[str]:
+    """What is said where blocks were timed at the records' speeds."""
+    return verdict_sentences(all_runs(records), blocks_like(records, **options))
 
 
-def test_a_tie_is_said() -> None:
-    fast = [5.0, 5.05, 4.95, 5.02, 4.98]
-    said = verdict_sentences(all_runs([*reaching([*fast]), *reaching([*fast[::-1]], batch_size=8)]))
+def test_a_proven_winner_is_first_and_says_how_far_ahead() -> None:
+    said = told([*reaching([5.0]), *reaching([9.0], batch_size=8)], spread=0.01, drift=0.0)
+    assert re.match(r"mlp · sgd\(lr=0.1\) · batch 64 is first to 97 %: (4.9|5.0)\d s", said[0])
+    assert "95 % interval of 16 blocks: 4.9" in said[0]
+    assert "for these seeds, at the speed of the blocks, 1 of 1 seeds reached it" in said[0]
+    assert "× ahead of mlp · sgd(lr=0.1) · batch 8 (interval 1." in said[0]
+    assert "n = 16 cycles" in said[0]
+
+
+def test_a_tie_is_said_with_what_it_would_take() -> None:
+    said = told([*reaching([5.0]), *reaching([5.1], batch_size=8)], spread=0.15)
     assert "1 other not proven slower" in said[0]
+    assert re.search(r"is open: between \d+ % slower and \d+ % faster; to tell takes about \d+ minutes? more", said[1])
+    assert re.search(r"\(`--budget \d+m`\)", said[1])
 
 
-def test_three_seeds_claim_no_first_place() -> None:
+def test_seeds_without_blocks_claim_no_first_place() -> None:
     said = verdict_sentences(all_runs([*reaching([5.0, 5.1, 5.2]), *reaching([9.0, 9.1, 9.2], batch_size=8)]))
     assert "has the shortest median time to 97 %: 5.10 s, range of 3: 5.00–5.20 s" in said[0]
-    assert "not ranked: needs 5 seeds, 3 ran" in said[0]
+    assert "not ranked: no blocks of speed" in said[0]
+    assert "Speeds are values without a verdict: no blocks of speed." in said
 
 
 def test_a_target_that_nobody_reached_is_no_time() -> None:
@@ -46,20 +59,18 @@ def test_without_a_target_the_levers_come_first_and_three_seeds_are_no_proof_of_
         execution, training = Component(name=profile, options=options), Training(epochs=2)
         return runs(rate, 5, cell={"execution": execution, "training": training})
 
-    said = verdict_sentences(
-        all_runs([*five(10_000, "plain"), *five(40_000, "fast"), *five(20_000, "fast", data="loader")])
-    )
+    said = told([*five(10_000, "plain"), *five(40_000, "fast"), *five(20_000, "fast", data="loader")], spread=0.0)
     assert said[0].startswith("mlp · sgd(lr=0.1) · batch 512: fast makes 4.00× the examples/s of plain")
-    assert "training clock, n = 5, interval 4.00–4.00×): faster." in said[0]
+    assert "blocks of training, n = 16, interval 4.00–4.00×): faster." in said[0]
     assert said[1].startswith("1 of 1 setting with one lever left out proven slower than its profile: mlp")
     assert said[1].endswith("with data=loader 0.500×.")
-    assert "has the highest median accuracy: 97.50 % (median of 5 seeds); not ranked: needs 10 seeds" in said[2]
+    assert "has the highest median accuracy: 97.50 % (median of 5 seeds); not ranked: needs 7 seeds" in said[2]
 
 
 def test_ratios_name_clock_interval_machine_and_protocol() -> None:
     """Rule 22."""
-    said = verdict_sentences(all_runs(gpu_and_cpu({64: 0.5, 512: 4.0})))
-    (steady,) = (text for text in said if "training clock, n = 5, interval" in text and "cuda" in text)
+    said = told(gpu_and_cpu({64: 0.5, 512: 4.0}), spread=0.0)
+    (steady,) = (text for text in said if "blocks of training, n = 16, interval" in text and "cuda" in text)
     assert "cuda is faster than cpu from batch 512 on, 4.00×" in steady
     assert any("from process start to the last evaluation" in text for text in said)
     assert "quiet box" in said[-1] and "protocol 1" in said[-1] and "execution fast" in said[-1]

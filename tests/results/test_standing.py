@@ -62,6 +62,11 @@ def test_a_runner_leaves_a_note_of_the_present_cell(results: ResultsFolder, cell
     assert not (results.path / NOTE).exists()
 
 
+def test_a_runner_that_times_blocks_says_which_cycle(results: ResultsFolder) -> None:
+    StatusFile(results).speed("cycle 3 of 16 is timed")
+    assert status_lines(results)[-1] == "running: cycle 3 of 16 is timed"
+
+
 def test_the_note_of_a_runner_that_was_killed_is_not_believed(results: ResultsFolder, cell: Cell) -> None:
     """kill -9 leaves the note, but not the process."""
     job = Job(cell=cell, record_id="r1", data_directory="", data=Data(sha256=""))

@@ -11,9 +11,10 @@ import pytest
 from synthetic import make_cell, make_record
 
 from mnistbench.results.records import Data, Error
-from mnistbench.run.progress import LiveLine, PlainLines, display_for, duration
+from mnistbench.run.progress import LiveLine, PlainLines, display_for
 from mnistbench.train.job import Job
 from mnistbench.train.watcher import Watcher
+from mnistbench.words.wording import rough_time
 
 FAILED = Error(type="ValueError", message="on purpose")
 JOB = Job(cell=make_cell(), record_id="r", data_directory="", data=Data(sha256=""))
@@ -51,7 +52,7 @@ def test_a_log_has_a_line_for_each_cell_that_ended() -> None:
     show(PlainLines(stream))
     lines = stream.getvalue().splitlines()
     assert lines[:2] == ["MNIST comes", "2 cells to run, 3 kept from before"]
-    assert lines[2].startswith("[1/2") and "epoch 2/2 · loss" in lines[2] and "test 97.50%" in lines[2]
+    assert lines[2].startswith("[1/2") and "epoch 2/2 · loss" in lines[2] and "test 97.50 %" in lines[2]
     assert lines[3].startswith("[2/2] ") and lines[3].endswith(": failed (on purpose)")
     assert len(lines) == 4
 
@@ -60,7 +61,7 @@ def test_a_terminal_has_a_bar_and_keeps_what_failed() -> None:
     stream = Terminal()
     show(LiveLine(stream))
     said = stream.getvalue()
-    assert "MNIST comes 50%" in said and "MNIST comes 100%" in said
+    assert "MNIST comes 50 %" in said and "MNIST comes 100 %" in said
     assert "2 cells to run, 3 kept from before" in said
     assert "2/2" in said
     assert said.count("failed (on purpose)\n") >= 1
@@ -80,4 +81,4 @@ def test_a_terminal_gets_the_bar_and_a_pipe_the_lines() -> None:
     ("seconds", "text"), [(0.4, "0 s"), (89.0, "89 s"), (90.0, "2 min"), (5340.0, "89 min"), (7500.0, "2 h 5 min")]
 )
 def test_a_time_is_said_as_people_say_it(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert rough_time(seconds) == text

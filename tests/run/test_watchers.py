@@ -91,11 +91,14 @@ def test_a_run_that_an_error_ends_is_told_once(tmp_path: Path) -> None:
 def test_remarks_of_several_are_put_together() -> None:
     class Mirror(Watcher):
         def end(self, ending: Ending | None) -> Remarks | None:
-            return Remarks(warnings=("slow",), tracking="here", experiment="course", not_mirrored=2)
+            return Remarks(
+                warnings=("slow",), tracking="here", experiment="course", not_mirrored=2, not_mirrored_sessions=1
+            )
 
     both = Watchers([Failing(), Mirror()])
     remarks = both.end(None)
     assert (remarks.tracking, remarks.experiment, remarks.not_mirrored) == ("here", "course", 2)
+    assert remarks.not_mirrored_sessions == 1
     assert remarks.warnings[-1] == "slow"
     assert both.end(None) == Remarks()
 

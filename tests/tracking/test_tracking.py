@@ -31,31 +31,10 @@ from mnistbench.tracking import Mirror, address, download_weights, rebuild, sync
 from mnistbench.tracking.content import RECORD_ID, milliseconds, run_content
 from mnistbench.tracking.journal import Journal, done_at
 from mnistbench.tracking.server import Server, make_database, prepare
+from mnistbench.tracking.sources import of_record
 
 REPORT = '<meta name="generator" content="mnistbench 0.2.0">'
 """By which a page is known as a report."""
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh database, made once: its migrations take seconds."""
-    path = tmp_path_factory.mktemp("database") / "mlflow.db"
-    prepare(f"sqlite:///{path}")
-    return path
-
-
-@pytest.fixture
-def uri(empty_database: Path, tmp_path: Path) -> str:
-    """An address of a database of this test's own."""
-    return f"sqlite:///{shutil.copy(empty_database, tmp_path / 'mlflow.db')}"
-
-
-@pytest.fixture
-def results(tmp_path: Path) -> ResultsFolder:
-    """An empty results folder of a grid called quick."""
-    folder = ResultsFolder(tmp_path / "results" / "quick")
-    folder.create()
-    return folder
 
 
 def filled(results: ResultsFolder, count: int = 3, **changes: object) -> list[CellRecord]:
@@ -324,9 +303,10 @@ def test_replaying_a_run_leaves_each_metric_once(uri: str, results: ResultsFolde
     (record,) = filled(results, 1)
     prepare(uri)
     server = Server(uri, "quick")
-    run_id = server.create_run(record)
+    source = of_record(record, results)
+    run_id = server.create_run(source)
     for _ in range(3):
-        server.fill_run(run_id, record, results.models)
+        server.fill_run(run_id, source)
     history = MlflowClient(tracking_uri=uri).get_metric_history(run_id, "train/loss")
     assert len(history) == len(record.epochs)
 
@@ -345,8 +325,8 @@ def test_a_second_run_of_a_record_is_deleted(uri: str, results: ResultsFolder) -
     (record,) = filled(results, 1)
     prepare(uri)
     server = Server(uri, "quick")
-    server.create_run(record)
-    server.create_run(record)
+    server.create_run(of_record(record, results))
+    server.create_run(of_record(record, results))
     assert sync(results, uri).mirrored == 1
     (run,) = runs(uri)
     assert run.info.status == "FINISHED"
@@ -688,7 +668,7 @@ def test_a_folder_in_use_is_not_mirrored_beside_its_runner(uri: str, results: Re
 # Faults
 
 
-BOUNDARIES = ["create_run", "log_batch", "_log_record", "set_terminated"]
+BOUNDARIES = ["create_run", "log_batch", "_log_data", "set_terminated"]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -713,7 +693,7 @@ def _die_at(call: str, when: str, uri: str, results: ResultsFolder) -> None:
     """Mirror, and kill this process at the second cell's call. Its database was not opened before the fork."""
     from mlflow import MlflowClient
 
-    owner = Server if call == "_log_record" else MlflowClient
+    owner = Server if call == "_log_data" else MlflowClient
     real = getattr(owner, call)
     seen: list[str] = []
 
@@ -744,7 +724,7 @@ def test_a_run_that_a_server_made_too_late_is_deleted_by_the_next_sync(uri: str,
     Journal.read(results.mirrored_file, server.key).intend(record.record_id)
     assert sync(results, uri).mirrored == 1
     (kept,) = runs(uri)
-    server.create_run(record)
+    server.create_run(of_record(record, results))
     assert len(runs(uri)) == 2
     assert sync(results, uri).already == 1
     assert [run.info.run_id for run in runs(uri)] == [kept.info.run_id]
@@ -755,7 +735,7 @@ def test_a_run_whose_record_is_gone_is_closed_as_killed(uri: str, results: Resul
     record = make_record()
     prepare(uri)
     server = Server(uri, "quick")
-    server.create_run(record)
+    server.create_run(of_record(record, results))
     Journal.read(results.mirrored_file, server.key).intend(record.record_id)
     sync(results, uri)
     (run,) = runs(uri)

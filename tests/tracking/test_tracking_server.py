@@ -15,12 +15,14 @@ from typing import Any
 
 import pytest
 from mlflow_server import MlflowServer, free_port, misbehaving
+from speed_sessions import make_session, write_session
 from synthetic import START, make_cell, make_record
 
 from mnistbench.errors import UserError
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.records import CellRecord
 from mnistbench.tracking import Mirror, SyncResult, download_weights, rebuild, sync
+from mnistbench.tracking.mirror import SyncedSessions
 
 pytestmark = pytest.mark.slow
 
@@ -64,12 +66,12 @@ def api(server: MlflowServer, path: str, body: dict[str, Any] | None = None) -> 
         return dict(json.load(answer))
 
 
-def runs_by_rest(server: MlflowServer, experiment: str) -> list[dict[str, Any]]:
-    """The experiment's runs that mirror a record."""
+def runs_by_rest(server: MlflowServer, experiment: str, kind: str = "cell") -> list[dict[str, Any]]:
+    """The experiment's runs that mirror a record, or those of another kind."""
     found = api(server, f"experiments/get-by-name?experiment_name={urllib.request.quote(experiment)}")
     body = {
         "experiment_ids": [found["experiment"]["experiment_id"]],
-        "filter": "tags.`mnistbench.kind` = 'cell'",
+        "filter": f"tags.`mnistbench.kind` = '{kind}'",
         "max_results": 1000,
     }
     return list(api(server, "runs/search", body).get("runs", []))
@@ -125,6 +127,30 @@ def test_artifacts_go_through_the_server_and_come_back(
     )
     assert [path.read_bytes() for path in download_weights(run_id, server.uri, tmp_path)] == [b"weights"]
     assert list((server.folder / "artifacts").rglob("report.html"))
+
+
+def test_a_session_of_speed_is_a_run_of_its_own_whose_file_is_replaced_as_it_grows_and_comes_back(
+    server: MlflowServer, results: ResultsFolder, tmp_path: Path
+) -> None:
+    path = write_session(results, make_session({make_cell(): 1e4, make_cell(batch_size=64): 2e4}, cycles=12))
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-3]) + lines[-3][:40])
+    results.write_grid(f"name: {results.name}\n")
+    for content in (path.read_bytes(), whole):
+        path.write_bytes(content)
+        assert sync(results, server.uri).sessions == SyncedSessions(mirrored=1)
+    again = sync(results, server.uri)
+    assert (again.already, again.sessions) == (3, SyncedSessions(already=1))
+    (run,) = runs_by_rest(server, results.name, kind="speed")
+    assert {metric["key"] for metric in run["data"]["metrics"]} == {
+        f"examples_per_second/mlp sgd lr 0.1 batch {size} cpu" for size in (64, 512)
+    }
+    assert len(runs_by_rest(server, results.name)) == 3
+    back = ResultsFolder(tmp_path / "back")
+    done = rebuild(results.name, server.uri, back)
+    assert (done.written, done.sessions, done.set_aside) == (3, 1, [])
+    assert (back.speed / path.name).read_bytes() == whole
 
 
 def test_a_server_that_keeps_artifacts_on_its_own_disk_is_refused_before_anything_counts_as_mirrored(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from mnistbench.report.blocks import blocks_frame
 from mnistbench.report.charts import Chart
 from mnistbench.report.exhibit import Exhibit
 from mnistbench.report.tables import Table
@@ -30,6 +31,7 @@ class Study:
         grids: the resolved grid file of each folder, by the folder's name.
         unread: files that are no record, with the reason.
         asked: number of cells of all grids, each once.
+        blocks: `blocks_frame` of all sessions of the folders.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Study:
     grids: dict[str, str] = field(default_factory=dict)
     unread: list[tuple[str, str]] = field(default_factory=list)
     asked: int | None = None
+    blocks: pd.DataFrame = field(default_factory=blocks_frame)
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,13 @@ def groups(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
             (f"-{place + 1}" if len(names) > 1 else ""),
             frame[frame["group"] == name],
         )
+
+
+def panels_of(frame: pd.DataFrame, columns: Sequence[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The rows of each combination of these columns, with a title of those that vary."""
+    varied = [column for column in columns if frame[column].nunique() > 1] or list(columns[:1])
+    for values, rows in frame.groupby(varied):
+        yield " · ".join(map(str, values)), rows
 
 
 def slug(*parts: object) -> str:

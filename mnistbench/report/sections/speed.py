@@ -9,10 +9,11 @@ import pandas as pd
 
 from mnistbench.report import levers as lever_tables
 from mnistbench.report import ranking, speed, speed_charts, time_charts
+from mnistbench.report.frame import targets_in
 from mnistbench.report.page_rows import rows_of
 from mnistbench.report.sections.section import MOST_PANELS, Part, Question, Section, Study, groups, slug, unanswered
 from mnistbench.report.tables import Column, table
-from mnistbench.words.wording import missing, percent, plural, seconds_range
+from mnistbench.words.wording import missing, percent, plural, seconds_interval
 
 SETTINGS = [
     Column("architecture_label", "architecture", "name", filtered=True),
@@ -27,7 +28,7 @@ MOST_SENTENCES = 8
 
 BOARD = [
     Column("order", "#", "count"),
-    Column("rank", "rank", "count"),
+    Column("rank_text", "rank", order="rank"),
     Column("time_text", "time to target", order="seconds_to_target", below="interval_text"),
     *SETTINGS[:2],
     Column("schedule_label", "schedule", "name", filtered=True, hidden=True),
@@ -35,6 +36,7 @@ BOARD = [
     EXECUTION,
     Column("reached_text", "reached", order="reached"),
     Column("epochs_to_target", "epochs", "whole"),
+    Column("clock_seconds_to_target", "own clock", "reachable"),
     Column("cold_seconds_to_target", "from cold", "reachable"),
     Column("test_accuracy", "test accuracy", "percent"),
     Column("diverged", "diverged seeds", "count"),
@@ -49,7 +51,9 @@ BOARD = [
 def first(study: Study) -> Section:
     """Which is first at the target?"""
     question = Question("first", "Which is first at the target?", "First at the target")
-    exhibit = ranking.leaderboard(study.frame)
+    if not targets_in(study.frame):
+        question = Question("first", "Which is most accurate?", "Most accurate")
+    exhibit = ranking.leaderboard(study.frame, study.blocks)
     if not exhibit:
         return unanswered(question, exhibit)
     parts = []
@@ -68,10 +72,12 @@ def first(study: Study) -> Section:
         parts.append(Part(heading, table=table(board, columns, name=name, caption=caption), disclosed=False))
         if chart:
             parts.append(Part(charts=[chart]))
-    lead = (
-        "Median training seconds at the first evaluation that passes the target; evaluation is off the clock. A rank is"
-        " one more than the number of settings proven better, so ties share it."
-    )
+    lead = "A rank is one more than the number of settings proven better, and 2–4 says which ranks it may have."
+    if targets_in(study.frame):
+        lead = (
+            "Steps to the first evaluation that passes the target, at the seconds a step of the blocks (of the runs'"
+            f" own clock where there are none); evaluation is off the clock. {lead}"
+        )
     return Section(question, lead=lead, parts=parts, notes=exhibit.notes)
 
 
@@ -111,10 +117,10 @@ def time(study: Study) -> Section:
 def devices(study: Study) -> Section:
     """GPU or CPU?"""
     question = Question("devices", "GPU or CPU?", "GPU or CPU")
-    exhibit = speed.device_speedups(study.frame)
+    exhibit = speed.device_speedups(study.frame, study.blocks)
     if not exhibit:
         return unanswered(question, exhibit)
-    crossings = speed.crossovers(study.frame)
+    crossings = speed.crossovers(study.frame, study.blocks)
     parts = []
     for heading, suffix, rows in groups(exhibit.frame):
         charts = [
@@ -140,10 +146,9 @@ def devices(study: Study) -> Section:
                 Column("ratio", "speed-up", "ratio"),
                 Column("low", "low", "ratio"),
                 Column("high", "high", "ratio"),
-                Column("n", "rounds", "count"),
-                Column("floor", "noise floor", "share", hidden=True),
+                Column("n", "n", "count"),
                 Column("verdict", "verdict", "tag", filtered=True),
-                Column("reason", "why no verdict", "long"),
+                Column("text", "in words", "long"),
             ],
             name=f"speed-ups-table{suffix}",
             caption="Speed-up of the device over the baseline",
@@ -152,9 +157,9 @@ def devices(study: Study) -> Section:
             Part(heading, sentences=sentences[:MOST_SENTENCES], charts=charts, table=shown, disclosed=bool(charts))
         )
     lead = (
-        "How many times faster the device trains the same cell than the baseline: steady (training seconds alone) and"
-        " from cold (process start to the last evaluation). Hatched cells are unresolved; a dash has its reason in the"
-        " table."
+        "How many times faster the device trains the same cell than the baseline: steady (blocks of training, timed in"
+        " the same cycles) and from cold (process start to the last evaluation, values without a verdict). Hatched"
+        " cells are open; a dash has its reason in the table."
     )
     return Section(question, lead=lead, parts=parts, notes=[*exhibit.notes, *crossings.notes])
 
@@ -162,7 +167,7 @@ def devices(study: Study) -> Section:
 def throughput(study: Study) -> Section:
     """How does throughput scale?"""
     question = Question("throughput", "How does throughput scale with the batch?", "Throughput")
-    exhibit = speed.throughput_by_batch(study.frame)
+    exhibit = speed.throughput_by_batch(study.frame, study.blocks)
     if not exhibit:
         return unanswered(question, exhibit)
     parts = []
@@ -196,7 +201,8 @@ def throughput(study: Study) -> Section:
         ]
         parts.append(Part(sentences=said if left_out else [], table=shown))
     lead = (
-        "Σ examples ÷ Σ training seconds. Lines are medians over optimizers and seeds, the bands their whole range; the"
+        "Examples ÷ seconds of the blocks, or of the whole trainings where no blocks were timed."
+        " Lines are medians over optimizers and seeds, the bands their whole range; the"
         " dotted line is what a device would do if twice the batch took no longer."
     )
     return Section(question, lead=lead, parts=parts, notes=exhibit.notes)
@@ -205,7 +211,7 @@ def throughput(study: Study) -> Section:
 def levers(study: Study) -> Section:
     """What does each lever buy?"""
     question = Question("levers", "What does each lever buy?", "Speed levers")
-    exhibit = lever_tables.lever_effects(study.frame)
+    exhibit = lever_tables.lever_effects(study.frame, study.blocks)
     if not exhibit:
         return unanswered(question, exhibit)
     titles = {
@@ -217,9 +223,11 @@ def levers(study: Study) -> Section:
     parts = []
     for heading, suffix, rows in groups(exhibit.frame):
         charts = []
+        several = rows["device"].nunique() > 1
         for (device, profile, kind), own in rows.groupby(["device", "profile", "kind"], sort=False):
             if own["ratio"].notna().any():
-                title = f"{device!s}: {titles.get(str(kind), str(kind))} {profile}"
+                title = f"{titles.get(str(kind), str(kind))} {profile}"
+                title = f"{device!s}: {title}" if several else title.capitalize()
                 charts.append(speed_charts.levers(own, slug("levers", device, profile, kind) + suffix, title))
         shown = table(
             rows,
@@ -233,11 +241,11 @@ def levers(study: Study) -> Section:
                 Column("ratio", "throughput ratio", "ratio"),
                 Column("low", "low", "ratio"),
                 Column("high", "high", "ratio"),
-                Column("n", "rounds", "count"),
+                Column("n", "n", "count"),
                 Column("peak_share", "share of peak", "share"),
                 Column("break_even_examples", "pays after, examples", "count"),
                 Column("verdict", "verdict", "tag", filtered=True),
-                Column("reason", "why no verdict", "long"),
+                Column("text", "in words", "long"),
             ],
             name=f"levers-table{suffix}",
             caption="Throughput with the lever over the bare profile",
@@ -253,9 +261,9 @@ def levers(study: Study) -> Section:
 def _by_target(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """As `groups`, and each target by itself, since times to different targets are no race."""
     for heading, suffix, rows in groups(frame):
-        targets = list(dict.fromkeys(rows["target_accuracy"]))
+        alone = rows["target_accuracy"].nunique(dropna=False) == 1
         for place, (target, own) in enumerate(rows.groupby("target_accuracy", dropna=False, sort=False)):
-            if len(targets) == 1:
+            if alone:
                 yield heading, suffix, own
             else:
                 named = "without a target" if missing(target) else f"target {percent(target, 1)}"
@@ -267,11 +275,8 @@ def _interval(row: Any) -> str:
     beside = row.seconds_text.partition(" (")[2].rstrip(")")
     if beside:
         return str(beside)
-    if missing(row.seconds_low) or missing(row.seconds_high):
-        return "" if missing(row.interval) else str(row.interval)
-    if row.seconds_low == row.seconds_high:
-        return str(row.interval)
-    return f"{seconds_range(row.seconds_low, row.seconds_high)}, {row.interval}"
+    kind = "" if missing(row.interval) else str(row.interval)
+    return f"{seconds_interval(row.seconds_low, row.seconds_high)} {kind}".strip()
 
 
 def _reached(row: Any) -> str:

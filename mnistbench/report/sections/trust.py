@@ -48,20 +48,21 @@ MARKS = [Column("flags", "flags", "words"), Column("cell_id", "cell", "code", hi
 def noise(study: Study) -> Section:
     """Is it noise?"""
     question = Question("noise", "Is it noise?", "Is it noise")
-    floors, deviations = verdicts.noise(study.frame), _deviations(study.frame)
+    disturbances, deviations = verdicts.noise(study.frame, study.blocks), _deviations(study.frame)
     targets = frames.targets_in(study.frame)
     pairs = {
-        _to_target(target, targets): verdicts.pairwise(frames.at_target(study.frame, target), "seconds_to_target")
+        _to_target(target, targets): verdicts.pairwise(
+            frames.at_target(study.frame, target), "seconds_to_target", study.blocks
+        )
         for target in targets
     }
-    pairs[THROUGHPUT] = verdicts.pairwise(study.frame, "examples_per_second")
-    if not floors and not any(pairs.values()):
-        return unanswered(question, floors)
+    pairs[THROUGHPUT] = verdicts.pairwise(study.frame, "examples_per_second", study.blocks)
+    if not disturbances and not any(pairs.values()):
+        return unanswered(question, disturbances)
     parts: list[Part] = []
-    for heading, suffix, rows in groups(floors.frame) if floors else []:
+    for heading, suffix, rows in groups(disturbances.frame) if disturbances else []:
         own = deviations[deviations["group"] == rows["group"].iloc[0]]
-        by_device = dict(zip(rows["device"], rows["floor"], strict=True))
-        charts = [noise_charts.seed_dots(own, by_device, f"seeds{suffix}")] if len(own) else []
+        charts = [noise_charts.seed_dots(own, f"seeds{suffix}")] if len(own) else []
         parts.append(Part(heading, charts=charts, table=_noise_table(rows, suffix), disclosed=False))
     for place, (metric, exhibit) in enumerate(pairs.items()):
         for heading, suffix, rows in groups(exhibit.frame) if exhibit else []:
@@ -75,10 +76,14 @@ def noise(study: Study) -> Section:
             said = [] if drawn else [_no_verdicts(rows)]
             parts.append(Part(title, sentences=said, charts=charts, table=_pairs_table(rows, stem)))
     lead = (
-        "Each run against the median of its seeds, beside the noise floor (grey); then the best setting against all"
-        " others, with intervals that hold for all pairs together. What does not leave the floor is not a difference."
+        "Each run against the median of its seeds; then the best setting against all others, by blocks of training that"
+        " were timed in the same cycles. The tests hold for all pairs together; each interval is at the level of its"
+        " own step. Runs of different seeds have no verdict on speed."
     )
-    notes = [*floors.notes, *(note for exhibit in pairs.values() for note in (*exhibit.notes, exhibit.reason) if note)]
+    notes = [
+        *disturbances.notes,
+        *(note for exhibit in pairs.values() for note in (*exhibit.notes, exhibit.reason) if note),
+    ]
     return Section(question, lead=lead, parts=parts, notes=list(dict.fromkeys(notes)))
 
 
@@ -182,8 +187,8 @@ def against_first(rows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
         rows: `pairwise` of one group.
 
     Returns:
-        The label of the best, and columns label, ratio (how many times as fast the best is), low, high, floor, verdict
-        (`ahead`, `behind`, `same`, `unresolved`, ""), reason.
+        The label of the best, and columns label, ratio (how many times as fast the best is), low, high, verdict
+        (`ahead`, `behind`, `same`, `open`, ""), reason.
     """
     known = rows[rows["ratio"].astype(float).between(1e-9, 1e9)]
     decided = known[known["verdict"] != ""]
@@ -204,7 +209,6 @@ def against_first(rows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
             "ratio": np.where(turned, 1 / ratio, ratio),
             "low": np.where(turned, 1 / high, low),
             "high": np.where(turned, 1 / low, high),
-            "floor": mine["floor"].to_numpy(),
             "verdict": [flipped.get(text, text) if turn else text for text, turn in zip(verdict, turned, strict=True)],
             "reason": mine["reason"].to_numpy(),
         }
@@ -238,13 +242,14 @@ def _noise_table(rows: pd.DataFrame, suffix: str) -> Table:
             Column("runs", "runs", "count"),
             Column("quiet", "quiet", "count"),
             Column("noisy", "noisy", "count"),
-            Column("short", "short", "count"),
             Column("shared", "shared", "count"),
             Column("unknown", "not observable", "count"),
-            Column("pooled_sd", "spread of seeds (SD)", "share"),
-            Column("twin_sd", "spread of twins (SD)", "share"),
             Column("twin_pairs", "twin pairs", "count"),
-            Column("floor", "noise floor", "share"),
+            Column("twin_gap", "twins differ by", "share"),
+            Column("sessions", "sessions of blocks", "count"),
+            Column("blocks", "blocks", "count"),
+            Column("disturbed", "disturbed blocks", "count"),
+            Column("half_gap", "halves of blocks differ by", "share"),
             Column("flags", "flags", "long"),
         ],
         name=f"noise-table{suffix}",
@@ -261,10 +266,11 @@ def _pairs_table(rows: pd.DataFrame, stem: str) -> Table:
             Column("ratio", "first ÷ second", "ratio"),
             Column("low", "low", "ratio"),
             Column("high", "high", "ratio"),
-            Column("n", "rounds", "count"),
-            Column("floor", "noise floor", "share"),
+            Column("n", "n", "count"),
             Column("verdict", "first is", "tag", filtered=True),
-            Column("reason", "why no verdict", "long"),
+            Column("text", "in words", "long"),
+            Column("new_seeds", "for new seeds", "tag", hidden=True),
+            Column("level", "level of its step", "number", hidden=True),
             Column("method", "method", hidden=True),
         ],
         name=f"{stem}-table",

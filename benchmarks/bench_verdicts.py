@@ -1,0 +1,219 @@
+"""Does the estimator of docs/statistics.md keep its promise, and what does it tell?
+
+    python benchmarks/bench_verdicts.py simulate [--grids 1000]
+    python benchmarks/bench_verdicts.py equal [--sessions 20] [--busy] [--out FOLDER]
+    python benchmarks/bench_verdicts.py planted [--sessions 10] [--out FOLDER]
+
+`simulate`, on simulated machines (`tests/simulated_machines.py`): the share of grids of equal settings in which one is
+told to be faster than another, and the shares of true differences that are told. `equal`, on this machine: one setting
+under twelve names, whose every winner is a false one; with --busy beside a foreign process that takes one core.
+`planted`, on this machine: five settings, four of which take every tenth, fifth, second or each step twice.
+
+Raw blocks are left in FOLDER/speed. The number of epochs, which no block reaches, is what gives one setting many names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import math
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from stand_ins import OnEpoch, quick
+
+from mnistbench.grid.grid import Grid
+from mnistbench.report.blocks import blocks_frame, cycle_table
+from mnistbench.report.estimator import Differences, judge
+from mnistbench.results.folder import ResultsFolder
+from mnistbench.results.records import CellRecord
+from mnistbench.results.speed import TimedSession, read_sessions
+from mnistbench.run.executors import ProcessExecutor
+from mnistbench.run.options import RunOptions
+from mnistbench.run.run import run_grid
+from mnistbench.train import block
+from mnistbench.train.block import BlockMeasurement
+from mnistbench.train.job import Job
+from mnistbench.train.setup import Trainee
+
+SHOWN = ("1.1", "1.2", "1.5", "3", "all", "wrong", "first set")
+
+
+def simulate(grids: int) -> bool:
+    """Print both tables.
+
+    Returns:
+        Whether the promise was kept: false winners in at most 5 % plus three standard errors of each case, and in at
+        most 5 % over all.
+    """
+    from simulated_machines import MACHINES, false_winners, power
+
+    print(f"Equal settings: share of {grids} grids with a winner", flush=True)
+    found = false_winners(grids=grids, told=lambda line: print(line, flush=True))
+    over_all, most = sum(found.values()) / len(found), max(found.values())
+    print(f"over all {over_all:.4f}, most {most:.3f}")
+    print(f"Twelve settings: cycles, share of pairs told by true ratio ({', '.join(SHOWN)})")
+    for name, machine in MACHINES.items():
+        for cycles, seconds, overhead in ((19, 0.1, 0.2), (11, 0.2, 0.3)):
+            told = power(machine, grids=grids, cycles=cycles, seconds=seconds, overhead=overhead)
+            shares = " ".join(f"{told[key]:.3f}" for key in SHOWN)
+            print(f"{name}, blocks of {seconds} s, overhead {overhead} s: {cycles} {shares}", flush=True)
+    return over_all <= 0.05 and most <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / grids)
+
+
+GRID = """
+name: verdicts
+dataset: {{name: mnist, fallback: digits}}
+architectures: [mlp]
+optimizers: [{{name: sgd, lr: 0.01}}]
+batch_sizes: [64]
+devices: [cpu]
+seeds: [0]
+training: {{epochs: {epochs}}}
+speed: {{cycles: 14}}
+"""
+TWICE = {2: 10, 3: 5, 4: 2, 5: 1}
+"""By the number of epochs: every so many steps one is taken twice. One epoch stands for the setting as it is."""
+
+
+def time_slowed_block(job: Job, *, steps: int, **others: Any) -> BlockMeasurement:
+    """As `time_block`, with some steps taken twice: once on the network that is timed, once on a copy of it."""
+    every = TWICE.get(job.cell.training.epochs)
+    make = block.make_trainee
+
+    def make_slowed(*arguments: Any) -> Trainee:
+        trainee = make(*arguments)
+        copy, count, take = trainee.anew(), itertools.count(1), trainee.take_step
+
+        def take_step(*given: Any) -> Any:
+            if next(count) % every == 0:
+                copy.take_step(*given)
+            return take(*given)
+
+        object.__setattr__(trainee, "take_step", take_step)
+        return trainee
+
+    if every is not None:
+        block.make_trainee = make_slowed  # of this process, which ends with the block
+    return block.time_block(job, steps, **others)
+
+
+class OnlyBlocks(ProcessExecutor):
+    """Times blocks, and trains nothing."""
+
+    times_blocks = True
+
+    def __init__(self, function: str) -> None:
+        super().__init__()
+        self._function = function
+
+    def run(self, jobs: Any, on_epoch: OnEpoch) -> Iterator[CellRecord]:
+        """Records that say nothing, as fast as they are asked for."""
+        for job in jobs:
+            yield quick(job, on_epoch=lambda epoch: None, process_started=0.0)
+
+    def time_block(self, job: Job, steps: int) -> BlockMeasurement | CellRecord:
+        """By the function that was given."""
+        result: BlockMeasurement | CellRecord = self._result(job, self._function, {"steps": steps})
+        return result
+
+
+def take_session(epochs: Sequence[int], function: str, out: Path) -> tuple[TimedSession, Differences]:
+    """One session in a folder of its own; its file is left in `out/speed`. All pairs, in the order of `epochs`."""
+    grid = Grid.from_text(GRID.format(epochs=list(epochs)))
+    with tempfile.TemporaryDirectory() as folder:
+        run_grid(grid, RunOptions(out=folder, executor=OnlyBlocks(function)))
+        (session,), _ = read_sessions(ResultsFolder(folder))
+        (file,) = Path(folder, "speed").iterdir()
+        (out / "speed").mkdir(parents=True, exist_ok=True)
+        (out / "speed" / file.name).write_bytes(file.read_bytes())
+    table = cycle_table(blocks_frame([session]))
+    places = {setting.cell.training.epochs: table.settings.index(key) for key, setting in session.settings.items()}
+    pairs = np.array([[places[one], places[other]] for one, other in itertools.combinations(epochs, 2)])
+    return session, judge(table.values, table.clean, table.looks, pairs)
+
+
+@contextlib.contextmanager
+def neighbour(*, wanted: bool) -> Iterator[None]:
+    """A foreign process that takes one core."""
+    if not wanted:
+        yield
+        return
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def equal(sessions: int, out: Path, *, busy: bool) -> bool:
+    """One setting under twelve names.
+
+    Returns:
+        Whether at most 3 in 20 sessions named a winner, and in 15 of 20 every pair was judged.
+    """
+    winners = judged = 0
+    with neighbour(wanted=busy):
+        for number in range(sessions):
+            _, told = take_session(range(1, 13), "mnistbench.train.block:time_block", out)
+            won = int(np.isin(told["verdict"], ["faster", "slower"]).sum())
+            winners, judged = winners + (won > 0), judged + bool((told["verdict"] != "").all())
+            print(f"session {number + 1}: {won} of {len(told)} pairs told, {int(told['busy'].sum())} busy", flush=True)
+    print(f"{winners} of {sessions} sessions with a winner, {judged} with every pair judged")
+    return winners <= sessions * 3 / 20 and judged >= sessions * 15 / 20
+
+
+def planted(sessions: int, out: Path) -> bool:
+    """Five settings, four of them slowed by a known number of steps.
+
+    Returns:
+        Whether no direction was wrong, 50 % was told in 9 of 10 sessions and 20 % in 5, and 90 % of the intervals held
+        what was planted.
+    """
+    epochs = [1, *TWICE]
+    cost = {number: 1 + 1 / TWICE[number] if number in TWICE else 1.0 for number in epochs}
+    pairs = list(itertools.combinations(epochs, 2))
+    wrong, held, told_of = 0, 0, {2: 0, 3: 0, 4: 0, 5: 0}
+    for number in range(sessions):
+        _, told = take_session(epochs, "bench_verdicts:time_slowed_block", out)
+        for (one, other), row in zip(pairs, told, strict=True):
+            true = math.log(cost[other] / cost[one])  # the first is faster by this
+            wrong += row["verdict"] == "slower"
+            held += row["low"] <= true <= row["high"]
+            if one == 1 and row["verdict"] == "faster":
+                told_of[other] += 1
+        shown = ", ".join(f"{cost[other] - 1:.0%}: {count}" for other, count in told_of.items())
+        print(f"after session {number + 1}: told {shown}; wrong {wrong}; held {held}", flush=True)
+    share = held / (sessions * len(pairs))
+    print(f"{wrong} wrong directions; intervals hold {share:.0%} of what was planted")
+    return not wrong and told_of[4] >= 0.9 * sessions and told_of[3] >= 0.5 * sessions and share >= 0.9
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 1 if a promise was broken."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("simulate").add_argument("--grids", type=int, default=1000)
+    for name, sessions in (("equal", 20), ("planted", 10)):
+        command = commands.add_parser(name)
+        command.add_argument("--sessions", type=int, default=sessions)
+        command.add_argument("--out", type=Path, default=Path("results") / "verdicts" / name)
+        command.add_argument("--busy", action="store_true")
+    options = parser.parse_args(arguments)
+    if options.command == "simulate":
+        return 0 if simulate(options.grids) else 1
+    if options.command == "equal":
+        return 0 if equal(options.sessions, options.out, busy=options.busy) else 1
+    return 0 if planted(options.sessions, options.out) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
