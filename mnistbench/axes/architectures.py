@@ -14,8 +14,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from mnistbench.axes.options import Fraction, PositiveInt
-from mnistbench.axes.plugins import Plugins, same_folder
+from mnistbench.axes.options import Fraction, PositiveInt, as_declared
+from mnistbench.axes.plugins import Plugins, flag_for, same_folder
 from mnistbench.cell import Component
 from mnistbench.errors import UserError
 
@@ -229,11 +229,12 @@ def build(component: Component, data: DataSpec, plugins: Plugins | None = None) 
 
     if ":" in component.name:
         if plugins is None:
-            raise UserError(f"{component.name}: name its module with --plugin {component.name.split(':')[0]}")
+            raise UserError(f"{component.name} is a plug-in: add {flag_for(component.name.partition(':')[0])}")
         found: Any = plugins.find(component.name)
         parameters = list(inspect.signature(found).parameters)
+        options = as_declared(found, component.options)
         with same_folder():
-            built = found(data, **component.options) if parameters[:1] == ["data"] else found(**component.options)
+            built = found(data, **options) if parameters[:1] == ["data"] else found(**options)
         if not isinstance(built, nn.Module):
             raise UserError(f"{component.name} gives a {type(built).__name__}; a network is a torch.nn.Module")
         return built

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from typing_extensions import override
 
-from mnistbench.axes.options import Fraction, NonNegative, Positive, PositiveInt
+from mnistbench.axes.options import Fraction, NonNegative, Positive, PositiveInt, as_declared
+from mnistbench.axes.plugins import flag_for
 from mnistbench.axes.schedules import SCHEDULES, lr_factors
 from mnistbench.cell import Component
 from mnistbench.errors import UserError
@@ -253,9 +254,10 @@ def build(
     """
     if ":" in component.name:
         if plugins is None:
-            raise UserError(f"{component.name}: name its module with --plugin {component.name.split(':')[0]}")
+            raise UserError(f"{component.name} is a plug-in: add {flag_for(component.name.partition(':')[0])}")
         found: Any = plugins.find(component.name)
-        options: dict[str, Any] = {key: value for key, value in component.options.items() if key not in _SHARED}
+        own = {key: value for key, value in component.options.items() if key not in _SHARED}
+        options = as_declared(found, own)
         if not options.keys() & _IMPLEMENTATIONS:  # the grid's own choice of speed stands
             options |= _accepted(found, implementation)
         built: torch.optim.Optimizer = found(parameters, **options)

@@ -76,9 +76,37 @@ class Plugins:
         if module_name not in self.modules:
             raise UserError(
                 f"`{name}` is a plug-in, and plug-ins are imported only when the command line names them: "
-                f"add `--plugin {module_name}` if you trust that module"
+                f"add {flag_for(module_name)} if you trust that module"
             )
         return self.modules[module_name]
+
+
+def flag_for(module: str) -> str:
+    """The flag that would import a module: by its name where Python finds it, else by its file."""
+    is_file = module.isidentifier() and (Path(f"{module}.py").is_file() or not _is_installed(module))
+    return f"`--plugin {module}.py`" if is_file else f"`--plugin {module}`"
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def where_in_plugin(error: BaseException) -> str:
+    """The innermost line of a plug-in's that an error came through: `plug-in my_models, my_models.py:12`; or ""."""
+    where, trace = "", error.__traceback__
+    while trace is not None:
+        name, line = str(trace.tb_frame.f_globals.get("__name__")), trace.tb_lineno
+        if plugin := next((each for each in _imported if f"{name}.".startswith(f"{each}.")), None):
+            where = f"plug-in {plugin}, {Path(trace.tb_frame.f_code.co_filename).name}:{line}"
+        trace = trace.tb_next
+    return where
+
+
+_imported: set[str] = set()
+"""Modules that this process imported as plug-ins, by which their errors are told from our own."""
 
 
 def load_plugins(names: Sequence[str]) -> Plugins:
@@ -96,6 +124,7 @@ def load_plugins(names: Sequence[str]) -> Plugins:
         try:
             module = _loaded(name)
             modules[module.__name__] = module
+            _imported.add(module.__name__)
         except UserError as error:
             errors.append(str(error))
     if errors:

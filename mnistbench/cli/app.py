@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
+from mnistbench.axes.plugins import where_in_plugin
 from mnistbench.cell import __version__
 from mnistbench.cli import look as looking
 from mnistbench.cli import models, reports
@@ -144,6 +145,10 @@ def _said(error: Exception) -> int:
     if is_out_of_memory(error):
         why = str(error) or type(error).__name__
         print(f"error: no memory is left: {why}. What was measured is kept.", file=sys.stderr)
+        return BAD_USAGE
+    if where := where_in_plugin(error):
+        message = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        print(f"error: {without_credentials(message)} ({where})", file=sys.stderr)
         return BAD_USAGE
     print(without_credentials("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     print("error: a bug in mnistbench, not in your input. What was measured is kept.", file=sys.stderr)

@@ -58,7 +58,10 @@ def show(
     table.add_column("FLOPs forward", f"{summary.forward_flops:,}", justify="right")
     for layer in summary.layers:
         shape = " × ".join(str(side) for side in layer.output_shape)
-        table.add_row(layer.name, layer.kind, shape, f"{layer.parameters:,}", f"{layer.flops:,}")
+        shared = f"{layer.shared:,} shared" if layer.shared else ""
+        own = f"{layer.parameters:,}" if layer.parameters or not shared else ""
+        parameters = " + ".join(part for part in (own, shared) if part)
+        table.add_row(layer.name, layer.kind, shape, parameters, f"{layer.flops:,}")
     console = Console()
     console.print(table)
     console.print(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mnistbench.cli.flags import DataDir, In, Plugin, Source, TrackingUri
+from mnistbench.errors import UserError
 from mnistbench.words.wording import percent
 
 
@@ -21,7 +22,10 @@ def predict(
     tracking_uri: TrackingUri = None,
     plugin: Plugin = None,
 ) -> None:
-    """What a kept model sees in images (any size and colour, dark on light or light on dark), or in rows of a table."""
+    """What a kept model sees in images (any size and colour, dark on light or light on dark), or in rows of a table.
+
+    A file that cannot be read is said, and costs the others nothing.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -30,11 +34,21 @@ def predict(
     model = load_model(source, results=folder, tracking_uri=tracking_uri, plugins=plugin or ())
     table = Table("image" if model.spec.is_image else "row", "it is", "probability", "or else")
     names = model.class_names
-    for found in model.predict(files):
-        ranked = sorted(range(len(names)), key=lambda label: -found.probabilities[label])
-        second = f"{names[ranked[1]]} ({percent(found.probabilities[ranked[1]])})"
-        table.add_row(found.source, found.name, percent(found.probability), second)
-    Console().print(table)
+    errors: list[UserError] = []
+    for file in files:
+        try:
+            predictions = model.predict(file)
+        except UserError as error:
+            errors.append(error)
+            continue
+        for found in predictions:
+            ranked = sorted(range(len(names)), key=lambda label: -found.probabilities[label])
+            second = f"{names[ranked[1]]} ({percent(found.probabilities[ranked[1]])})"
+            table.add_row(found.source, found.name, percent(found.probability), second)
+    if table.row_count:
+        Console().print(table)
+    if errors:
+        raise UserError("\n".join(map(str, errors)))
 
 
 def evaluate(

@@ -144,37 +144,41 @@ def print_best(results: ResultsFolder, console: Console) -> None:
     """
     if missing("report"):
         return
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
     from mnistbench.report import frame as frames
-    from mnistbench.report import inventory, ranking
+    from mnistbench.report import inventory, labels, ranking
     from mnistbench.report.blocks import blocks_frame
+    from mnistbench.report.samples import for_show
     from mnistbench.results.speed import read_sessions
     from mnistbench.results.targets import targets_asked
 
-    frame = frames.results_frame(results.records(), targets=targets_asked(results), kinds=frames.KINDS)
-    board = ranking.leaderboard(frame, blocks_frame(read_sessions(results)[0])).frame
+    runs = frames.results_frame(results.records(), targets=targets_asked(results), kinds=frames.KINDS)
+    blocks = blocks_frame(read_sessions(results)[0])
+    frame = for_show(runs, blocks)
+    board = ranking.leaderboard(frame, blocks).frame
     if board.empty:
         return
-    several = board["target_accuracy"].nunique() > 1
-    differing = [column for column in ("training_label", "execution_label") if frame[column].nunique() > 1]
-    settings = frame.drop_duplicates("settings").set_index("settings")
-    for target, rows in board.groupby("target_accuracy", dropna=False):
-        way = f" to {accuracy_text(float(str(target)))}" if several else ""
-        table = Table(title=f"Best so far{way}, by median", title_justify="left")
+    for (group, target), rows in board.groupby(["group", "target_accuracy"], dropna=False, sort=False):
+        aimed = frames.targets_in(frame) != []
+        way = f" to {accuracy_text(float(str(target)))}" if aimed else ", by test accuracy"
+        where = f" on {group}" if board["group"].nunique() > 1 else ""
+        table = Table(title=f"Best so far{way}{where}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         table.add_column("rank", no_wrap=True)
-        table.add_column("trained", overflow="fold", min_width=20)
-        for name in ("batch", "device", "to target", "accuracy", "examples/s", "n"):
+        table.add_column("trained", overflow="fold")
+        names = ["to target"] * aimed + ["accuracy", "examples/s", "seeds"]
+        for name in names:
             table.add_column(name, justify="right", no_wrap=True)
         best = rows.sort_values("order").head(SHOWN)
         for _, row in best.iterrows():
-            also = [str(settings.loc[row["settings"], column]) for column in differing]
-            table.add_row(*(Text(text) for text in _best_row(row, also)))
+            cells = _best_row(row)
+            table.add_row(*(Text(text) for text in cells[:2] + cells[-len(names) :]))
         console.print(table)
-        if flags := sorted({flag for text in best["flags"] for flag in text.split("; ") if flag}):
-            console.print(f"flagged in these rows: {', '.join(flags)}", markup=False, soft_wrap=True)
-    for sentence in inventory.equal_seed_sentences(frame):
+    for sentence in labels.shared(frame):
+        console.print(sentence, markup=False, soft_wrap=True)
+    for sentence in inventory.equal_seed_sentences(runs):
         console.print(f"note: {sentence}", markup=False, soft_wrap=True)
 
 
@@ -195,17 +199,16 @@ def print_cells(results: ResultsFolder, console: Console) -> None:
     console.print(table)
 
 
-def _best_row(row: pd.Series, also: list[str]) -> list[str]:
-    schedule = "" if row["schedule_label"] == "constant" else f", {row['schedule_label']}"
-    lost = f"{row['diverged']} of {row['seeds']} diverged" if row["diverged"] else ""
-    nowhere = f"ranked nowhere: {row['unranked']}" if row["unranked"] else ""
-    marks = "; ".join(filter(None, [nowhere, lost]))
+def _best_row(row: pd.Series) -> list[str]:
+    marks = [
+        (f"ranked nowhere: {row['unranked']}", row["unranked"]),
+        (f"{row['diverged']} of {row['seeds']} diverged", row["diverged"]),
+        (row["flags"], row["flags"]),
+    ]
+    said = "; ".join(text for text, is_so in marks if is_so)
     return [
         row["rank_text"] or "–",
-        " · ".join([row["architecture_label"], f"{row['optimizer_label']}{schedule}", *also])
-        + (f" ({marks})" if marks else ""),
-        str(row["batch_size"]),
-        str(row["device"]),
+        f"{row['label']} ({said})" if said else str(row["label"]),
         str(row["seconds_text"]).partition(" (")[0],
         percent(row["test_accuracy"], 2),
         rate(row["examples_per_second"]),

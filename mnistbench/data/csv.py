@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -19,8 +20,11 @@ from mnistbench.cell.data_spec import DataSpec
 from mnistbench.data.arrays import Arrays
 from mnistbench.data.tables import held_out_rows, stratified, table_arrays
 from mnistbench.errors import UserError
+from mnistbench.words.wording import plural
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
+DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
+"""Of a number as Excel writes it in many countries."""
 MAX_PROBLEMS = 10
 MAX_CLASSES = 1000
 
@@ -193,6 +197,7 @@ def _read_rows(content: bytes, table: Table, source: str) -> tuple[list[str], li
         other = next((character for character in ";\t|" if character in rows[0][0]), None)
         hint = f"; are its columns separated by {other!r}? say `delimiter`" if other else ""
         problems.add(f"has one column, needs a feature and a label at least{hint}", lines[0])
+        problems.raise_if_any()  # each row would be said to have too many values, where they hold decimal commas
     if table.header:
         _check_header(names, lines[0], problems)
         rows, lines = rows[1:], lines[1:]
@@ -282,6 +287,7 @@ def _numbers(
     rows: Sequence[Sequence[str]], lines: Sequence[int], columns: Sequence[tuple[int, str]], problems: Problems
 ) -> npt.NDArray[np.float64]:
     values = np.zeros((len(rows), len(columns)))
+    commas: list[tuple[int, str]] = []
     for i, (row, line) in enumerate(zip(rows, lines, strict=True)):
         for j, (column, name) in enumerate(columns):
             text = row[column].strip()
@@ -290,8 +296,14 @@ def _numbers(
                 values[i, j] = value
             elif text.lower() in MISSING:
                 problems.add(f"column `{name}`: a value is missing", line)
+            elif DECIMAL_COMMA.fullmatch(text):
+                commas.append((line, text))
             else:
                 problems.add(f"column `{name}`: `{text[:40]}` is no number that can be trained on", line)
+    if commas:
+        line, text = commas[0]
+        numbers = f"{plural(len(commas), 'number')} with a decimal comma, `{text[:40]}` the first"
+        problems.add(f"{numbers}; write them with a point (`{text.replace(',', '.')[:40]}`)", line)
     return values
 
 

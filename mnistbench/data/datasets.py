@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from mnistbench.axes.options import Fraction, NonNegativeInt, PositiveInt
+from mnistbench.axes.plugins import Plugins, flag_for
 from mnistbench.cell import Component
 from mnistbench.cell.data_spec import DataSpec
 from mnistbench.data import digits as digits_
@@ -27,9 +28,6 @@ from mnistbench.errors import UserError
 from mnistbench.errors.problems import nearest
 from mnistbench.files.cache_folder import cache_folder
 
-if TYPE_CHECKING:
-    from mnistbench.axes.plugins import Plugins
-
 __all__ = [
     "DATASETS",
     "Arrays",
@@ -37,6 +35,7 @@ __all__ = [
     "DataSpec",
     "PreparedData",
     "Surveyed",
+    "cached_sha256",
     "fetch",
     "load",
     "prepare",
@@ -210,6 +209,19 @@ def sizes(component: Component) -> tuple[int, int] | None:
     return (spec.train_examples, spec.test_examples) if spec else None
 
 
+def cached_sha256(component: Component) -> str | None:
+    """Checksum of a dataset's arrays if they are in the user's cache; None too for a CSV or a plug-in.
+
+    Raises:
+        UserError: if there is no such dataset.
+    """
+    source = None if ":" in component.name else _source(component, None)
+    if not isinstance(source, OfficialSource | MadeSource):
+        return None
+    entry = read_entry(entry_directory(source.entry_name))
+    return entry.sha256 if entry else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Surveyed:
     """What is known of a dataset on this machine.
@@ -277,8 +289,7 @@ def _prepare(component: Component, search: Search, plugins: Plugins | None) -> P
 def _source(component: Component, plugins: Plugins | None) -> Source:
     if ":" in component.name:
         if plugins is None:
-            module = component.name.partition(":")[0]
-            raise UserError(f"dataset {component.name} is a plug-in: add --plugin {module}")
+            raise UserError(f"dataset {component.name} is a plug-in: add {flag_for(component.name.partition(':')[0])}")
         function = plugins.find(component.name)
         if not callable(function):
             raise UserError(f"dataset {component.name}: must be a function that returns arrays")

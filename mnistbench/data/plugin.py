@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mnistbench.axes.options import as_declared
 from mnistbench.axes.plugins import same_folder
 from mnistbench.cell.data_spec import DataSpec
 from mnistbench.data.arrays import Arrays, check, checksum, image_arrays
@@ -52,7 +53,7 @@ class PluginSource:
     def _arrays(self) -> Arrays:
         try:
             with same_folder():
-                made = self.function(**self.options)
+                made = self.function(**as_declared(self.function, self.options))
             if isinstance(made, Arrays):
                 return made
             parts = [np.asarray(part) for part in made] if isinstance(made, tuple | list) else []

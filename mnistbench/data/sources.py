@@ -207,6 +207,12 @@ class MadeSource:
         """What will be made."""
         return self.known
 
+    @property
+    def entry_name(self) -> str:
+        """Names the content by what it is made from."""
+        options = f"-{_short_hash(dict(self.options))}" if self.options else ""
+        return f"{self.known.name}-v{self.version}{options}"
+
     def open(self, search: Search) -> Opened:
         """Make it once."""
 
@@ -214,8 +220,7 @@ class MadeSource:
             search.say(f"making {self.known.name}")
             return self.make()
 
-        options = f"-{_short_hash(dict(self.options))}" if self.options else ""
-        entry = search.find_or_make(f"{self.known.name}-v{self.version}{options}", make)
+        entry = search.find_or_make(self.entry_name, make)
         return Opened(entry=entry, found_in=self.origin)
 
 

@@ -9,19 +9,17 @@ from __future__ import annotations
 import inspect
 import json
 import math
-import types
-import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.errors import PydanticUserError
+from pydantic import TypeAdapter, ValidationError
 
 from mnistbench.axes.architectures import ARCHITECTURES
 from mnistbench.axes.execution import PROFILES, RESOLVED, Levers
 from mnistbench.axes.optimizers import OPTIMIZERS, Optimizer
+from mnistbench.axes.options import UNTYPED, adapter_of, annotations_of, sayable
 from mnistbench.axes.plugins import Plugins
 from mnistbench.axes.schedules import SCHEDULES
 from mnistbench.cell import Component
@@ -32,7 +30,6 @@ from mnistbench.grid.yaml import Items, Node, Value, at, in_words, looks_like_nu
 
 Axis = Literal["dataset", "architecture", "optimizer", "schedule", "execution"]
 REQUIRED = inspect.Parameter.empty
-UNTYPED = bool | int | float | str
 TABLES: dict[Axis, Mapping[str, Callable[..., Any]]] = {
     "dataset": DATASETS,
     "architecture": ARCHITECTURES,
@@ -57,8 +54,8 @@ class OptionSpec:
 
     @cached_property
     def _adapter(self) -> TypeAdapter[Any] | None:
-        sayable = _sayable(self.annotation)
-        return None if sayable is None else _adapter(sayable)
+        said = sayable(self.annotation)
+        return None if said is None else adapter_of(said)
 
     @cached_property
     def list_depth(self) -> int:
@@ -192,12 +189,9 @@ def options_of(function: Callable[..., Any]) -> dict[str, OptionSpec]:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
         return {}
-    made = function.__init__ if inspect.isclass(function) else inspect.unwrap(function)
-    scope = getattr(made, "__globals__", {})
     return {
-        parameter.name: OptionSpec(parameter.name, _annotation(parameter, scope), parameter.default)
-        for parameter in signature.parameters.values()
-        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        name: OptionSpec(name, annotation, signature.parameters[name].default)
+        for name, annotation in annotations_of(function).items()
     }
 
 
@@ -228,47 +222,8 @@ def _of_plugin(axis: Axis, name: str, plugins: Plugins) -> Declaration:
     return Declaration(name, options, plugins.sha256(name), always=("lr",) if axis == "optimizer" else ())
 
 
-def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
-    """What checks a value of this type; None where JSON, and so a grid file, has no words for it."""
-    try:
-        adapter = TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
-        schema = adapter.json_schema()
-    except (PydanticUserError, TypeError):  # TypeError: an annotation that is no type
-        return None
-    return adapter if schema or annotation in (Any, object) else None  # classes have an empty schema too
-
-
-def _sayable(annotation: Any) -> Any | None:
-    """The part of a type that a grid file can say: of `float | Tensor` the number, in a list of them too; or None."""
-    if _adapter(annotation):
-        return annotation
-    kind, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    parts = [item if item is ... else _sayable(item) for item in arguments]
-    if kind in (typing.Union, types.UnionType):
-        left = tuple(part for part in parts if part is not None)
-        return typing.Union[left] if any(part is not type(None) for part in left) else None  # noqa: UP007
-    is_list = inspect.isclass(kind) and issubclass(kind, Sequence)
-    return kind[tuple(parts)] if is_list and parts and None not in parts else None
-
-
 def _type_name(annotation: Any) -> str:
     return getattr(annotation, "__name__", str(annotation))
-
-
-def _annotation(parameter: inspect.Parameter, scope: dict[str, Any]) -> Any:
-    annotation = parameter.annotation
-    if isinstance(annotation, str):
-        holder = types.SimpleNamespace(__annotations__={"option": annotation})
-        try:
-            return typing.get_type_hints(holder, globalns=scope, include_extras=True)["option"]
-        except Exception:  # a name that only a type checker imports; the value's own type has to do
-            annotation = inspect.Parameter.empty
-    if annotation is not inspect.Parameter.empty:
-        return annotation
-    kind = type(parameter.default)
-    if kind in (list, tuple):
-        return list[Any]
-    return kind if kind in (bool, int, float, str) else UNTYPED
 
 
 def _inner(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -76,6 +76,8 @@ def find_record_file(source: str, *, folder: Path | None = None) -> Path:
         raise UserError(f"no cell {source}… in {places}; name the folder with --in, or give a file")
     if len(found) > 1:
         shown = ", ".join(str(file) for file in found[:4])
+        if len({file.name for file in found}) == 1:
+            raise UserError(f"{source}… is in {len(found)} folders ({shown}): name one with --in")
         raise UserError(f"{source}… is the beginning of {len(found)} cells ({shown}): give more digits, or use --in")
     return found[0]
 

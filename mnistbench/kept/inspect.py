@@ -26,7 +26,8 @@ class Layer:
     Attributes:
         kind: what it does, with its settings: `Conv2d(1, 6, kernel_size=(5, 5))`.
         output_shape: without the batch dimension.
-        parameters: trainable numbers.
+        parameters: trainable numbers that no layer before it has.
+        shared: trainable numbers that a layer before it has too: tied weights, or the layer itself once more.
         flops: floating point operations of one example's forward pass; a multiply-add counts as two.
     """
 
@@ -34,6 +35,7 @@ class Layer:
     kind: str
     output_shape: tuple[int, ...]
     parameters: int
+    shared: int
     flops: int
 
 
@@ -65,6 +67,7 @@ def summarize(network: nn.Module, data: DataSpec) -> NetworkSummary:
     met: list[Layer] = []
     counter = FlopCounterMode(display=False)
     before: dict[str, int] = {}
+    counted: set[nn.Parameter] = set()
 
     def enter(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any) -> None:
@@ -74,15 +77,18 @@ def summarize(network: nn.Module, data: DataSpec) -> NetworkSummary:
 
     def leave(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            trained = {parameter for parameter in module.parameters() if parameter.requires_grad}
             met.append(
                 Layer(
                     name=name,
                     kind=repr(module) if "\n" not in repr(module) else type(module).__name__,
                     output_shape=_output_shape(output),
-                    parameters=sum(item.numel() for item in module.parameters()),
+                    parameters=sum(parameter.numel() for parameter in trained - counted),
+                    shared=sum(parameter.numel() for parameter in trained & counted),
                     flops=(counter.get_total_flops() - before[name]) // EXAMPLES,
                 )
             )
+            counted.update(trained)
 
         return hook
 

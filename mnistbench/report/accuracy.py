@@ -18,7 +18,6 @@ from mnistbench.report.labels import labels
 from mnistbench.report.ranking import curve_points
 from mnistbench.report.repeats import Repeats, counted, repeats
 from mnistbench.report.samples import RANK_TEST_SEEDS, settle_outcomes, unranked, unranked_settings
-from mnistbench.report.trials import tuning_note
 from mnistbench.report.verdicts import compare
 from mnistbench.results.measures import parts
 from mnistbench.words.wording import percent
@@ -59,10 +58,7 @@ def accuracy_by_batch(frame: pd.DataFrame) -> Exhibit:
     best = best.rename(columns={"batch_size": "best_batch", "test_accuracy": "best_accuracy"})
     table = table.merge(best[["group", "series", "best_batch", "best_accuracy"]], on=["group", "series"])
     table["drop"] = table["test_accuracy"] - table["best_accuracy"]
-    notes = _lr_notes(table)
-    if rows["optimizer_label"].nunique() > 1:
-        notes += (tuning_note(rows),)
-    return Exhibit(table, notes=notes)
+    return Exhibit(table, notes=_lr_notes(table))
 
 
 def _shown(runs: Repeats) -> dict[str, Any]:
@@ -153,7 +149,7 @@ def optimizer_ranking(frame: pd.DataFrame) -> Exhibit:
     unlike = ranked["tuning"].transform("nunique") > 1
     table["rank"] = table["rank"].astype("Int64").mask((few | unlike).reindex(table.index, fill_value=True))
     table["order"] = keys.cumcount() + 1
-    notes = [tuning_note(table)]
+    notes = []
     if table["rank"].isna().any():
         notes.append(f"A rank needs {RANK_TEST_SEEDS} seeds each, and all tuned alike; else ordered by median.")
     return Exhibit(table.drop(columns=["values", "_last"]), notes=tuple(notes))

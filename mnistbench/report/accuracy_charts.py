@@ -9,16 +9,19 @@ import pandas as pd
 
 from mnistbench.report import palette
 from mnistbench.report.charts import (
+    MOST_BANDS,
     WIDTH,
     Chart,
+    LineEnd,
     Look,
     batch_axis,
     canvas,
     handle,
     legend,
     log_axis,
+    name_ends,
     panel,
-    spread,
+    ranges,
     style,
 )  # fmt: skip
 from mnistbench.report.page_rows import highest, lowest, rows_of
@@ -103,8 +106,8 @@ def learning_curve(rows: pd.DataFrame, name: str, title: str, frame: Frame) -> C
             marker = palette.MARKERS[place % len(palette.MARKERS)] if own["epoch"].nunique() <= 12 else None
             axes.plot(own["epoch"], own[f"train_{metric}"], color=colour, linestyle=(0, (3, 2)), linewidth=1.1)
             if own["n"].max() > 1:
-                axes.fill_between(own["epoch"], own[f"test_{metric}_low"], own[f"test_{metric}_high"], color=colour,
-                                  alpha=0.15, linewidth=0)  # fmt: skip
+                limits = ("epoch", f"test_{metric}_low", f"test_{metric}_high")
+                ranges(axes, own, limits, colour, band=len(batches) <= MOST_BANDS)
             axes.plot(own["epoch"], own[f"test_{metric}"], color=colour, marker=marker, markersize=4.5,
                       markeredgecolor=PAPER.light, markeredgewidth=0.4)  # fmt: skip
             last = own.dropna(subset=[f"test_{metric}"]).tail(1)
@@ -115,14 +118,10 @@ def learning_curve(rows: pd.DataFrame, name: str, title: str, frame: Frame) -> C
         else:
             axes.set_ylim(*frame.limits)
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %" if value <= 1.0001 else "")
-        low, high = axes.get_ylim()
         axes.set_xlim(0.8 if epochs > 1 else 0.5, epochs + max(0.24 * epochs, 0.5))
         step = -(-epochs // 6)
         axes.set_xticks(range(step if step > 1 else 1, epochs + 1, step))
-        heights = [_share(value, low, high, metric == "loss") for _, _, value in ends]
-        for (batch, epoch, _), height in zip(ends, spread(heights, 0.085), strict=True):
-            axes.annotate(f"{batch}", (epoch, height), xycoords=("data", "axes fraction"), xytext=(6, 0),
-                          textcoords="offset points", fontsize=9, va="center")  # fmt: skip
+        name_ends(axes, [LineEnd(str(batch), value, epoch) for batch, epoch, value in ends])
         axes.set(xlabel="epoch")
     finals = [
         f"batch {batch} {percent(value, 2) if metric == 'accuracy' else significant(value)}" for batch, _, value in ends
@@ -200,12 +199,6 @@ def class_errors(rows: pd.DataFrame, name: str, classes: dict[int, str]) -> Char
         f" {classes.get(int(best.true), best.true)} ({percent(best.error, 2)})."
     )
     return Chart(name, "Errors by class", alt, figure)
-
-
-def _share(value: float, low: float, high: float, log: bool) -> float:
-    if log:
-        value, low, high = np.log(max(value, 1e-12)), np.log(low), np.log(high)
-    return float(np.clip((value - low) / (high - low), 0.02, 0.98))
 
 
 def thin(rows: pd.DataFrame, most: int = 100) -> pd.DataFrame:

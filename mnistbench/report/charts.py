@@ -11,6 +11,7 @@ import functools
 import io
 import itertools
 import math
+import textwrap
 import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,9 +26,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
+    from pandas import DataFrame
 
 WIDTH = 5.6
 """Inches of a full chart: 403 units, so that 11-point text stays above 9 pixels on a phone."""
+MOST_BANDS = 4
+"""Lines of one chart that may have a band each; of more, each has its name and an interval at its end."""
 SMALL = 3.6
 """Inches of one panel of small multiples."""
 
@@ -142,7 +146,7 @@ def looks(labels: Iterable[str]) -> dict[str, Look]:
 
 def legend(figure: Figure, handles: Sequence[Line2D], labels: Sequence[str]) -> None:
     """A legend below the plot, as many columns as fit, for which the figure grows; every label is shown."""
-    shown = [one_line(label, 48) for label in labels]
+    shown = [one_line(label, 64) for label in labels]
     widest = max((len(label) for label in shown), default=1)
     room = figure.get_figwidth() * 72
     columns = max(1, min(len(shown), int(room // (34 + 5.6 * widest))))
@@ -150,6 +154,47 @@ def legend(figure: Figure, handles: Sequence[Line2D], labels: Sequence[str]) -> 
     figure.legend(
         handles, shown, loc="outside lower left", ncols=columns, handlelength=2.6, columnspacing=1.4, borderpad=0.1
     )
+
+
+def ranges(axes: Axes, rows: DataFrame, names: tuple[str, str, str], colour: str, *, band: bool) -> None:
+    """The range around a line: a band, or where many lines would hide each other an interval at its last point.
+
+    Args:
+        rows: of one line, from left to right.
+        names: of the columns across, low and high.
+    """
+    across, low, high = (rows[name].astype(float) for name in names)
+    if band:
+        axes.fill_between(across, low, high, color=colour, alpha=0.15, linewidth=0)
+    elif len(rows):
+        axes.vlines(across.iloc[-1], low.iloc[-1], high.iloc[-1], color=colour, linewidth=1.4, alpha=0.7)
+
+
+@dataclass(frozen=True)
+class LineEnd:
+    """The last point of a line, and how its name is written there; at the right edge where `across` is None."""
+
+    name: str
+    up: float
+    across: float | None = None
+    colour: str = INK.light
+
+
+def name_ends(axes: Axes, ends: Sequence[LineEnd], gap: float = 0.085) -> None:
+    """The name of each line at its end, moved apart where they would touch."""
+    low, high = axes.get_ylim()
+    heights = [_height(end.up, low, high, log=axes.get_yscale() == "log") for end in ends]
+    for end, height in zip(ends, spread(heights, gap), strict=True):
+        where = ("axes fraction", "axes fraction") if end.across is None else ("data", "axes fraction")
+        across = 1.0 if end.across is None else end.across
+        axes.annotate(one_line(end.name, 40), (across, height), xycoords=where, xytext=(6, 0), color=end.colour,
+                      textcoords="offset points", fontsize=9, va="center")  # fmt: skip
+
+
+def _height(value: float, low: float, high: float, *, log: bool) -> float:
+    if log:
+        value, low, high = (math.log(max(number, 1e-12)) for number in (value, low, high))
+    return min(max((value - low) / (high - low), 0.02), 0.98)
 
 
 def handle(look: Look, **changes: Any) -> Line2D:
@@ -176,13 +221,10 @@ def _isolated(part: str) -> str:
     return f"\N{FIRST STRONG ISOLATE}{part}\N{POP DIRECTIONAL ISOLATE}" if turns else part
 
 
-def two_lines(label: str, width: int = 26) -> str:
-    """A settings label on two lines of about equal length, for the side of a row."""
-    parts = str(label).split(" · ")
-    splits = [(" · ".join(parts[:place]), " · ".join(parts[place:])) for place in range(1, len(parts))]
-    if not splits:
-        return one_line(label, width)
-    return "\n".join(one_line(line, width) for line in min(splits, key=lambda pair: max(map(len, pair))))
+def two_lines(label: str, width: int = 32) -> str:
+    """A label for the side of a row, on two lines where one is not enough."""
+    lines = textwrap.wrap(str(label), width, break_long_words=False) or [""]
+    return "\n".join(one_line(line, width) for line in [*lines[:1], *([" ".join(lines[1:])] if lines[1:] else [])])
 
 
 def row_labels(axes: Axes, labels: Sequence[str]) -> None:

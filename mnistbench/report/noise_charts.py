@@ -16,7 +16,6 @@ from mnistbench.report.charts import (
     handle,
     legend,
     log_axis,
-    one_line,
     row_labels,
     style,
     two_lines,
@@ -51,7 +50,7 @@ def pair_differences(rows: pd.DataFrame, name: str, title: str) -> Chart:
             axes.plot([row.ratio], [place], marker="o", color=colour if row.verdict in colours else PAPER.light,
                       markeredgecolor=colour, markeredgewidth=1.5, markersize=7)  # fmt: skip
             axes.annotate(
-                one_line(row.verdict or row.reason or "", 24), (1, place), xytext=(6, 0), va="center", fontsize=9,
+                two_lines(row.verdict or row.reason or "", 24), (1, place), xytext=(6, 0), va="center", fontsize=9,
                 xycoords=("axes fraction", "data"), textcoords="offset points", color=MUTED.light,
             )  # fmt: skip
         left, right = _limits(shown)

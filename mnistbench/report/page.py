@@ -21,10 +21,11 @@ from mnistbench.cell import __version__
 from mnistbench.errors import UserError
 from mnistbench.files.whole import write_whole
 from mnistbench.report import frame as frames
-from mnistbench.report import inventory, palette, repeats, svg
+from mnistbench.report import inventory, palette, svg
 from mnistbench.report.blocks import blocks_frame
 from mnistbench.report.page_rows import rows_of
-from mnistbench.report.sections import QUESTIONS, Section, Study
+from mnistbench.report.samples import for_show
+from mnistbench.report.sections import Section, Study, questions
 from mnistbench.report.sections.section import groups
 from mnistbench.report.summary import summary_markdown, verdict_sentences
 from mnistbench.results.folder import ResultsFolder
@@ -73,7 +74,7 @@ def render(folders: Iterable[ResultsFolder | Path], out: Path, figures: Path | N
     summary, results, epochs, speed = _beside(out, is_own=any(_same(out, folder.report_file) for folder in read))
     _load_matplotlib()
     study = read_study(read)
-    sections = [question(study) for question in QUESTIONS]
+    sections = [question(study) for question in questions(study.frame)]
     out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, page(study, sections))
     text = summary_markdown(study.runs, study.blocks, name=study.name, asked=study.asked)
@@ -151,16 +152,17 @@ def read_study(folders: Sequence[ResultsFolder]) -> Study:
     cell_ids, targets = asked(zip(folders, found.values(), strict=True))
     runs = frames.results_frame(records, targets=targets, kinds=frames.KINDS)
     epochs = frames.epochs_frame(records)
+    blocks = blocks_frame(sessions)
     return Study(
         listed(names, 6),
         records,
         runs,
-        repeats.counted(runs),
+        for_show(runs, blocks),
         epochs,
         grids,
         unread,
         len(cell_ids),
-        blocks_frame(sessions),
+        blocks,
     )
 
 
@@ -185,7 +187,8 @@ def page(study: Study, sections: Sequence[Section]) -> str:
     environment.filters["legible"] = svg.legible
     return environment.get_template("page.html.j2").render(
         study=study,
-        sections=sections,
+        sections=[section for section in sections if not section.reason],
+        unanswered=[section for section in sections if section.reason],
         drawn=drawn,
         verdict=_verdict(study),
         banners=_banners(study),
@@ -245,7 +248,7 @@ def _verdict(study: Study) -> list[tuple[str, list[str]]]:
     """Each machine and build, named where there are several, and what is said of it."""
     if study.runs.empty:
         return [("", ["There is nothing to report yet: no cell has a record."])]
-    return [(heading, verdict_sentences(rows, study.blocks)) for heading, _, rows in groups(study.runs)]
+    return [(heading, verdict_sentences(rows, study.blocks)) for heading, _, rows in groups(study.frame)]
 
 
 def _banners(study: Study) -> list[tuple[str, bool]]:

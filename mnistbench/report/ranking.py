@@ -29,7 +29,6 @@ from mnistbench.report.samples import (
     with_gate_of_blocks,
 )
 from mnistbench.report.statistics import Interval
-from mnistbench.report.trials import tuning_note
 from mnistbench.report.verdicts import MOST_COMPARED, Pair, compare
 from mnistbench.results.records import RESULTS
 from mnistbench.words.wording import accuracy_text, seconds_text
@@ -72,8 +71,6 @@ def leaderboard(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS, *, clock:
     order = ["group", "target_accuracy", "order"]
     table = table.sort_values(order, kind="stable")
     notes = [] if targets else ["The grid names no target accuracy: ordered by test accuracy, then by throughput."]
-    if rows["optimizer_label"].nunique() > 1:
-        notes.append(tuning_note(rows))
     if table["rank"].isna().all():
         needed = f"cycles of blocks ({ENOUGH_CYCLES} at least)" if targets else f"{RANK_TEST_SEEDS} seeds"
         notes.append(f"Ordered by median; a rank needs {needed}.")

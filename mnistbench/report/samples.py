@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mnistbench.report import statistics
-from mnistbench.report.labels import labels
+from mnistbench.report.labels import labels, shortened
 from mnistbench.report.repeats import Repeats, counted, repeats
 from mnistbench.report.statistics import Floats
 from mnistbench.results.records import RESULTS
@@ -90,6 +90,17 @@ _COLUMNS = [
     "device", "status", "seed", "isolation", "equivalence", "outdated", "epochs_to_target", "epochs", "steps",
     "epochs_done",
 ]  # fmt: skip
+
+
+def for_show(frame: pd.DataFrame, blocks: pd.DataFrame) -> pd.DataFrame:
+    """The runs that count, named by what tells them apart, in groups that name the protocol their speeds are from."""
+    frame = shortened(counted(frame))
+    timed = set(zip(blocks["machine_id"], blocks["torch"], blocks["protocol"], strict=True))
+    for machine, torch, protocol in timed:
+        here = (frame["machine_id"] == machine) & (frame["torch"] == torch)
+        named = frame["group"].str.replace(r" · protocol \d+", f" · protocol {protocol}", regex=True)
+        frame = frame.assign(group=frame["group"].mask(here, named))
+    return frame
 
 
 def steps_to_target(runs: Repeats) -> float:

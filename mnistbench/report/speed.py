@@ -214,10 +214,10 @@ def _sentence(named: dict[str, str], rows: list[dict[Any, Any]], batch: int | No
     best = _largest(rows)
     if best is None:
         return f"{series}: {device} against {baseline} is not shown ({rows[0]['reason']})."
-    proof = interval_text(best["low"], best["high"])
+    ends = interval_text(best["low"], best["high"])
     ratio = (
-        f"{times(best['ratio'])} at batch {best['batch_size']} ({CLOCK_WORDS[named['clock']]}, n = {best['n']}"
-        f"{', interval ' + proof + '×' if proof else ''})"
+        f"{times(best['ratio'])} {ends + ' ' if ends else ''}at batch {best['batch_size']}"
+        f" ({CLOCK_WORDS[named['clock']]}, n = {best['n']})"
     )
     cold = named["clock"] == "cold"
     if batch is None:

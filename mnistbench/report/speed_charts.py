@@ -10,6 +10,7 @@ import pandas as pd
 
 from mnistbench.report import palette
 from mnistbench.report.charts import (
+    MOST_BANDS,
     WIDTH,
     Chart,
     batch_axis,
@@ -18,7 +19,7 @@ from mnistbench.report.charts import (
     legend,
     log_axis,
     looks,
-    one_line,
+    ranges,
     row_labels,
     style,
     two_lines,
@@ -110,12 +111,14 @@ def throughput(rows: pd.DataFrame, name: str, *, evaluation: bool = False) -> Ch
             place = colours[architecture]
             marker = palette.MARKERS[place % len(palette.MARKERS)]
             sns.lineplot(
-                data=own, x="batch_size", y=value, estimator="median", errorbar=("pi", 100), ax=axes, legend=False,
+                data=own, x="batch_size", y=value, estimator="median", errorbar=None, ax=axes, legend=False,
                 color=series_colour(place), marker=marker, dashes=False, markeredgecolor=PAPER.light,
-                linestyle=(0, dashes[device]) if dashes[device] else "-", err_kws={"alpha": 0.15, "linewidth": 0},
+                linestyle=(0, dashes[device]) if dashes[device] else "-",
             )  # fmt: skip
+            whole = own.groupby("batch_size")[value].agg(["min", "max"]).reset_index()
+            ranges(axes, whole, ("batch_size", "min", "max"), series_colour(place), band=len(series) <= MOST_BANDS)
             handles.append(_series_handle(place, dashes[device]))
-            labels.append(f"{architecture} · {device}")
+            labels.append(" · ".join([architecture] * (len(colours) > 1) + [device] * (len(dashes) > 1)) or "measured")
         handles.append(_ideal_line(axes, known, value))
         labels.append("twice the batch, twice the rate")
         failed = rows[rows["status"] == "out_of_memory"]
@@ -173,7 +176,7 @@ def levers(rows: pd.DataFrame, name: str, title: str) -> Chart:
         for lever in order:
             share = known.loc[known["lever"] == lever, "peak_share"].median()
             extra = f", {percent(share, 0)} of peak" if pd.notna(share) else ""
-            texts.append(f"{one_line(lever, 26)}\n{times(middle[lever])}{extra}")
+            texts.append(f"{two_lines(lever)}\n{times(middle[lever])}{extra}")
         axes.axvline(1, color=MUTED.light, linewidth=1)
         row_labels(axes, texts)
         axes.set(xlabel="throughput over the bare profile (log)")

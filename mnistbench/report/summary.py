@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 
 from mnistbench.report.accuracy import worst_drops
 from mnistbench.report.blocks import NO_BLOCKS
-from mnistbench.report.frame import at_target, targets_in
+from mnistbench.report.frame import at_target
 from mnistbench.report.inventory import banners, completeness, environments, failures
+from mnistbench.report.labels import shared
 from mnistbench.report.levers import lever_effects
 from mnistbench.report.ranking import leaderboard
-from mnistbench.report.repeats import counted
+from mnistbench.report.samples import for_show
 from mnistbench.report.speed import crossovers
-from mnistbench.report.trials import tuning_note
 from mnistbench.report.verdicts import Pair, compare, pairwise
 from mnistbench.words import markdown
 from mnistbench.words.wording import (
@@ -26,7 +25,7 @@ from mnistbench.words.wording import (
     more_time,
     percent,
     plural,
-    seconds_text,
+    seconds_interval,
     times,
 )
 
@@ -35,12 +34,12 @@ MOST_SENTENCES = 3
 
 
 def verdict_sentences(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> list[str]:
-    """What the data say, the most wanted first: who is first at each target, what is ranked nowhere, what the levers
-    buy (first of all where there is no target), device speed-ups with their crossover batch, what a large batch costs,
-    what is open, and what it would take. Every ratio names its clock, n and interval; the last sentence names machine,
-    build, protocol and execution (rule 22).
+    """What the data say, the most wanted first: what another device and the levers buy, where the grid varies them, who
+    is first at each target, what is ranked nowhere, what a large batch costs, what is open, and what it would take.
+    Every ratio names its clock, n and interval; the last sentences name machine, build, protocol and execution (rule
+    22), and what all settings share.
     """
-    frame = counted(frame)
+    frame = for_show(frame, blocks)
     groups = [group for group in dict.fromkeys(frame["group"]) if group]
     if not groups:
         return ["No cell has run, so there is nothing to say yet."]
@@ -48,16 +47,16 @@ def verdict_sentences(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> 
     for group in groups:
         part = frame[frame["group"] == group]
         board = leaderboard(part, blocks).frame
-        asked = [itertools.chain(_first(board, part, blocks), _unranked(board)), _levers(part, blocks)]
-        if not targets_in(part):
-            asked.reverse()
-        said = [*itertools.chain(*asked), *_devices(part, blocks), *_batches(part), *_open(part, blocks)]
-        if not said:
-            continue
-        executions = sorted(set(part["execution_label"]))
-        levers = ", ".join(executions) if len(executions) <= MOST_SENTENCES else f"in {len(executions)} ways"
-        tuning = f" {tuning_note(part)}" if part["optimizer_label"].nunique() > 1 else ""
-        sentences += [*said, f"Measured on {group}; execution {levers}.{tuning}"]
+        said = [
+            *_devices(part, blocks),
+            *_levers(part, blocks),
+            *_first(board, part, blocks),
+            *_unranked(board),
+            *_batches(part),
+            *_open(part, blocks),
+        ]
+        if said:
+            sentences += [*said, f"Measured on {group}.", *shared(part)]
     return sentences or ["No cell finished, so there is nothing to say yet."]
 
 
@@ -66,45 +65,55 @@ def _first(board: pd.DataFrame, frame: pd.DataFrame, blocks: pd.DataFrame) -> It
         return
     ranked = board[board["unranked"] == ""]
     for target, rows in ranked.groupby("target_accuracy", dropna=False, sort=False):
-        first = rows.iloc[0]
-        seeds = int(first["seeds"])
         if isinstance(target, float) and math.isnan(target):
-            best = rows.sort_values("test_accuracy", ascending=False).iloc[0]
-            got = f"{percent(best['test_accuracy'], 2)} (median of {plural(int(best['seeds']), 'seed')})"
-            if pd.isna(best["rank"]):
-                yield f"{best['label']} has the highest median accuracy: {got}; not ranked: {best['rank_reason']}."
-            else:
-                tied = int((rows["rank"] == 1).sum()) - 1
-                others = f", {plural(tied, 'other')} not proven worse" if tied > 0 else ""
-                yield f"{best['label']} is most accurate{others}: {got}."
-            continue
-        goal = accuracy_text(float(str(target)))
-        if math.isinf(first["seconds_to_target"]):
-            best = rows.sort_values("best_test_accuracy", ascending=False).iloc[0]
-            reached = int(rows["reached"].sum())
-            start = f"Only {plural(reached, 'run')} reached {goal}" if reached else f"No cell reached {goal}"
-            yield f"{start}; the best came to {accuracy_text(best['best_test_accuracy'])} ({best['label']})."
-            continue
-        proof = _proof(first["seconds_low"], first["seconds_high"], str(first["interval"]))
-        clock = "for these seeds, at the speed of the blocks" if "block" in first["interval"] else "training clock"
-        detail = f"{first['seconds_text']}, {proof} ({clock}, {first['reached']} of {seeds} seeds reached it)"
-        tied = int((rows["rank"] == 1).sum()) - 1
-        if pd.isna(first["rank"]):
-            why = first["rank_reason"]
-            yield f"{first['label']} has the shortest median time to {goal}: {detail}; not ranked: {why}."
-            continue
-        at_goal = at_target(frame, float(str(target)))
-        pairs = _pairs_of(str(first["settings"]), compare(at_goal, "seconds_to_target", blocks)[str(first["group"])])
-        if tied > 0:
-            yield f"{first['label']} is first to {goal} by median, {plural(tied, 'other')} not proven slower: {detail}."
-            yield from _nearest_open(pairs)
+            yield _most_accurate(rows)
+        elif math.isinf(rows["seconds_to_target"].iloc[0]):
+            yield _nobody_there(rows, accuracy_text(float(str(target))))
         else:
-            yield f"{first['label']} is first to {goal}: {detail}{_ahead(pairs)}."
+            yield from _first_at(float(str(target)), rows, frame, blocks)
 
 
-def _pairs_of(settings: str, pairs: Iterable[Pair]) -> list[Pair]:
-    """The pairs whose first setting is this one, which is the best of them, so that it always is the first."""
-    return [pair for pair in pairs if pair.a.settings == settings]
+def _most_accurate(rows: pd.DataFrame) -> str:
+    best = rows.sort_values("test_accuracy", ascending=False).iloc[0]
+    got = f"{percent(best['test_accuracy'], 2)} (median of {plural(int(best['seeds']), 'seed')})"
+    if pd.isna(best["rank"]):
+        return f"{best['label']} has the highest median accuracy: {got}; not ranked: {best['rank_reason']}."
+    return f"{best['label']} is most accurate ({_rank(best, rows)}): {got}{_others(rows, 'worse')}."
+
+
+def _nobody_there(rows: pd.DataFrame, goal: str) -> str:
+    best = rows.sort_values("best_test_accuracy", ascending=False).iloc[0]
+    reached = int(rows["reached"].sum())
+    start = f"Only {plural(reached, 'run')} reached {goal}" if reached else f"No cell reached {goal}"
+    return f"{start}; the best came to {accuracy_text(best['best_test_accuracy'])} ({best['label']})."
+
+
+def _first_at(target: float, rows: pd.DataFrame, frame: pd.DataFrame, blocks: pd.DataFrame) -> Iterator[str]:
+    """The answer: who is first, with rank and interval, and by how much."""
+    first, goal = rows.iloc[0], accuracy_text(target)
+    took = f"{first['seconds_text']} {seconds_interval(first['seconds_low'], first['seconds_high'])}".rstrip()
+    clock = "these seeds at the speed of the blocks" if "block" in first["interval"] else "training clock"
+    proof = f"({first['interval']}, {clock}, {first['reached']} of {plural(int(first['seeds']), 'seed')} reached it)"
+    if pd.isna(first["rank"]):
+        why = first["rank_reason"]
+        yield f"{first['label']} has the shortest median time to {goal}: {took} {proof}; not ranked: {why}."
+        return
+    pairs = compare(at_target(frame, target), "seconds_to_target", blocks)[str(first["group"])]
+    own = [pair for pair in pairs if pair.a.settings == first["settings"]]  # it is the best, so always the first
+    alone = int((rows["rank"] == 1).sum()) == 1
+    ahead = _ahead(own) if alone else _others(rows, "slower")
+    yield f"{first['label']} is first to {goal} ({_rank(first, rows)}): {took}{ahead} {proof}."
+    if not alone:
+        yield from _nearest_open(own)
+
+
+def _rank(first: pd.Series[Any], rows: pd.DataFrame) -> str:
+    return f"rank {first['rank_text']} of {rows['rank'].notna().sum()}"
+
+
+def _others(rows: pd.DataFrame, worse: str) -> str:
+    tied = int((rows["rank"] == 1).sum()) - 1
+    return f", {plural(tied, 'other')} not proven {worse}" if tied > 0 else ""
 
 
 def _ahead(pairs: Sequence[Pair]) -> str:
@@ -113,7 +122,7 @@ def _ahead(pairs: Sequence[Pair]) -> str:
     if not known:
         return ""
     ends = interval_text(known[0].low, known[0].high)
-    return f"; {times(known[0].ratio)} ahead of {known[0].b.label} (interval {ends}×, n = {known[0].n} cycles)"
+    return f", {times(known[0].ratio)} {ends} ahead of {known[0].b.label} (n = {known[0].n} cycles)"
 
 
 def _nearest_open(pairs: Sequence[Pair]) -> Iterator[str]:
@@ -134,15 +143,6 @@ def _unranked(board: pd.DataFrame) -> Iterator[str]:
         yield f"Shown and ranked nowhere, in accuracy neither: {named}{more}."
 
 
-def _proof(low: float, high: float, kind: str) -> str:
-    if math.isinf(high) and math.isfinite(low):
-        return f"{kind}: {seconds_text(low)} to {seconds_text(high)}"
-    ends = interval_text(low, high)
-    if kind == "one run" or not ends:
-        return kind
-    return f"{kind.replace('95 % of', '95 % interval of')}: {ends} s"
-
-
 def _levers(frame: pd.DataFrame, blocks: pd.DataFrame) -> Iterator[str]:
     found = lever_effects(frame, blocks)
     if not found:
@@ -150,11 +150,10 @@ def _levers(frame: pd.DataFrame, blocks: pd.DataFrame) -> Iterator[str]:
     rows = found.frame[found.frame["ratio"].notna()]
     profiles = rows[rows["kind"] == "profile"].sort_values("ratio", ascending=False)
     for row in profiles.head(MOST_SENTENCES).to_dict("records"):
-        ends = interval_text(row["low"], row["high"])
-        proof = f", interval {ends}×" if ends else ""
+        ratio = f"{times(row['ratio'])} {interval_text(row['low'], row['high'])}".rstrip()
         yield (
-            f"{row['series']}: {row['lever']} makes {times(row['ratio'])} the examples/s of {row['profile']} "
-            f"({'blocks of training' if row['verdict'] else 'training clock'}, n = {row['n']}{proof}): {row['text']}."
+            f"{row['series']}: {row['lever']} makes {ratio} the examples/s of {row['profile']} "
+            f"({'blocks of training' if row['verdict'] else 'training clock'}, n = {row['n']}): {row['text']}."
         )
     left_out = rows[(rows["kind"] == "leave-one-out") & (rows["verdict"] != "")].sort_values("ratio")
     if len(left_out):
@@ -207,12 +206,13 @@ def summary_markdown(
 
     Names from records are escaped for Markdown.
     """
+    shown = for_show(frame, blocks)
     parts = [
         f"# {markdown.escape(name)}",
         "\n".join(f"- {markdown.escape(text)}" for text in verdict_sentences(frame, blocks)),
         markdown.escape(completeness(frame, asked).sentence) + ".",
         "\n".join(f"> **{markdown.escape(text)}**" for text in banners(frame)),
-        *_leaderboard_text(frame, blocks),
+        *_leaderboard_text(shown, blocks),
         *_failures_text(frame),
         *_environments_text(frame),
     ]
@@ -234,7 +234,7 @@ def _leaderboard_text(frame: pd.DataFrame, blocks: pd.DataFrame, limit: int = 10
                     row["rank_text"] or "–",
                     f"{row['label']} ({row['unranked']})" if row["unranked"] else row["label"],
                     row["seconds_text"],
-                    _proof(row["seconds_low"], row["seconds_high"], row["interval"]),
+                    f"{seconds_interval(row['seconds_low'], row['seconds_high'])} {row['interval']}".strip(),
                     "" if pd.isna(row["reached"]) else f"{row['reached']:.0f}/{row['seeds']}",
                     _accuracy(row),
                     "" if pd.isna(row["examples_per_second"]) else f"{row['examples_per_second']:,.0f}",

@@ -50,8 +50,8 @@ class Column:
             the number kinds.
         order: another column that it sorts by.
         below: another column whose text stands smaller underneath.
-        hidden: shown only when asked for; a filtered one also where its values differ, since rows would look alike.
-        filtered: gets a menu of its values.
+        hidden: shown only when asked for.
+        filtered: gets a menu of its values; hidden where all rows share one, and never where they differ.
     """
 
     key: str
@@ -107,7 +107,7 @@ def table(frame: pd.DataFrame, columns: Sequence[Column], *, name: str, caption:
         most: rows that are shown; a notice says how many are not.
     """
     kept = [
-        replace(column, hidden=False) if column.filtered and frame[column.key].nunique() > 1 else column
+        replace(column, hidden=frame[column.key].nunique() <= 1) if column.filtered and len(frame) > 1 else column
         for column in columns
         if _holds_something(frame[column.key])
     ]

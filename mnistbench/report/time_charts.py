@@ -8,7 +8,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from mnistbench.report.charts import WIDTH, Chart, canvas, handle, legend, log_axis, looks, row_labels, style, two_lines
+from mnistbench.report.charts import (
+    MOST_BANDS,
+    WIDTH,
+    Chart,
+    LineEnd,
+    canvas,
+    handle,
+    legend,
+    log_axis,
+    looks,
+    name_ends,
+    ranges,
+    row_labels,
+    style,
+    two_lines,
+)
 from mnistbench.report.page_rows import lowest, rows_of
 from mnistbench.report.palette import BAD, FAINT, INK, PAPER, series_colour
 from mnistbench.words.wording import listed, percent, plural, seconds_text, significant
@@ -79,14 +94,12 @@ def time_buys(curves: pd.DataFrame, name: str) -> Chart:
                 data=grey[grey["settings"].isin(kept)], x="seconds", y="error", units="settings", estimator=None,
                 ax=axes, color=FAINT.light, linewidth=0.7, legend=False, alpha=0.65,
             )  # fmt: skip
-        handles = []
+        handles, ends, banded = [], [], len(named) <= MOST_BANDS
         for label, look in looks(named).items():
             own = rows[rows["label"] == label].sort_values("seconds")
             if own["n"].max() > 1:
-                axes.fill_between(
-                    own["seconds"], own["error_low"].clip(lower=1e-5), own["error_high"], color=look.colour, alpha=0.15,
-                    linewidth=0,
-                )  # fmt: skip
+                limits = own.assign(error_low=own["error_low"].clip(lower=1e-5))
+                ranges(axes, limits, ("seconds", "error_low", "error_high"), look.colour, band=banded)
             axes.plot(own["seconds"], own["error"], color=look.colour, dashes=look.dashes or (1, 0))
             on_front = own[own["pareto"].astype(bool)]
             axes.plot(
@@ -94,6 +107,7 @@ def time_buys(curves: pd.DataFrame, name: str) -> Chart:
                 markersize=7, markeredgecolor=PAPER.light, markeredgewidth=0.7, zorder=4,
             )  # fmt: skip
             handles.append(handle(look))
+            ends.append(LineEnd(label, float(own["error"].iloc[-1]), colour=look.colour))
         axes.step(front["seconds"], front["error"], where="post", color=INK.light, linewidth=0.9, zorder=1)
         log_axis(axes, "x", rows["seconds"].min(), rows["seconds"].max(), lambda value: f"{value:g}")
         single = grey[grey.groupby("settings")["settings"].transform("size") == 1]
@@ -104,7 +118,10 @@ def time_buys(curves: pd.DataFrame, name: str) -> Chart:
         log_axis(axes, "y", heights.min(), heights.max(), lambda value: f"{100 * value:g} %")
         _target_lines(axes, targets)
         axes.set(xlabel="training seconds (log)", ylabel="test error (log)")
-        legend(figure, handles, named)
+        if banded:
+            legend(figure, handles, named)
+        else:
+            name_ends(axes, ends, gap=0.055)
     thinned = f" {len(kept)} of {len(shown)} other settings are drawn." if len(kept) < len(shown) else ""
     best = lowest(rows, "error")
     alt = (

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from mnistbench.grid.product import TRIAL
+from mnistbench.grid.product import TRIAL, TUNED
 from mnistbench.grid.tune import Trial, best
 from mnistbench.report.exhibit import Exhibit, nothing
 from mnistbench.report.labels import labels
@@ -24,9 +24,9 @@ def without_trials(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame["kind"] != "trial"]
 
 
-def tuning_note(frame: pd.DataFrame) -> str:
-    """How the learning rates came about, for whatever sets optimizers side by side."""
-    return f"Settings of the optimizers: {', '.join(sorted(set(frame['tuning'])))}."
+def is_tuned(frame: pd.DataFrame) -> bool:
+    """Whether learning rates were picked for some of the runs."""
+    return bool(frame["tuning"].str.startswith(TUNED).any())
 
 
 def best_after_trials(frame: pd.DataFrame) -> Exhibit:

@@ -357,7 +357,7 @@ def _data(grid: Grid, options: RunOptions) -> tuple[Component, int, str | None]:
             grid.check_data(prepared.component.name, prepared.spec.classes)
             return prepared.component, prepared.spec.train_examples, prepared.sha256
     assert sizes is not None
-    return grid.dataset, sizes[0], None
+    return grid.dataset, sizes[0], datasets.cached_sha256(grid.dataset)
 
 
 def _refusals(grid: Grid, results: ResultsFolder, devices: Sequence[str] | None) -> list[str]:

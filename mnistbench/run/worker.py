@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mnistbench.axes.execution import levers_of
+from mnistbench.axes.plugins import where_in_plugin
 from mnistbench.errors.redaction import redact
 from mnistbench.results.records import EpochMeasurement, Error, Status, utc_now
 from mnistbench.train.clocks import keep_allocated
@@ -91,8 +92,10 @@ def describe(error: BaseException) -> Error:
     message = message_of(error)
     if isinstance(error, SystemExit):
         message = f"exit with status {message or None}"
+    where = where_in_plugin(error)
+    said = one_line(message) + (f" ({where})" if where else "")
     stack = "".join(traceback.format_exception(error, limit=-20))
-    return Error(type=type(error).__name__, message=one_line(message), stack=redact(stack)[-8000:])
+    return Error(type=type(error).__name__, message=said, stack=redact(stack)[-8000:])
 
 
 def message_of(error: BaseException) -> str:

@@ -48,14 +48,11 @@ def seconds_text(value: Any) -> str:
     return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
 
 
-def seconds_range(low: Any, high: Any) -> str:
-    """`2.9–3.4 s` where both ends carry the same unit, else `0.95 s to 2 min 3 s`."""
-    first, last = seconds_text(low), seconds_text(high)
-    if first == last:
-        return first
-    unit = first.rpartition(" ")[2]
-    same = unit == last.rpartition(" ")[2] and first.count(" ") == last.count(" ") == 1
-    return f"{first.removesuffix(f' {unit}')}–{last}" if same and "reached" not in last else f"{first} to {last}"
+def seconds_interval(low: float, high: float) -> str:
+    """`[2.90, 3.40]` in seconds, with `not reached` for an end that is beyond; "" where there is no interval."""
+    if missing(low) or missing(high) or low == high or math.isinf(low):
+        return ""
+    return f"[{significant(float(low))}, {significant(float(high)) if math.isfinite(high) else 'not reached'}]"
 
 
 def rough_time(seconds: float) -> str:
@@ -118,8 +115,8 @@ def ratio_range(low: Any, high: Any) -> str:
 
 
 def interval_text(low: float, high: float) -> str:
-    """`13.2–15.1`; "" when there is none."""
-    return f"{significant(low)}–{significant(high)}" if math.isfinite(low + high) else ""
+    """`[13.2, 15.1]`; "" when there is none."""
+    return f"[{significant(low)}, {significant(high)}]" if math.isfinite(low + high) else ""
 
 
 def byte_count(value: Any) -> str:

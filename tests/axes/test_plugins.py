@@ -11,12 +11,17 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
+from mnistbench.axes import architectures
 from mnistbench.axes.plugins import Plugins, load_plugins
+from mnistbench.cell import Component
 from mnistbench.cli import app as cli
+from mnistbench.data.datasets import spec_of
 from mnistbench.errors import UserError
 from mnistbench.grid.grid import Grid
 from mnistbench.results.folder import ResultsFolder
+from mnistbench.run.worker import describe
 
 ROOT = Path(__file__).parents[2]
 GOOD = '''
@@ -349,3 +354,69 @@ def test_a_plug_in_that_changes_the_folder_moves_no_relative_path(
     assert cli.main(["run", "grid.yaml", *flags]) == 0
     assert Path.cwd() == tmp_path
     assert {record.status for record in ResultsFolder(tmp_path / "out").records()} == {"finished"}
+
+
+TYPED = """
+from __future__ import annotations
+import dataclasses, enum, math
+from pathlib import Path
+from torch import nn
+
+class Size(enum.Enum):
+    small, large = "small", "large"
+
+@dataclasses.dataclass
+class Shape:
+    width: int = 4
+
+def typed(
+    data, size: Size = Size.small, shape: Shape | None = None, pair: tuple[int, float] = (1, 0.5), file: Path = Path("a")
+):
+    assert isinstance(size, Size) and isinstance(shape, Shape) and isinstance(pair, tuple) and isinstance(file, Path)
+    widths = math.prod(data.input_shape), shape.width, data.classes
+    return nn.Sequential(nn.Flatten(), nn.Linear(*widths[:2]), nn.Linear(*widths[1:]))
+
+class Failing(nn.Module):
+    def __init__(self, data):
+        super().__init__()
+        self.layer = nn.Linear(5, data.classes)
+
+    def forward(self, inputs):
+        return self.layer(inputs)
+"""
+
+
+def test_a_plug_in_is_given_its_options_in_the_types_it_declares() -> None:
+    """A grid file and a cell hold a text for an enum or a path, a list for a tuple, a mapping for a dataclass."""
+    plugins = load_plugins([write("typed_models.py", TYPED)])
+    said = "{name: 'typed_models:typed', size: large, shape: {width: 3}, pair: [2, 0.1], file: b.txt}"
+    (cell,) = grid(plugins, said).cells(Component(name="mnist"), 60_000, ["cpu"])
+    assert cell.architecture.options == {"size": "large", "shape": {"width": 3}, "pair": [2, 0.1], "file": "b.txt"}
+    network = architectures.build(cell.architecture, spec_of(Component(name="mnist")), plugins)
+    assert [layer.out_features for layer in network[1:]] == [3, 10]  # type: ignore[index]
+
+
+def test_what_a_forward_pass_raises_names_the_plug_in_and_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """In a record, and in the terminal, where it is not called a bug of ours."""
+    plugins = load_plugins([write("failing_models.py", TYPED)])
+    spec = spec_of(Component(name="mnist"))
+    network = architectures.build(Component(name="failing_models:Failing"), spec, plugins)
+    line = TYPED.splitlines().index("        return self.layer(inputs)") + 1
+    where = f"(plug-in failing_models, failing_models.py:{line})"
+    with pytest.raises(RuntimeError) as caught:
+        network(torch.zeros(2, 1, 28, 28))
+    assert describe(caught.value).message.endswith(where)
+    assert describe(caught.value).type == "RuntimeError"
+    assert cli.main(["show", "failing_models:Failing", "--plugin", "failing_models.py"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: RuntimeError: ") and said.endswith(f"{where}\n") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "flag"), [("here_only", "here_only.py"), ("nowhere_at_all", "nowhere_at_all.py"), ("timeit", "timeit")]
+)
+def test_the_flag_that_is_missing_is_named_as_it_has_to_be_given(name: str, flag: str) -> None:
+    """A file by its file, and an installed module by its name."""
+    write("here_only.py", GOOD)
+    with pytest.raises(UserError, match=rf"add `--plugin {re.escape(flag)}` if you trust"):
+        grid(Plugins(), f"'{name}:WideMLP'")

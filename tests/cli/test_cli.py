@@ -393,6 +393,12 @@ def test_predict_names_what_it_sees(copied: Path, digit_images: Component, capsy
     row = next(line for line in capsys.readouterr().out.splitlines() if "sure.png" in line)
     assert row.split("│")[2].strip() == str(arrays.test_labels[index])
 
+    (copied / "bad.png").write_text("no picture")
+    assert cli.main(["predict", first_cell(copied)[:6], "bad.png", "sure.png", "gone.png"]) == 2
+    said = capsys.readouterr()
+    assert row in said.out, "what cannot be read costs the others nothing"
+    assert "bad.png: not an image" in said.err and "gone.png: no such file" in said.err
+
 
 def test_evaluate_gives_the_record_s_accuracy(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The kept weights are those that were tested."""

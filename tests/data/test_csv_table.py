@@ -289,3 +289,14 @@ def test_any_table_is_read_or_refused(rows: list[list[str]], task: str, header: 
         assert str(error).startswith("t.csv")
     else:
         check(arrays)
+
+
+def test_decimal_commas_are_one_line_and_not_one_a_value() -> None:
+    """As Excel writes tables in many countries; with the columns' separator named, and without."""
+    table = "a;b;y\n" + "".join(f"1,{row};-2,5e1;{row % 2}\n" for row in range(200))
+    assert refused(table, delimiter=";") == (
+        "t.csv:2: 400 numbers with a decimal comma, `1,0` the first; write them with a point (`1.0`)"
+    )
+    assert refused(table).endswith("are its columns separated by ';'? say `delimiter`")
+    assert "\n" not in refused(table)
+    assert "`1,234,567` is no number" in refused(table.replace("1,0;", "1,234,567;"), delimiter=";")

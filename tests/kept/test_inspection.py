@@ -114,3 +114,14 @@ def test_an_absent_device_is_a_failed_check_and_no_traceback() -> None:
 def test_the_matrix_product_is_right_on_cuda() -> None:
     """The same on a GPU."""
     assert inspection.matrix_product("cuda").ok
+
+
+def test_weights_that_layers_share_are_counted_at_the_first_of_them() -> None:
+    """Tied weights, a layer that is called twice, frozen weights: the column adds up to the network's parameters."""
+    first, second, frozen = nn.Linear(784, 784), nn.Linear(784, 784), nn.Linear(784, 10)
+    second.weight = first.weight
+    frozen.weight.requires_grad_(False)
+    summary = inspection.summarize(nn.Sequential(nn.Flatten(), first, second, second, frozen), MNIST)
+    counts = [(layer.parameters, layer.shared) for layer in summary.layers]
+    assert counts == [(0, 0), (784 * 784 + 784, 0), (784, 784 * 784), (0, 784 * 784 + 784), (10, 0)]
+    assert sum(layer.parameters for layer in summary.layers) == summary.parameters

@@ -114,16 +114,18 @@ def test_settings_are_settled_first_then_timed_then_trained(tmp_path: Path) -> N
 
 
 def test_what_is_there_is_not_timed_again_and_what_is_new_is_timed_with_all(tmp_path: Path) -> None:
-    run(tmp_path / "out")
+    out = tmp_path / "out"
+    run(out)
     again = Stopwatch()
-    summary = run(tmp_path / "out", again)
+    summary = run(out, again)
     assert again.order == [] and summary.speed is None
+    assert "speed: 12 cycles of 2 settings are there" in make_plan(Grid.from_text(GRID), RunOptions(out=out)).lines()
     wider = GRID.replace("[0.1, 0.2]", "[0.1, 0.2, 0.3]")
-    plan = make_plan(Grid.from_text(wider), RunOptions(out=tmp_path / "out"))
+    plan = make_plan(Grid.from_text(wider), RunOptions(out=out))
     assert "speed: 12 cycles of 3 settings" in "\n".join(plan.lines())
     more = Stopwatch()
-    run(tmp_path / "out", more, wider)
-    assert [len(session.blocks) for session in sessions(tmp_path / "out")] == [24, 36]
+    run(out, more, wider)
+    assert [len(session.blocks) for session in sessions(out)] == [24, 36]
 
 
 def test_more_cycles_are_taken_where_the_grid_asks_for_more(tmp_path: Path) -> None:

@@ -8,7 +8,18 @@ import pandas as pd
 
 from mnistbench.report import accuracy, accuracy_charts, trials
 from mnistbench.report.charts import Chart, looks
-from mnistbench.report.sections.section import MOST_PANELS, Part, Question, Section, Study, groups, slug, unanswered
+from mnistbench.report.exhibit import nothing
+from mnistbench.report.sections.section import (
+    MOST_PANELS,
+    Part,
+    Question,
+    Section,
+    Study,
+    groups,
+    panels_of,
+    slug,
+    unanswered,
+)
 from mnistbench.report.sections.speed import EXECUTION, SETTINGS
 from mnistbench.report.tables import Column, Table, table
 from mnistbench.words.wording import plural
@@ -19,23 +30,23 @@ PANEL = ["architecture_label", "optimizer_label", "device"]
 
 def large_batches(study: Study) -> Section:
     """What does a large batch cost, and which optimizer is robust to it?"""
-    question = Question(
-        "large-batches", "What does a large batch cost? Which optimizer is robust to it?", "Cost of a large batch"
-    )
+    question = Question("large-batches", "What does a large batch cost?", "Cost of a large batch")
     exhibit = accuracy.accuracy_by_batch(study.frame)
+    if exhibit and not exhibit.frame.duplicated(["group", "series"]).any():
+        exhibit = nothing("No series ran at more than one batch size.")
     if not exhibit:
         return unanswered(question, exhibit)
-    drops, ranking = accuracy.worst_drops(study.frame), accuracy.optimizer_ranking(study.frame)
+    drops = accuracy.worst_drops(study.frame)
     seen = looks(exhibit.frame["optimizer_label"])
     lowest = _lowest(exhibit.frame)
     parts, panels = [], 0
     for heading, suffix, rows in groups(exhibit.frame):
         charts = []
-        for (architecture, device), own in rows.groupby(["architecture_label", "device"]):
+        for title, own in panels_of(rows, ["architecture_label", "device"]):
             panels += 1
             if own["batch_size"].nunique() > 1 and panels <= MOST_PANELS:
-                stem = slug("batch-cost", architecture, device) + suffix
-                charts.append(accuracy_charts.batch_cost(own, stem, f"{architecture} on {device}", seen, lowest))
+                stem = slug("batch-cost", title) + suffix
+                charts.append(accuracy_charts.batch_cost(own, stem, title, seen, lowest))
         columns = [
             *SETTINGS,
             EXECUTION,
@@ -53,16 +64,26 @@ def large_batches(study: Study) -> Section:
         parts.append(Part(heading, charts=charts, table=shown, disclosed=bool(charts)))
     if drops:
         parts.append(Part("Worst drops", table=_drops(drops.frame), disclosed=False))
-    if ranking:
-        parts.append(Part("Optimizers side by side", sentences=ranking.notes, table=_ranking(ranking.frame)))
-    tried = trials.best_after_trials(study.runs)
-    if tried:
-        parts.append(Part("Best after few trials", sentences=tried.notes, table=_trials(tried.frame)))
     lead = "Test accuracy after the last epoch, in points below the best batch size of the same network and optimizer."
     notice = f"{MOST_PANELS} of {panels} panels are drawn; the table holds all." if panels > MOST_PANELS else ""
     return Section(
         question, lead=lead, parts=parts, notes=list(dict.fromkeys([*exhibit.notes, *drops.notes])), notice=notice
     )
+
+
+def optimizers(study: Study) -> Section:
+    """Which optimizer is best?"""
+    question = Question("optimizers", "Which optimizer is best?", "Optimizers")
+    exhibit, tried = accuracy.optimizer_ranking(study.frame), trials.best_after_trials(study.runs)
+    parts = []
+    if exhibit:
+        parts.append(Part(table=_ranking(exhibit.frame), disclosed=False))
+    if tried:
+        parts.append(Part("Best after few trials", sentences=tried.notes, table=_trials(tried.frame)))
+    if not parts:
+        return unanswered(question, exhibit)
+    lead = "Test accuracy within the same network, batch size and device."
+    return Section(question, lead=lead, parts=parts, notes=exhibit.notes)
 
 
 def learning(study: Study) -> Section:
@@ -77,14 +98,13 @@ def learning(study: Study) -> Section:
     parts, panels = [], 0
     for heading, suffix, own_group in groups(rows):
         charts: dict[str, list[Chart]] = {"accuracy": [], "loss": []}
-        for (architecture, optimizer, device), own in own_group.groupby(PANEL):
+        for title, own in panels_of(own_group, PANEL):
             panels += 1
             if panels > MOST_PANELS:
                 continue
-            title = f"{architecture} · {optimizer} · {device}"
             for metric, both in limits.items():
                 if both:
-                    stem = slug("learning", metric, architecture, optimizer, device) + suffix
+                    stem = slug("learning", metric, title) + suffix
                     axes = accuracy_charts.Frame(metric, both, epochs)
                     charts[metric].append(accuracy_charts.learning_curve(accuracy_charts.thin(own), stem, title, axes))
         columns = [
@@ -181,8 +201,8 @@ def _ranking(frame: pd.DataFrame) -> Table:
             Column("device", "device", filtered=True),
             Column("rank", "rank", "count"),
             Column("optimizer_label", "optimizer", "name", filtered=True),
-            Column("lr", "learning rate", "number"),
-            Column("schedule_label", "schedule", "name"),
+            Column("lr", "learning rate", "whole"),
+            Column("schedule_label", "schedule", "name", filtered=True),
             Column("tuning", "tuning", filtered=True),
             Column("test_accuracy", "test accuracy", "percent"),
             Column("low", "low", "percent"),
@@ -206,8 +226,8 @@ def _trials(frame: pd.DataFrame) -> Table:
             Column("trials", "trials", "count", filtered=True),
             Column("diverged", "diverged", "count"),
             Column("optimizer_label", "optimizer", "name", filtered=True),
-            Column("schedule_label", "schedule", "name"),
-            Column("lr", "rate picked", "number"),
+            Column("schedule_label", "schedule", "name", filtered=True),
+            Column("lr", "rate picked", "whole"),
             Column("validation_accuracy", "validation accuracy", "percent"),
         ],
         name="after-trials",

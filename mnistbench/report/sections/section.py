@@ -114,6 +114,13 @@ def groups(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
         )
 
 
+def panels_of(frame: pd.DataFrame, columns: Sequence[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The rows of each combination of these columns, with a title of those that vary."""
+    varied = [column for column in columns if frame[column].nunique() > 1] or list(columns[:1])
+    for values, rows in frame.groupby(varied):
+        yield " · ".join(map(str, values)), rows
+
+
 def slug(*parts: object) -> str:
     """A stem for ids and file names: letters and digits of these, and a short hash where that loses something."""
     import hashlib

@@ -9,10 +9,11 @@ import pandas as pd
 
 from mnistbench.report import levers as lever_tables
 from mnistbench.report import ranking, speed, speed_charts, time_charts
+from mnistbench.report.frame import targets_in
 from mnistbench.report.page_rows import rows_of
 from mnistbench.report.sections.section import MOST_PANELS, Part, Question, Section, Study, groups, slug, unanswered
 from mnistbench.report.tables import Column, table
-from mnistbench.words.wording import missing, percent, plural, seconds_range
+from mnistbench.words.wording import missing, percent, plural, seconds_interval
 
 SETTINGS = [
     Column("architecture_label", "architecture", "name", filtered=True),
@@ -50,6 +51,8 @@ BOARD = [
 def first(study: Study) -> Section:
     """Which is first at the target?"""
     question = Question("first", "Which is first at the target?", "First at the target")
+    if not targets_in(study.frame):
+        question = Question("first", "Which is most accurate?", "Most accurate")
     exhibit = ranking.leaderboard(study.frame, study.blocks)
     if not exhibit:
         return unanswered(question, exhibit)
@@ -69,11 +72,12 @@ def first(study: Study) -> Section:
         parts.append(Part(heading, table=table(board, columns, name=name, caption=caption), disclosed=False))
         if chart:
             parts.append(Part(charts=[chart]))
-    lead = (
-        "Steps to the first evaluation that passes the target, at the seconds a step of the blocks (of the runs' own"
-        " clock where there are none); evaluation is off the clock. A rank is one more than the number of settings"
-        " proven better, and 2–4 says which ranks it may have."
-    )
+    lead = "A rank is one more than the number of settings proven better, and 2–4 says which ranks it may have."
+    if targets_in(study.frame):
+        lead = (
+            "Steps to the first evaluation that passes the target, at the seconds a step of the blocks (of the runs'"
+            f" own clock where there are none); evaluation is off the clock. {lead}"
+        )
     return Section(question, lead=lead, parts=parts, notes=exhibit.notes)
 
 
@@ -219,9 +223,11 @@ def levers(study: Study) -> Section:
     parts = []
     for heading, suffix, rows in groups(exhibit.frame):
         charts = []
+        several = rows["device"].nunique() > 1
         for (device, profile, kind), own in rows.groupby(["device", "profile", "kind"], sort=False):
             if own["ratio"].notna().any():
-                title = f"{device!s}: {titles.get(str(kind), str(kind))} {profile}"
+                title = f"{titles.get(str(kind), str(kind))} {profile}"
+                title = f"{device!s}: {title}" if several else title.capitalize()
                 charts.append(speed_charts.levers(own, slug("levers", device, profile, kind) + suffix, title))
         shown = table(
             rows,
@@ -255,9 +261,9 @@ def levers(study: Study) -> Section:
 def _by_target(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """As `groups`, and each target by itself, since times to different targets are no race."""
     for heading, suffix, rows in groups(frame):
-        targets = list(dict.fromkeys(rows["target_accuracy"]))
+        alone = rows["target_accuracy"].nunique(dropna=False) == 1
         for place, (target, own) in enumerate(rows.groupby("target_accuracy", dropna=False, sort=False)):
-            if len(targets) == 1:
+            if alone:
                 yield heading, suffix, own
             else:
                 named = "without a target" if missing(target) else f"target {percent(target, 1)}"
@@ -269,11 +275,8 @@ def _interval(row: Any) -> str:
     beside = row.seconds_text.partition(" (")[2].rstrip(")")
     if beside:
         return str(beside)
-    if missing(row.seconds_low) or missing(row.seconds_high):
-        return "" if missing(row.interval) else str(row.interval)
-    if row.seconds_low == row.seconds_high:
-        return str(row.interval)
-    return f"{seconds_range(row.seconds_low, row.seconds_high)}, {row.interval}"
+    kind = "" if missing(row.interval) else str(row.interval)
+    return f"{seconds_interval(row.seconds_low, row.seconds_high)} {kind}".strip()
 
 
 def _reached(row: Any) -> str:
