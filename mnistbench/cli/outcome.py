@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mnistbench.errors.layers import missing
 from mnistbench.errors.redaction import without_credentials
 from mnistbench.results.folder import ResultsFolder
+from mnistbench.words import markdown
 from mnistbench.words.wording import accuracy_text, percent, plural, rate, records_and_sessions
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def print_best(results: ResultsFolder, console: Console) -> None:
             table.add_row(*(Text(text) for text in cells[:2] + cells[-len(names) :]))
         console.print(table)
     for sentence in labels.shared(frame):
-        console.print(sentence, markup=False, soft_wrap=True)
+        console.print(markdown.one_line(sentence), markup=False)
     for sentence in inventory.equal_seed_sentences(runs):
         console.print(f"note: {sentence}", markup=False, soft_wrap=True)
 

@@ -145,7 +145,9 @@ def looks(labels: Iterable[str]) -> dict[str, Look]:
 
 
 def legend(figure: Figure, handles: Sequence[Line2D], labels: Sequence[str]) -> None:
-    """A legend below the plot, as many columns as fit, for which the figure grows; every label is shown."""
+    """A legend below the plot, as many columns as fit, for which the figure grows; every label is shown, a single one not."""
+    if len(labels) < 2:
+        return
     shown = [one_line(label, 64) for label in labels]
     widest = max((len(label) for label in shown), default=1)
     room = figure.get_figwidth() * 72

@@ -18,7 +18,7 @@ from mnistbench.report.blocks import NO_BLOCKS, is_clean, undisturbed
 from mnistbench.report.estimator import SAME, holm
 from mnistbench.report.exhibit import Exhibit, nothing
 from mnistbench.report.frame import ask, at_target, targets_in
-from mnistbench.report.labels import labels
+from mnistbench.report.labels import labels, shared
 from mnistbench.report.repeats import Repeats, repeats, without_equal_seeds, without_older
 from mnistbench.report.samples import (
     ACCURACY_FLOOR,
@@ -182,7 +182,8 @@ def compare(
         for frame, blocks in ((a, blocks_a), (b, blocks_b))
     ]
     a, b = (side.frame for side in sides)
-    names = labels(pd.concat([a, b], ignore_index=True)) if len(a) or len(b) else {}
+    both = pd.concat([a, b], ignore_index=True)
+    names = labels(both) if len(both) else {}
     only_a, only_b = (_only(side, other, names) for side, other in ((a, b), (b, a)))
     targets = sorted({*targets_in(a), *targets_in(b)})
     rows = _speed_rows(sides[0], sides[1], "examples_per_second")
@@ -195,6 +196,7 @@ def compare(
     table = pd.DataFrame(rows)
     undecided = _undecided(a, b, table, fail_on) + (len(only_a) + len(only_b) if fail_on else 0)
     notes = [*_notes(a, b, table, fail_on, undecided)]
+    notes += [markdown.one_line(text) for text in shared(both)] if len(both) else []
     for name, only in (("A", only_a), ("B", only_b)):
         if only:
             notes.append(f"Only in {name}: {', '.join(only[:10])}{' …' if len(only) > 10 else ''}.")

@@ -10,7 +10,7 @@ import pandas as pd
 from mnistbench.grid.product import TRIAL, TUNED
 from mnistbench.grid.tune import Trial, best
 from mnistbench.report.exhibit import Exhibit, nothing
-from mnistbench.report.labels import labels
+from mnistbench.report.labels import labels, short_names
 from mnistbench.report.repeats import one_per_seed
 from mnistbench.results.records import RESULTS
 from mnistbench.words.wording import percent, plural
@@ -42,6 +42,8 @@ def best_after_trials(frame: pd.DataFrame) -> Exhibit:
     if table.empty:
         return nothing("No learning rates were tried.")
     table["contest"] = table["any_optimizer"].map(labels(rows, "any_optimizer", without=("optimizer", "schedule")))
+    short = short_names(rows["optimizer"], rows["tuned_label"])
+    table["optimizer_label"] = table["optimizer_label"].map(short)
     rivals = table.groupby(["group", "any_optimizer", "trials"])["validation_accuracy"]
     table["best"] = table["validation_accuracy"] == rivals.transform("max")
     order = ["group", "contest", "trials", "validation_accuracy"]
@@ -90,6 +92,7 @@ def _budgets(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _sentences(table: pd.DataFrame) -> Iterator[str]:
+    several = table["contest"].nunique() > 1
     for (_, contest), rows in table.groupby(["group", "contest"], sort=False):
         if rows["optimizer_label"].nunique() < 2:
             continue
@@ -99,4 +102,4 @@ def _sentences(table: pd.DataFrame) -> Iterator[str]:
             said.append(
                 f"after {plural(int(str(trials)), 'trial')} {' and '.join(own['optimizer_label'])} ({accuracy})"
             )
-        yield f"{contest}: best {', '.join(said)}."
+        yield f"{f'{contest}: best' if several else 'Best'} {', '.join(said)}."

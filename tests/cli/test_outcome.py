@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from report_pages import write_folder
+from rich.console import Console
+from speed_sessions import make_session, write_session
+from synthetic import make_grid_records
 
 from mnistbench import run_grid
 from mnistbench.cli import app as cli
-from mnistbench.cli.outcome import typed_again
+from mnistbench.cli.outcome import print_best, typed_again
 from mnistbench.grid.grid import Grid
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.run.executors import InlineExecutor
@@ -90,13 +96,28 @@ def test_the_hint_to_sync_names_the_server_that_was_given(capsys: pytest.Capture
 def test_the_best_so_far_names_what_tells_its_rows_apart(capsys: pytest.CaptureFixture[str]) -> None:
     several = ["--set", "execution=[plain, fast]", "--set", "training.shuffle=[true, false]", "--only", "seed=0"]
     assert cli.main(["run", "my grid.yaml", *several, "--executor", "inline", "--no-tracking"]) == 0
-    table = capsys.readouterr().out.partition("Best so far")[2]
-    rows = {line.split("│")[2].strip() for line in table.splitlines() if line.startswith("│")}
-    assert rows == {
-        f"mlp · sgd · {training} · {execution}"
-        for training in ("epochs=1", "epochs=1, shuffle=False")
+    said = capsys.readouterr().out.partition("Best so far")[2]
+    rows = {match.group(1) for line in said.splitlines() if (match := re.match(r" *– +(.+?)  ", line))}
+    assert {row.partition(" (")[0] for row in rows} == {
+        f"{training} · {execution}"
+        for training in ("epochs 1", "epochs 1, shuffle False")
         for execution in ("plain", "fast")
     }
+    assert "The same in all: sum3 · mlp · sgd · schedule constant · batch 8 · cpu." in said
+
+
+def test_the_best_so_far_fits_80_columns_and_keeps_its_numbers_whole(tmp_path: Path) -> None:
+    records = make_grid_records(batch_sizes=[64, 512], seeds=2, twins=0, executions=["fast", "plain"])
+    folder = ResultsFolder(write_folder(tmp_path / "wide", records))
+    cells = {record.cell.without_seed(): record.cell for record in records}
+    write_session(folder, make_session({cell: 1e4 * (1 + number) for number, cell in enumerate(cells.values())}))
+    console = Console(width=80, record=True, file=io.StringIO())
+    print_best(folder, console)
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in "".join(lines)
+    first = next(line for line in lines if " · batch " in line)
+    assert re.match(r" *\d+(–\d+)? ", first)
 
 
 def test_the_line_of_a_cell_names_its_schedule_and_its_execution(capsys: pytest.CaptureFixture[str]) -> None:

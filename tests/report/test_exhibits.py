@@ -23,6 +23,7 @@ from mnistbench.report.blocks import blocks_frame
 from mnistbench.report.exhibit import Exhibit
 from mnistbench.report.frame import epochs_frame
 from mnistbench.report.inventory import banners, completeness, environments, failures
+from mnistbench.report.labels import shared
 from mnistbench.report.levers import lever_effects
 from mnistbench.report.ranking import leaderboard, time_curves
 from mnistbench.report.speed import crossovers, device_speedups, throughput_by_batch
@@ -193,8 +194,9 @@ def test_the_crossover_is_the_batch_from_which_the_gpu_always_wins() -> None:
     found = crossovers(all_runs(records), blocks_like(records, spread=0.0)).frame.set_index("clock")
     assert found["crossover_batch"].to_dict() == {"steady": 512, "cold": 512}
     assert found.loc["steady", "at_batch"] == 1024
-    assert "cuda is faster than cpu from batch 512 on, 8.00× at batch 1024 (blocks of training, n = 16" in str(
-        found.loc["steady", "sentence"]
+    assert (
+        "cuda is faster than cpu from batch 512 on, 8.00× [8.00, 8.00] at batch 1024 (blocks of training, n = 16"
+        in str(found.loc["steady", "sentence"])
     )
     assert "cuda is faster than cpu from batch 512 on, by value, " in str(found.loc["cold", "sentence"])
 
@@ -319,14 +321,16 @@ def test_optimizers_are_ranked_from_seven_seeds_on_and_say_how_they_were_tuned()
     assert few.frame["rank"].isna().all()
     ranks = {row["optimizer_label"]: row["rank"] for row in rows(enough)}
     assert ranks == {"adam": 1, "adamw": 1, "sgd": 3}
-    assert enough.notes == ("Settings of the optimizers: as given.",)
+    assert enough.notes == ()
+    assert shared(all_runs(optimizers(7)))[-1] == "Settings of the optimizers: as given."
 
 
 def test_tuned_and_untuned_optimizers_are_not_ranked_together() -> None:
     tuned = {"checks": {"equivalence": "passed", "tuning": "tuned over 8 trials"}}
-    exhibit = optimizer_ranking(all_runs(optimizers(10, **tuned)))
+    frame = all_runs(optimizers(10, **tuned))
+    exhibit = optimizer_ranking(frame)
     assert exhibit.frame["rank"].isna().all()
-    assert exhibit.notes[0] == "Settings of the optimizers: as given, tuned over 8 trials."
+    assert shared(frame)[-1] == "Settings of the optimizers: as given, tuned over 8 trials."
 
 
 def test_learning_curves_are_medians_over_seeds() -> None:

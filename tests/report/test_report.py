@@ -9,6 +9,7 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -23,8 +24,8 @@ from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.records import Data
 
 SECTIONS = [
-    "first", "time", "devices", "throughput", "large-batches", "levers", "noise", "learning", "classes", "failures",
-    "repeat",
+    "devices", "levers", "first", "optimizers", "large-batches", "throughput", "time", "noise", "learning", "classes",
+    "failures", "repeat",
 ]  # fmt: skip
 
 
@@ -135,11 +136,24 @@ def test_ids_are_unique(page: Page, hostile: Page) -> None:
 
 
 def test_a_question_without_data_is_one_line(failed: Page) -> None:
-    """Why there is nothing, and no empty chart."""
-    section = next(element for element in failed.all("section") if element.attributes["id"] == "devices")
-    assert len([item for item in failed.elements if section in item.parents and item.tag == "p"]) == 1
-    assert not failed.all("svg", inside="devices")
-    assert failed.all("p", "why", inside="devices")[0].text.strip().endswith(".")
+    """At the end, with the reason; it has no heading, and no entry in the list of contents."""
+    (line,) = failed.all("p", "why")
+    assert "GPU or CPU? Cells finished on one device only" in line.text
+    assert "devices" not in [element.attributes["id"] for element in failed.all("section")]
+    assert "GPU or CPU" not in failed.all("nav")[0].text
+
+
+def test_the_page_leads_with_what_the_grid_varies(tmp_path: Path) -> None:
+    """Levers before a target that nobody asked for, and a target before the optimizers."""
+
+    def leading(name: str, **grid: Any) -> list[str]:
+        page = rendered(tmp_path / name, make_grid_records(seeds=1, twins=0, architectures=["mlp"], **grid))
+        return [element.attributes["id"] for element in page.all("section")][:2]
+
+    one = {"optimizers": ["sgd"], "batch_sizes": [64]}
+    assert leading("levers", executions=["fast", "plain"], target=None, **one) == ["levers", "first"]
+    assert leading("race", optimizers=["sgd", "adam"], batch_sizes=[64]) == ["first", "optimizers"]
+    assert leading("batches", optimizers=["sgd"], batch_sizes=[64, 512], target=None)[0] == "large-batches"
 
 
 def test_where_everything_failed_the_reasons_are_there(failed: Page) -> None:
@@ -293,7 +307,7 @@ def test_an_empty_folder_makes_a_page(tmp_path: Path) -> None:
     page = rendered(tmp_path / "empty", [])
     assert "nothing to report yet" in page.all("ul", "verdict")[0].text
     assert not page.all("svg")
-    assert len(page.all("p", "why")) >= 9
+    assert page.all("p", "why")[0].text.count("?") >= 9
 
 
 def test_two_cells_make_a_page(tmp_path: Path) -> None:

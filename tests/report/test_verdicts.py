@@ -49,7 +49,7 @@ def only_pair(records: Sequence[CellRecord], metric: Any = "examples_per_second"
 
 def test_a_pair_names_both_sides_the_ratio_and_its_interval() -> None:
     pair = only_pair([*runs(10_000, 1), *runs(20_000, 1, cell={"architecture": "lenet5"})])
-    assert pair["label_a"] == "lenet5 · sgd(lr=0.1) · batch 512"
+    assert pair["label_a"] == "lenet5"
     assert pair["ratio"] == pytest.approx(2.0, rel=0.1)
     assert 1.8 < pair["low"] < 2.0 < pair["high"] < 2.2
     assert (pair["verdict"], pair["reason"], pair["n"], pair["method"]) == ("faster", "", 16, "t")
@@ -172,7 +172,7 @@ def test_a_target_that_was_not_reached_is_a_bound() -> None:
     """Rules 11 and 18: it can prove a setting slower than one that was faster there, and nothing else."""
     never = {"cell": {"batch_size": 64}, "accuracies": (0.9, 0.95)}
     pair = only_pair([*runs(20_000, 1), *runs(10_000, 1, **never)], "seconds_to_target")
-    assert (pair["label_a"], pair["verdict"]) == ("mlp · sgd(lr=0.1) · batch 512", "faster")
+    assert (pair["label_a"], pair["verdict"]) == ("batch 512", "faster")
     assert math.isnan(pair["ratio"])
     pair = only_pair([*runs(10_000, 1), *runs(40_000, 1, **never)], "seconds_to_target")
     assert pair["verdict"] == "open"
@@ -294,8 +294,8 @@ def test_nothing_finished_is_said() -> None:
 def test_labels_leave_out_what_does_not_differ() -> None:
     frame = all_runs([make_record(make_cell()), make_record(make_cell(device="cuda"))])
     assert sorted(labels(frame).values()) == [
-        "mlp · sgd(lr=0.1) · batch 512 · cpu",
-        "mlp · sgd(lr=0.1) · batch 512 · cuda",
+        "cpu",
+        "cuda",
     ]
 
 

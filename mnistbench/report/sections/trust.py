@@ -11,6 +11,7 @@ import pandas as pd
 
 from mnistbench.report import frame as frames
 from mnistbench.report import inventory, noise_charts, verdicts
+from mnistbench.report.labels import labels
 from mnistbench.report.page_rows import rows_of
 from mnistbench.report.sections.section import Log, Part, Question, Section, Study, groups, unanswered
 from mnistbench.report.tables import Column, Table, table
@@ -135,7 +136,8 @@ def repeat(study: Study) -> Section:
     """Can I repeat it?"""
     question = Question("repeat", "Can I repeat it?", "Repeat it")
     exhibit = inventory.environments(study.runs)
-    parts = [Part(facts=_environment(row)) for row in exhibit.frame.head(12).to_dict("records")]
+    timed = ", ".join(f"speeds by protocol {number}" for number in sorted(set(study.blocks["protocol"])))
+    parts = [Part(facts=_environment(row, timed)) for row in exhibit.frame.head(12).to_dict("records")]
     headings = [
         f"{row['machine']}: {row['device'] if missing(row['device_name']) else row['device_name']}"
         for row in exhibit.frame.head(12).to_dict("records")
@@ -227,9 +229,7 @@ def _deviations(frame: pd.DataFrame) -> pd.DataFrame:
     known = frame[frame["examples_per_second"].notna() & (frame["examples_per_second"] > 0)]
     by = known.groupby(["group", "settings"])["examples_per_second"]
     middle, runs = by.transform("median"), by.transform("size")
-    label = (
-        known["architecture_label"] + " · " + known["optimizer_label"] + " · batch " + known["batch_size"].astype(str)
-    )
+    label = known["settings"].map(labels(frame))
     found = known.assign(deviation=known["examples_per_second"].astype(float) / middle.astype(float) - 1, label=label)
     return found.loc[runs > 1, ["group", "label", "device", "deviation", "noisy"]]
 
@@ -279,7 +279,7 @@ def _pairs_table(rows: pd.DataFrame, stem: str) -> Table:
     )
 
 
-def _environment(row: Any) -> list[tuple[str, str]]:
+def _environment(row: Any, timed: str) -> list[tuple[str, str]]:
     facts = {
         "cells": f"{plural(int(str(row['cells'])), 'run')} from {_day(row['first'])} to {_day(row['last'])}",
         "machine": f"{row['machine']} (id {row['machine_id']})",
@@ -289,7 +289,7 @@ def _environment(row: Any) -> list[tuple[str, str]]:
         "system": row["os"],
         "versions": f"Python {row['python']}, torch {row['torch']}"
         + (f", CUDA {row['cuda']}" if not missing(row["cuda"]) else "")
-        + f", mnistbench {row['mnistbench']}, protocol {row['protocol']}",
+        + f", mnistbench {row['mnistbench']}, protocol {row['protocol']}{f', {timed}' if timed else ''}",
         "commit": f"{row['git_commit']}{' with uncommitted changes' if row['git_dirty'] is True else ''}",
         "energy": ENERGY_SOURCES.get(str(row["energy_source"]), "not measurable here"),
         "data": f"{row['dataset']}{' (a fallback)' if row['fallback'] is True else ''}, SHA-256 {row['data_sha256']}",
