@@ -125,7 +125,11 @@ class OfficialSource:
             if not is_folder(search.data_dir):
                 raise UserError(f"--data {search.data_dir}: there is no such folder")
             place = Place("--data", search.data_dir)
-            if self.files.find(place).state == "whole":
+            state = self.files.find(place).state
+            if state == "absent":
+                name = self.files.name
+                warnings.append(f"--data {search.data_dir}: {name} is not in it (docs/data.md says where it would be)")
+            elif state == "whole":
                 try:
                     self.files.verify(place)
                 except Damaged as error:

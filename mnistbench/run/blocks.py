@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from mnistbench.cell import Cell
 from mnistbench.results.records import CellRecord, utc_now
@@ -21,9 +22,11 @@ from mnistbench.results.this_machine import machine_id, torch_build
 from mnistbench.run.cycles import TRIES, CyclePlan
 from mnistbench.run.executors import ProcessExecutor
 from mnistbench.run.session import Session
-from mnistbench.train.block import BlockMeasurement, SettledSetting
 from mnistbench.train.job import Job
 from mnistbench.words.wording import plural, rough_time
+
+if TYPE_CHECKING:  # which would load torch
+    from mnistbench.train.block import BlockMeasurement, SettledSetting
 
 FIRST_LOOK = 10
 """Cycles that a judgement needs at least; with a budget, they come before the seeds, and the others after them."""

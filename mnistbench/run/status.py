@@ -95,7 +95,7 @@ def status_lines(results: ResultsFolder) -> list[str]:
     if note := _note(results.path):
         left = note.get("seconds_left")
         rest = f", {rough_time(left)} left" if isinstance(left, int | float) else ""
-        counted = f"{note['done']} of {note['cells']} in this session{rest}; " if note.get("cells") else ""
+        counted = f"{note.get('done')} of {note.get('cells')} in this session{rest}; " if note.get("cells") else ""
         lines.append(f"running: {counted}{note.get('now')}")
     elif open_ := sum(not item.is_result for item in known.values()) + pending:
         typical = list(seconds_by_setting(known.values()).values())

@@ -100,6 +100,7 @@ def session_content(session: TimedSession, grid: str) -> RunContent:
     ended = started + round(lasted * 1000)
     names = _metric_names(session.settings)
     rates = mean_rates(session)
+    clean = sum(block.is_clean for block in session.blocks.values())
     shown = {
         "session": session.name,
         "machine": about.machine,
@@ -119,8 +120,9 @@ def session_content(session: TimedSession, grid: str) -> RunContent:
         "mnistbench.blocks": str(len(session.blocks)),
         "mlflow.note.content": (
             f"Speed of {plural(len(session.settings), 'setting')} of the grid `{grid}`: each metric is a setting's mean"
-            f" rate in examples/s.\n\nA mirror of the session; its {plural(len(session.blocks), 'block')} are the"
-            f" artifact `{session.name}.jsonl`."
+            f" rate in examples/s over its clean blocks. Of {plural(len(session.blocks), 'block')}, {clean} are clean;"
+            f" the others were disturbed or failed.\n\nA mirror of the session, which is the artifact"
+            f" `{session.name}.jsonl`."
         ),
         **_SOURCE,
         **_environment_tags(about.environment),

@@ -370,7 +370,7 @@ class Shape:
     width: int = 4
 
 def typed(
-    data, size: Size = Size.small, shape: Shape | None = None, pair: tuple[int, float] = (1, 0.5), file: Path = Path("a")
+    data, size: Size = Size.small, shape: Shape | None = None, pair: tuple[int, float] = (1, 0.5), file: Path = Path()
 ):
     assert isinstance(size, Size) and isinstance(shape, Shape) and isinstance(pair, tuple) and isinstance(file, Path)
     widths = math.prod(data.input_shape), shape.width, data.classes

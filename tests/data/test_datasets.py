@@ -82,6 +82,17 @@ def snapshot(folder: Path) -> list[tuple[str, int, int]]:
 # Where it is looked for
 
 
+def test_a_named_folder_without_the_dataset_is_said(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of one's own that lie there under other names are not used, and nobody believes that they were."""
+    monkeypatch.setenv("MNISTBENCH_DATA", str(data_dir))
+    shutil.copyfile(next((data_dir / "MNIST" / "raw").glob("*.gz")), tmp_path / "train-images-idx3-ubyte.gz")
+    for _ in ("from files", "from the cache"):
+        prepared = prepare(MNIST, data_dir=tmp_path, download=False)
+        assert any(f"--data {tmp_path}: mnist is not in it" in warning for warning in prepared.warnings)
+
+
 def test_the_named_folder_comes_first(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MNISTBENCH_DATA", str(tmp_path / "nowhere"))
     prepared = prepare(MNIST, data_dir=data_dir, download=False)

@@ -486,6 +486,7 @@ batch_sizes: [2048]
 devices: [cpu]
 seeds: [0]
 training: {{epochs: 1}}
+twins: 1
 speed: off
 """
 

@@ -89,6 +89,7 @@ def test_a_metric_a_setting_is_the_mean_of_its_clean_blocks() -> None:
     assert points.keys() == {METRIC, METRIC.replace("64", "512")}
     assert points[METRIC].value == pytest.approx(geometric_mean(clean))
     assert points[METRIC].step == len(clean) == 11
+    assert "Of 24 blocks, 23 are clean" in session_content(session, "quick").tags["mlflow.note.content"]
 
 
 def test_a_setting_without_a_clean_block_has_no_metric() -> None:
