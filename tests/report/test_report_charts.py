@@ -128,7 +128,7 @@ def test_every_label_is_in_the_legend_as_it_is() -> None:
     """Leading underscores, mathtext, tags and CJK are drawn as text."""
     source = hostile_chart().svg()
     for name in ("_hidden", "$x^2$ \\frac{", "&lt;script&gt;alert(1)&lt;/script&gt;", "漢字"):
-        assert f"{name} · cpu</text>" in source
+        assert f"{name}</text>" in source
 
 
 def test_control_characters_do_not_break_the_picture() -> None:
