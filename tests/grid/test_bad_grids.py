@@ -46,7 +46,7 @@ def file_problem(path: Path) -> str:
 
 
 def test_the_grid_that_the_cases_begin_from_is_good() -> None:
-    assert Grid.from_text(grid_text()).count() == 6
+    assert Grid.from_text(grid_text()).count() == 3
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_a_tag_runs_no_code(tmp_path: Path) -> None:
             "3:17: `os:system` is a plug-in, and plug-ins are imported only when the com",
         ),
         ({"optimizers": "['my.own:Opt']"}, "add `--plugin my.own`"),
-        ({"dataset": "'my:data'"}, "add `--plugin my`"),
+        ({"dataset": "'my:data'"}, "add `--plugin my.py`"),
         ({"execution": "'my:data'"}, "7:12: unknown execution `my:data`"),
         # numbers
         ({"optimizers": "[{name: sgd, lr: '0.1'}]"}, '4:30: `lr` must be a number above 0, found the text "0.1"; take'),
@@ -616,5 +616,5 @@ def test_nothing_outside_the_project_is_imported(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     for axis in ("architectures", "optimizers"):
-        assert "add `--plugin evil_models`" in only_problem(grid_text(**{axis: "['evil_models:Net']"}))
+        assert "add `--plugin evil_models.py`" in only_problem(grid_text(**{axis: "['evil_models:Net']"}))
     assert "evil_models" not in sys.modules
