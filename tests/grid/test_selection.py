@@ -18,6 +18,7 @@ architectures: [{name: mlp, hidden: [[8], [8, 4]]}, lenet5]
 optimizers: [{name: sgd, lr: [0.01, 0.1]}, {name: adam, schedule: cosine}]
 batch_sizes: [64, 512, 8192]
 seeds: [0, 1]
+twins: 1
 training: {epochs: 1}
 execution: [plain, {profile: fast, precision: bf16}]
 """
@@ -89,14 +90,14 @@ def test_choosing_nothing_is_an_error(cells: list[Cell], only: list[str], messag
     assert message in str(caught.value)
 
 
-def test_shards_are_a_partition_that_keeps_twins_together(cells: list[Cell]) -> None:
+def test_shards_are_a_partition_that_keeps_the_seeds_and_twins_of_a_setting_together(cells: list[Cell]) -> None:
     parts = [shard(cells, index, 5) for index in range(1, 6)]
     assert sorted(cell.cell_id for part in parts for cell in part) == sorted(cell.cell_id for cell in cells)
     assert all(len(part) > len(cells) / 10 for part in parts)
-    where = {(cell.without_seed(), cell.seed): number for number, part in enumerate(parts) for cell in part}
+    where = {cell.without_seed(): number for number, part in enumerate(parts) for cell in part}
     assert [cell.repeat for cell in cells].count(1) > 1
     for number, part in enumerate(parts):
-        assert all(where[cell.without_seed(), cell.seed] == number for cell in part)
+        assert all(where[cell.without_seed()] == number for cell in part)
 
 
 def test_a_shard_stays_when_the_grid_is_reordered_or_grows(cells: list[Cell]) -> None:
