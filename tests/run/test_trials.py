@@ -124,7 +124,7 @@ def test_an_optimizer_is_one_series_whatever_rate_was_picked_for_each_batch(reco
     table = accuracy_by_batch(all_runs(records)).frame
     assert sorted(table[table["series"].str.contains("sgd")]["batch_size"]) == [64, 512]
     assert table["series"].nunique() == 2
-    assert set(table["optimizer_label"]) == {"sgd", "adam"}
+    assert set(table["optimizer_label"]) == {"sgd(lr=tuned)", "adam(lr=tuned)"}
 
 
 def test_a_default_rate_as_given_is_another_series_than_a_tuned_one() -> None:
