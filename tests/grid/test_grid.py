@@ -64,7 +64,7 @@ SHIPPED = {
     "mlp_momentum": (3, "474ca0260b459086"),
     "mlp_sigmoid_sgd": (3, "a099aa240716b86c"),
     "optimizers": (55, "c8c3f6f019dce921"),
-    "quick": (12, "963bb349196a4572"),
+    "quick": (12, "0c0a6029240d5c3c"),
     "speedrun": (50, "0b40c4aa2d9633b5"),
     "sum3_full_batch": (3, "091c7979ee9abf28"),
     "table_full_batch": (3, "865796f8219b6dc2"),
