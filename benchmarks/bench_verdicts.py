@@ -38,6 +38,7 @@ from mnistbench.results.records import CellRecord
 from mnistbench.results.speed import TimedSession, read_sessions
 from mnistbench.run.executors import ProcessExecutor
 from mnistbench.run.options import RunOptions
+from mnistbench.run.processes import PRELOAD
 from mnistbench.run.run import run_grid
 from mnistbench.train import block
 from mnistbench.train.block import BlockMeasurement
@@ -112,7 +113,7 @@ class OnlyBlocks(ProcessExecutor):
     times_blocks = True
 
     def __init__(self, function: str) -> None:
-        super().__init__()
+        super().__init__(preload=(*PRELOAD, function.partition(":")[0]))
         self._function = function
 
     def run(self, jobs: Any, on_epoch: OnEpoch) -> Iterator[CellRecord]:
