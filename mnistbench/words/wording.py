@@ -49,10 +49,13 @@ def seconds_text(value: Any) -> str:
 
 
 def seconds_interval(low: float, high: float) -> str:
-    """`[2.90, 3.40]` in seconds, with `not reached` for an end that is beyond; "" where there is no interval."""
+    """`[2.90, 3.40]` beside a value in seconds, else with its units: `[477 ms, 551 ms]`; "" where there is none."""
     if missing(low) or missing(high) or low == high or math.isinf(low):
         return ""
-    return f"[{significant(float(low))}, {significant(float(high)) if math.isfinite(high) else 'not reached'}]"
+    first, last = seconds_text(low), seconds_text(high)
+    if all(text.endswith(" s") and text.count(" ") == 1 for text in (first, last) if text != "not reached"):
+        first, last = first.removesuffix(" s"), last.removesuffix(" s")
+    return f"[{first}, {last}]"
 
 
 def rough_time(seconds: float) -> str:

@@ -11,6 +11,7 @@ from test_verdicts import blocks_like
 from mnistbench.cell import Component
 from mnistbench.report.labels import labels, shared, shortened
 from mnistbench.report.samples import for_show
+from mnistbench.words.wording import seconds_interval
 
 
 def sgd(**options: Any) -> Component:
@@ -58,3 +59,11 @@ def test_the_protocol_is_that_of_the_blocks_where_there_are_any() -> None:
     shown = [for_show(all_runs(records), blocks) for blocks in (blocks_like(records), blocks_like(records).iloc[:0])]
     assert [" · protocol 2" in frame["group"].iloc[0] for frame in shown] == [True, False]
     assert " · protocol 1" in shown[1]["group"].iloc[0]
+
+
+def test_an_interval_of_time_has_the_unit_of_the_value_that_it_stands_beside() -> None:
+    assert seconds_interval(2.9, 3.4) == "[2.90, 3.40]"
+    assert seconds_interval(0.477, 0.551) == "[477 ms, 551 ms]"
+    assert seconds_interval(0.9, 1.1) == "[900 ms, 1.10 s]"
+    assert seconds_interval(110.0, 754.0) == "[110 s, 12 min 34 s]"
+    assert seconds_interval(2.9, float("inf")) == "[2.90, not reached]"

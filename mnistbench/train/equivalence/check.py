@@ -2,7 +2,7 @@
 
 `check` holds the path that is timed against the plain one (`reference.py`) through the gates G0 to G3
 (`gates.py`), once per machine, versions and cell without its seed, and keeps the answer with its figures in the
-user's cache. G4, the outcome over ten seeds, is judged from records, in the analysis.
+user's cache. G4, the outcome over ten seeds, is judged from records, by the report.
 """
 
 from __future__ import annotations
