@@ -34,27 +34,21 @@ else
 fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-"$python" -m venv --system-site-packages "$work/venv" || exit 2  # what is installed stays as it is
-"$python" - "$work"/venv/lib/python*/site-packages <<'PYTHON' || exit 2  # where python is a virtual environment's too
-import site, sys
-lines = [f"import site; site.addsitedir({folder!r})\n" for folder in site.getsitepackages()]
-with open(f"{sys.argv[1]}/outer.pth", "w", encoding="utf-8") as file:
-    file.writelines(lines)
-PYTHON
-python=$work/venv/bin/python
-if compgen -G "$wheels/*.whl" >/dev/null; then # without their dependencies: another build of torch would not do
-    "$python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps "$wheels"/*.whl || exit 2
+if compgen -G "$wheels/*.whl" >/dev/null; then # beside what is installed, and without their dependencies: torch stays
+    "$python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps --target "$work/site" \
+        "$wheels"/*.whl || exit 2
+    export PYTHONPATH="$work/site:$PYTHONPATH"
 fi
 "$python" -m mnistbench plan speedrun || exit 2  # says what is missing, before minutes of the machine are spent
 
 probe() { # PART SECONDS: a process that CUDA errors have spoilt is followed by another, which goes on behind it
     local status=75 until=$((SECONDS + $2)) left
+    ln -sf "$out/$1.jsonl" "$work/$1.jsonl" # what is answered when the machine is taken away counts
     while ((status == 75 && SECONDS < until)); do
         left=$((until - SECONDS))
         OUT="$work" timeout -k 5 $((left + 20)) "$python" benchmarks/gpu_probe.py "$1" --device "$device" --seconds $left
         status=$?
     done
-    mv "$work/$1.jsonl" "$out/" || status=1
     return $status
 }
 
