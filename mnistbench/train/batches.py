@@ -5,7 +5,7 @@ Everything in here is on the training clock (rule 4): shuffling, choosing the ba
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,13 +17,19 @@ if TYPE_CHECKING:
 
 
 class Batches(Protocol):
-    """Batches of the training data."""
+    """Batches of the training data.
+
+    Attributes:
+        examples: of an epoch.
+        together: how many whole batches come in one piece, for graphs of several steps.
+    """
 
     examples: int
     batch_size: int
+    together: int
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Each example once, in the order of this epoch, the last partial batch included.
+        """Each example once, in the order of this epoch: pieces of `together` batches, single ones, a partial one.
 
         Yields:
             Inputs as `Inputs` takes them, and labels [n], both on the device.
@@ -31,11 +37,11 @@ class Batches(Protocol):
         ...
 
     def part_of_epoch(self, number: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The first batches of an epoch and its last one, for who need not see all of it."""
+        """The first batches of an epoch and its last one, single, for who need not see all of it."""
         ...
 
     def rehearsal(self, whole: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """So many whole batches, and one of the size of the last, partial one, fetched as `epoch` fetches its own.
+        """A piece of each size, and so many whole batches, fetched as `epoch` fetches its own.
 
         They are of the first examples of the data, in their order: no epoch's batch.
         """
@@ -59,6 +65,7 @@ class ResidentBatches:
     seed: int
     shuffle: bool
     drawn_ahead: int = 0
+    together: int = 1
 
     def __post_init__(self) -> None:
         self.examples = len(self.labels)
@@ -66,14 +73,20 @@ class ResidentBatches:
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Batches`; an order that is not shuffled is read in slices, without a copy."""
+        sizes = self._sizes()
         if not self.shuffle:
-            yield from zip(self.inputs.split(self.batch_size), self.labels.split(self.batch_size), strict=True)
+            yield from zip(self.inputs.split(sizes), self.labels.split(sizes), strict=True)
             return
         order = self._next.pop(number) if number in self._next else self._drawn(number)
-        for chosen in order.split(self.batch_size):
+        for chosen in order.split(sizes):
             yield self.inputs.index_select(0, chosen), self.labels.index_select(0, chosen)
         if number < self.drawn_ahead:
             self._next = {number + 1: self._drawn(number + 1)}
+
+    def _sizes(self) -> list[int]:
+        pieces, left = divmod(self.examples, self.together * self.batch_size)
+        singles, last = divmod(left, self.batch_size)
+        return [self.together * self.batch_size] * pieces + [self.batch_size] * singles + [last] * bool(last)
 
     def _drawn(self, number: int) -> Tensor:
         order = order_of_examples(self.examples, self.seed, number, shuffle=True)
@@ -83,14 +96,14 @@ class ResidentBatches:
 
     def part_of_epoch(self, number: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Batches`."""
-        batches = list(self.epoch(number))
+        batches = list(single(self.epoch(number), self.batch_size))
         yield from batches[:first] + batches[first:][-1:]
 
     def rehearsal(self, whole: int) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Batches`."""
         import torch
 
-        order = torch.arange(self.batch_size).to(self.inputs.device)
+        order = torch.arange(self.together * self.batch_size).to(self.inputs.device)
         for size in _rehearsed(self, whole):
             if self.shuffle:
                 chosen = order[:size]
@@ -99,10 +112,17 @@ class ResidentBatches:
                 yield self.inputs[:size], self.labels[:size]
 
 
+def single(batches: Iterable[tuple[Tensor, Tensor]], batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each batch for itself."""
+    for inputs, labels in batches:
+        yield from zip(inputs.split(batch_size), labels.split(batch_size), strict=True)
+
+
 def _rehearsed(batches: Batches, whole: int) -> list[int]:
     """Sizes: kernels and graphs are made for each."""
+    pieces = [batches.together * batches.batch_size] if batches.together > 1 else []
     last = batches.examples % batches.batch_size
-    return [batches.batch_size] * whole + ([last] if last else [])
+    return pieces + [batches.batch_size] * whole + ([last] if last else [])
 
 
 class LoaderBatches:
@@ -112,6 +132,8 @@ class LoaderBatches:
         inputs, labels: numpy arrays as `arrays.load` gives them.
         normalization: mean and standard deviation in [0, 1] units, or None.
     """
+
+    together = 1
 
     def __init__(  # a loader has that many settings
         self,

@@ -153,16 +153,20 @@ def _take(trainee: Trainee, steps: int) -> tuple[int, int]:
     """Steps from the beginning of the first epoch; orders are drawn and batches chosen in here.
 
     Returns:
-        Examples and steps; fewer than asked for only where the loss is not finite any more.
+        Examples and steps: more where a graph holds several, fewer only where the loss is not finite any more.
     """
-    factors = list(itertools.islice(itertools.cycle(trainee.factors), steps))
-    _, _, examples, taken = take_steps(trainee, itertools.islice(_epochs(trainee), steps), factors)
+    factors = list(itertools.islice(itertools.cycle(trainee.factors), steps + trainee.batches.together))
+    _, _, examples, taken = take_steps(trainee, _batches(trainee, steps), factors)
     return examples, taken
 
 
-def _epochs(trainee: Trainee) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(trainee: Trainee, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
     for number in itertools.count(1):
-        yield from trainee.batches.epoch(number)
+        for inputs, labels in trainee.batches.epoch(number):
+            yield inputs, labels
+            steps -= math.ceil(len(labels) / trainee.batches.batch_size)
+            if steps <= 0:
+                return
 
 
 def _steps_that_take(trainee: Trainee, seconds: float) -> int:
@@ -190,8 +194,8 @@ def _warm_up(trainee: Trainee, steps: int) -> None:
     with_last = steps >= math.ceil(batches.examples / batches.batch_size)
     until = time.perf_counter() + WARMUP_SECONDS
     while True:
-        rehearsed = list(itertools.islice(batches.rehearsal(1), 2 if with_last else 1))
-        take_steps(trainee, rehearsed, trainee.factors[:1] * len(rehearsed))
+        rehearsed = [batch for batch in batches.rehearsal(1) if with_last or len(batch[1]) >= batches.batch_size]
+        take_steps(trainee, rehearsed, trainee.factors[:1] * (batches.together + 2))
         synchronize()
         if time.perf_counter() >= until:
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def take_steps(
     """Train on these batches, until the loss is found not to be finite.
 
     Args:
-        batches: on the device, at most as many as there are factors.
+        batches: on the device, one at a time or several together; at most as many as there are factors.
         factors: of the learning rates at each step.
 
     Returns:
@@ -32,13 +32,26 @@ def take_steps(
     losses = torch.zeros(len(factors), device=trainee.device)
     rights = torch.zeros(len(factors), dtype=torch.int64, device=trainee.device)
     look_every = DIVERGENCE_CHECK.get(trainee.device.type, 500)
-    examples, steps = 0, 0
-    for inputs, labels in batches:
-        loss, right = trainee.take_step(inputs, labels, factors[steps])
-        losses[steps] = loss
-        rights[steps] = right
+    examples, steps, looked = 0, 0, 0
+    for inputs, labels in together(batches, trainee):
+        until = steps + math.ceil(len(labels) / trainee.batches.batch_size)
+        loss, right = trainee.take_steps(inputs, labels, factors[steps:until])
+        losses[steps:until] = loss
+        rights[steps:until] = right
         examples += len(labels)
-        steps += 1
-        if steps % look_every == 0 and not math.isfinite(losses[steps - 1].item()):
-            break
+        steps = until
+        if steps - looked >= look_every:
+            looked = steps
+            if not math.isfinite(losses[steps - 1].item()):
+                break
     return losses, rights, examples, steps
+
+
+def together(batches: Iterable[tuple[Tensor, Tensor]], trainee: Trainee) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches that come together are parted where no graph takes them so."""
+    size = trainee.batches.batch_size
+    for inputs, labels in batches:
+        if len(labels) <= size or trainee.update.fits_graph:
+            yield inputs, labels
+        else:
+            yield from zip(inputs.split(size), labels.split(size), strict=True)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mnistbench.axes.execution import Levers, fit, levers_of
 from mnistbench.axes.losses import LOSSES, Loss
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from mnistbench.train.job import Job
     from mnistbench.train.steps import Step
+    from mnistbench.train.steps.cuda_graph import GraphStep
     from mnistbench.train.steps.update import Asks, Update
 
 Prepare = Callable[["nn.Module"], None]
@@ -97,6 +98,7 @@ class Builder:
             model,
             cell.optimizer,
             fused=levers.fused,
+            in_graph=has_graphs(levers, self.device),
             is_ours=":" not in cell.architecture.name,
             lr_scale=optimizers.lr_scale(cell.optimizer, cell.batch_size),
             asks=asks,
@@ -115,7 +117,14 @@ class Builder:
             return model, update, written
         called: nn.Module = torch.compile(model) if levers.compile else model  # type: ignore[assignment]
         step = AutogradStep(called, loss, update, inputs, chunk=chunk, precision=levers.precision)
-        return model, update, GraphStep(step, update) if levers.graph and self.device.type == "cuda" else step
+        if has_graphs(levers, self.device):
+            return model, update, GraphStep(step, update, model, cell.batch_size)
+        return model, update, step
+
+
+def has_graphs(levers: Levers, device: torch.device) -> bool:
+    """Whether steps are replayed as CUDA graphs."""
+    return levers.graph and device.type == "cuda"
 
 
 @dataclass
@@ -158,6 +167,12 @@ class Trainee:
         """Gradients and update; returns the batch's mean loss and right answers before it."""
         return self.update.step(lambda: self.step.gradients(inputs, labels), factor)
 
+    def take_steps(self, inputs: Tensor, labels: Tensor, factors: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """The same for one batch, or for several that a graph replays together: a result [steps] of each."""
+        if self.update.fits_graph:
+            return cast("GraphStep", self.step).take(inputs, labels, factors)
+        return self.take_step(inputs, labels, factors[0])
+
 
 def make_trainee(job: Job, device: torch.device) -> Trainee:
     """Build what a job asks for.
@@ -171,6 +186,7 @@ def make_trainee(job: Job, device: torch.device) -> Trainee:
     import torch
 
     from mnistbench.axes import schedules
+    from mnistbench.train.steps.cuda_graph import steps_at_once
 
     cell = job.cell
     reproducibility.make_deterministic()
@@ -197,6 +213,8 @@ def make_trainee(job: Job, device: torch.device) -> Trainee:
     batches = _batches(training, cell, levers, device, normalization)
     steps = math.ceil(batches.examples / cell.batch_size) * cell.training.epochs
     model, update, step = builder.parts(levers, inputs, "step")
+    if update.fits_graph and isinstance(batches, ResidentBatches):
+        batches = dataclasses.replace(batches, together=steps_at_once(cell.batch_size))
     return Trainee(
         model=model,
         step=step,

@@ -16,6 +16,7 @@ from mnistbench.train.batches import ResidentBatches
 from mnistbench.train.epoch import take_steps
 from mnistbench.train.setup import Trainee
 from mnistbench.train.snapshot import Snapshot
+from mnistbench.train.steps.cuda_graph import GraphStep
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -147,7 +148,7 @@ def warm_up(trainee: Trainee, seed: int) -> None:
     What is compiled or captured holds the addresses of the network that is trained: there the values go back into the
     same storage, and the optimizer is built anew.
     """
-    if trainee.levers.compile or trainee.levers.graph:
+    if trainee.levers.compile or isinstance(trainee.step, GraphStep):
         snapshot = Snapshot(trainee.model)
         _throw_away_steps(trainee)
         snapshot.restore()
@@ -164,7 +165,8 @@ def _throw_away_steps(trainee: Trainee) -> None:
     whole = WARMUP_STEPS if trainee.batches.batch_size < LARGE_BATCH else 1
     until = time.perf_counter() + WARMUP_SECONDS.get(trainee.device.type, 0.0)
     while True:
-        take_steps(trainee, trainee.batches.rehearsal(whole), [trainee.factors[0]] * (whole + 1))
+        steps = trainee.batches.together + whole + 1
+        take_steps(trainee, trainee.batches.rehearsal(whole), [trainee.factors[0]] * steps)
         if trainee.device.type == "cuda":
             torch.cuda.synchronize(trainee.device)
         if time.perf_counter() >= until:

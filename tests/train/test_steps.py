@@ -281,7 +281,7 @@ def test_a_graph_is_captured_once_per_batch_size_and_replayed_on_new_data() -> N
 
     update = Update(model, SGD, fused=False)
     eager = AutogradStep(model, LOSSES["cross_entropy"], update, AS_FLOATS, chunk=0, precision="fp32")
-    step = GraphStep(eager, update, record)
+    step = GraphStep(eager, update, model, 70, record)
     images, labels = batch(70)
     for size in (70, 70, 20, 70):
         step.gradients(images[:size], labels[:size])

@@ -162,6 +162,7 @@ def compare(
 
     from mnistbench.axes.schedules import lr_factors
     from mnistbench.train.equivalence import gates, masks
+    from mnistbench.train.equivalence.timed_path import TimedPath
 
     device, precision = cell.device.split(":")[0], str(levers["precision"])
     with torch.random.fork_rng(devices=[cell.device] if device == "cuda" else []):
@@ -185,6 +186,8 @@ def compare(
             findings += [gates.update(reference, path, scheduled=len(set(factors)) > 1)]
         if precision == "fp32":
             findings += gates.loss(reference, path, batches, factors=factors[: gates.LOSS_STEPS])
+        if isinstance(path, TimedPath) and path.together > 1:
+            findings += [gates.together(path, batches, factor=factors[0])]
         if random and not network_passed:
             del path
             findings += masks.check_masks(loud, make_path(_as_it_is), batches[0])

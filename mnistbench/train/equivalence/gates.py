@@ -10,12 +10,16 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from mnistbench.train.equivalence.reference import Batch, Reference, TrainingPath, dense
 from mnistbench.train.machine import seed_everything
+
+if TYPE_CHECKING:
+    from mnistbench.train.equivalence.timed_path import TimedPath
 
 GRADIENT_TOLERANCE = {
     ("cpu", "fp32"): 1e-5,
@@ -239,6 +243,19 @@ def loss(
     reference.restore(begin)
     path.restore(begin)
     return sorted(found, key=lambda findings: max(map(_excess, findings)))[len(found) // 2]
+
+
+def together(path: TimedPath, batches: Sequence[Pair], *, factor: float) -> Finding:
+    """G3 for a graph of several steps: they come to the losses that the same steps come to one by one."""
+    state = copied(path.model.state_dict())
+    whole = [ours for _, ours in batches if len(ours[1]) == len(batches[0][1][1])]
+    taken = list(itertools.islice(itertools.cycle(whole), path.together))
+    factors = [factor] * len(taken)
+    alone = [path.train_step(batch, factor) for batch in taken]
+    path.restore(state)
+    error = _largest_difference(path.train_steps(taken, factors), alone)
+    path.restore(state)
+    return Finding("G3 steps at once", error, LOSS_TOLERANCE)
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from mnistbench.train.batches import single
 from mnistbench.train.equivalence.reference import Batch
 from mnistbench.train.snapshot import Snapshot
 
@@ -20,18 +21,24 @@ class TimedPath:
 
     Args:
         trainee: set up and warmed up, no step of its training taken.
+
+    Attributes:
+        together: how many whole steps one graph of it takes; 1 where there is none.
     """
 
     def __init__(self, trainee: Trainee) -> None:
         self.model = trainee.model
         self.model.train()
+        self.together = trainee.batches.together if trainee.update.fits_graph else 1
         self._trainee = trainee
         self._snapshot = Snapshot(self.model)
 
     def epoch(self, number: int, first: int | None = None) -> Iterable[Batch]:
         """As `TrainingPath`."""
         batches = self._trainee.batches
-        return batches.epoch(number) if first is None else batches.part_of_epoch(number, first)
+        if first is not None:
+            return batches.part_of_epoch(number, first)
+        return single(batches.epoch(number), batches.batch_size)
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """As `TrainingPath`: in place, since captured graphs and flat weights hold addresses."""
@@ -58,5 +65,10 @@ class TimedPath:
 
     def train_step(self, batch: Batch, factor: float) -> float:
         """As `TrainingPath`."""
-        loss, _ = self._trainee.take_step(*batch, factor)
-        return float(loss)
+        return self.train_steps([batch], [factor])[0]
+
+    def train_steps(self, batches: Sequence[Batch], factors: Sequence[float]) -> list[float]:
+        """Steps that a graph replays together; mean losses of each."""
+        inputs, labels = (torch.cat(each) for each in zip(*batches, strict=True))
+        losses, _ = self._trainee.take_steps(inputs, labels, factors)
+        return losses.reshape(-1).tolist()

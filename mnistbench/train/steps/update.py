@@ -8,7 +8,7 @@ the same numbers with less of Python around them.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from mnistbench.axes import optimizers
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 WHOLE_MATRICES = ("muon",)
 """Optimizers that look at a weight as a matrix: their weights cannot lie in one flat tensor."""
+
+IN_GRAPHS = ("sgd", "adam", "adamw", "rmsprop", "adadelta")
+"""Optimizers whose updates a CUDA graph may hold: their states begin as zeros, so a graph's own can be set back, and
+torch's way of doing them there gives the same numbers. (Bias corrections of Adamax, NAdam and RAdam are done in fp32
+there, Adagrad and Muon have no such way.)"""
 
 Asks = Literal["step", "graph of gradients", "closure", "search"]
 """How an optimizer wants to be called.
@@ -44,11 +49,13 @@ class Update:
         model: on its device; laid into one flat tensor where that is the shortcut.
         component: the optimizer that the cell names.
         fused: take a shortcut where there is one.
+        in_graph: the update is to be part of a CUDA graph, if it can be.
         is_ours: the network is one of `architectures.py`: each of its weights has a gradient at each step.
         lr_scale: factor of all initial learning rates, by the cell's `lr_scaling`.
         asks: how the optimizer wants to be called.
 
     Attributes:
+        fits_graph: whether a CUDA graph may hold the update.
         parameters: all of the network's, frozen ones included, as `optimizer(model.parameters())` gets them.
         gradients: of the last batch, in their order; None where there is none, which is not zero: momentum, weight
             decay and moments leave such a weight alone.
@@ -60,6 +67,7 @@ class Update:
         component: Component,
         *,
         fused: bool,
+        in_graph: bool = False,
         is_ours: bool = True,
         lr_scale: float = 1.0,
         asks: Asks = "step",
@@ -75,6 +83,8 @@ class Update:
         # torch's fused SGD fails where one weight's momentum begins later than another's.
         wanted = self._shortcut or (fused and ours and not component.options.get("momentum"))
         self._fused = wanted and self._fused_runs()
+        self.fits_graph = in_graph and component.name in IN_GRAPHS and asks == "step"
+        self._in_graphs = False
         self.renew()
         if self._shortcut and not self.fused and component.name not in WHOLE_MATRICES:
             import torch
@@ -86,8 +96,13 @@ class Update:
     def renew(self) -> None:
         """An optimizer as it was before its first step, over the same tensors, whose addresses graphs hold (rule 6).
 
-        It is built anew: no state that steps have left can stay, whatever an optimizer keeps and wherever it does.
+        It is built anew: no state that steps have left can stay, whatever an optimizer keeps and wherever it does. What
+        graphs hold is set to zero in place, as it begins (`IN_GRAPHS`).
         """
+        if self._in_graphs:
+            self.restore([])
+            self._set_rates(1.0)
+            return
         self.optimizer = self._built()
         if not (hasattr(self.optimizer, "param_groups") and callable(getattr(self.optimizer, "step", None))):
             raise UserError(
@@ -156,6 +171,45 @@ class Update:
         """Apply `gradients`, each group's initial learning rate times this factor."""
         if factor != self._factor:
             self._set_rates(factor)
+        self._apply()
+
+    def apply_at(self, rates: Tensor) -> None:
+        """Apply `gradients` at learning rates [groups] that lie on the device, as what a graph holds reads them."""
+        groups = self.optimizer.param_groups
+        before = [group["lr"] for group in groups]
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
+        self._in_graphs = True
+        self._apply()
+        for group, rate in zip(groups, before, strict=True):
+            group["lr"] = rate
+
+    def rates(self, factors: Sequence[float]) -> Tensor:
+        """Learning rates [groups, steps], on the CPU, by the factor of the schedule at each step."""
+        import torch
+
+        initial = torch.tensor(self._initial, dtype=torch.float64)
+        return torch.outer(initial, torch.tensor(factors, dtype=torch.float64)).float()
+
+    def snapshot(self) -> list[Tensor]:
+        """What the optimizer has kept of its steps so far."""
+        return [tensor.clone() for tensor in self._kept()]
+
+    def restore(self, snapshot: Sequence[Tensor]) -> None:
+        """Bring that back in place; what steps have added since begins as zeros."""
+        kept = self._kept()
+        for tensor, value in zip(kept, snapshot, strict=False):
+            tensor.copy_(value)
+        for tensor in kept[len(snapshot) :]:
+            tensor.zero_()
+
+    def _kept(self) -> list[Tensor]:
+        import torch
+
+        states = getattr(self.optimizer, "state", {}).values()
+        return [value for state in states for value in state.values() if isinstance(value, torch.Tensor)]
+
+    def _apply(self) -> None:
         if self._sgd is not None:
             self._sgd(self.parameters, self.gradients)
             return
@@ -187,11 +241,11 @@ class Update:
                 group["lr"] = initial * factor
 
     def _built(self) -> torch.optim.Optimizer:
+        ways = {"fused": self._fused and self._flat is None, "capturable": self.fits_graph}
+        chosen = {way: True for way, wanted in ways.items() if wanted}
         if self._flat is not None:
-            return optimizers.build(self._component, [self._flat], self._plugins)
-        if self._fused:
-            return optimizers.build_for(self._component, self._model, self._plugins, fused=True)
-        return optimizers.build_for(self._component, self._model, self._plugins)
+            return optimizers.build(self._component, [self._flat], self._plugins, **chosen)
+        return optimizers.build_for(self._component, self._model, self._plugins, **chosen)
 
     def _fused_runs(self) -> bool:
         """Whether this torch has a fused kernel for the device and the type of number; some say so at a step only."""
@@ -211,7 +265,12 @@ class Update:
         import torch
         from torch.optim import optimizer as hooks
 
-        if not self._shortcut or self._flat is not None or type(self.optimizer) is not torch.optim.SGD:
+        if (
+            not self._shortcut
+            or self.fits_graph
+            or self._flat is not None
+            or type(self.optimizer) is not torch.optim.SGD
+        ):
             return None
         if hooks._global_optimizer_pre_hooks or hooks._global_optimizer_post_hooks:
             return None
