@@ -19,6 +19,7 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 StepKind = Literal["written", "autograd"]
 Allocator = Literal["keep", "default"]
 Isolation = Literal["alone", "shared"]
+Convolutions = Literal["fastest", "cudnn"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,9 @@ class Levers:
         benchmark: cuDNN times its deterministic engines and takes the fastest, not the one that it expects to be fast
             (CUDA). Another run may pick another one, and differ in the last bits.
         isolation: whether other cells may run beside it; only `alone` is ranked by speed.
-        kernels: per layer, what the written step measured as fastest.
+        convolutions: how their gradients are spelled in the autograd step on a GPU: `fastest` measures cuDNN's engines
+            against matrix products for each layer, `cudnn` leaves them to cuDNN.
+        kernels: what was measured as fastest: per layer of the written step, or per convolution.
         stepped_aside: levers that could not apply, with the reason.
     """
 
@@ -55,6 +58,7 @@ class Levers:
     compile: bool = False
     isolation: Isolation = "alone"
     benchmark: bool = False
+    convolutions: Convolutions = "fastest"
     kernels: list[dict[str, Any]] | None = None
     stepped_aside: dict[str, str] = field(default_factory=dict)
 
@@ -81,6 +85,7 @@ PLAIN: dict[str, Any] = {
     "fused": False,
     "graph": False,
     "allocator": "default",
+    "convolutions": "cudnn",
 }
 """What differs from the defaults of `Levers`, which are those of `fast`."""
 
@@ -117,6 +122,9 @@ def fit(levers: Levers, *, device_type: str, has_batchnorm: bool, why_not_writte
     """
     if levers.graph and device_type != "cuda":
         levers = replace(levers, graph=False)
+    as_it_is = levers.compile or levers.precision in ("bf16", "fp16") or levers.memory_format == "channels_last"
+    if device_type != "cuda" or as_it_is:
+        levers = replace(levers, convolutions="cudnn")
     if levers.benchmark and device_type != "cuda":
         levers = levers.without("benchmark", False, "cuDNN needs a CUDA device")
     if levers.precision in ("tf32", "fp16") and device_type != "cuda":

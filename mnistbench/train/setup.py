@@ -115,6 +115,10 @@ class Builder:
             if levers.kernels:
                 apply(written, chunk, levers.kernels)
             return model, update, written
+        if levers.kernels:
+            from mnistbench.train.steps import convolution
+
+            convolution.apply(model, levers.kernels)
         called: nn.Module = torch.compile(model) if levers.compile else model  # type: ignore[assignment]
         step = AutogradStep(called, loss, update, inputs, chunk=chunk, precision=levers.precision)
         if has_graphs(levers, self.device):

@@ -10,6 +10,7 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING, Any
 
+from mnistbench.axes import devices
 from mnistbench.results import this_machine
 from mnistbench.train import machine as reproducibility
 from mnistbench.train.batches import ResidentBatches
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from mnistbench.axes.execution import Levers
     from mnistbench.train.job import Job
+    from mnistbench.train.steps.tuning import Kernels
     from mnistbench.train.steps.update import Asks
 
 WARMUP_STEPS = 5
@@ -84,7 +86,7 @@ def _with_kernels(job: Job, trainee: Trainee) -> Trainee:
     import torch
 
     from mnistbench.files.remembered import remembered
-    from mnistbench.train.steps.tuning import Kernels, apply, tune, tune_blocks
+    from mnistbench.train.steps.tuning import apply, tune, tune_blocks
     from mnistbench.train.steps.written import WrittenStep
 
     levers, cell, step = trainee.levers, job.cell, trainee.step
@@ -92,11 +94,9 @@ def _with_kernels(job: Job, trainee: Trainee) -> Trainee:
         memory_format = "contiguous" if levers.memory_format == "auto" else levers.memory_format
         chunk = 0 if levers.chunk == "auto" else levers.chunk
         settled = dataclasses.replace(levers, memory_format=memory_format, chunk=chunk)
-        return dataclasses.replace(trainee, levers=settled)
+        return _with_convolutions(job, dataclasses.replace(trainee, levers=settled))
     question = {
-        "machine": this_machine.machine_id(),
-        "torch": torch.__version__,
-        **network_key(trainee),
+        **_asked_of(trainee),
         "choices": [{key: list(values) for key, values in block.choices().items()} for block in step.blocks],
         "threads": torch.get_num_threads(),
     }
@@ -120,6 +120,35 @@ def _with_kernels(job: Job, trainee: Trainee) -> Trainee:
     apply(step, answer["chunk"], answer["kernels"])
     settled = dataclasses.replace(levers, chunk=answer["chunk"], kernels=answer["kernels"], memory_format="contiguous")
     return dataclasses.replace(trainee, levers=settled)
+
+
+def _with_convolutions(job: Job, trainee: Trainee) -> Trainee:
+    from mnistbench.files.remembered import remembered
+    from mnistbench.train.steps import convolution
+
+    levers = trainee.levers
+    if levers.convolutions == "cudnn":
+        return trainee
+
+    def measure() -> dict[str, Any]:
+        inputs = trainee.inputs(_first_batch(trainee, job.cell.batch_size)[0])
+        return {"kernels": convolution.choose(trainee.anew().model, inputs, devices.synchronizer(trainee.device))}
+
+    kernels: Kernels = []
+    if convolution.convolutions(trainee.model) and trainee.update.asks == "step":
+        of_device = devices.describe_gpu(trainee.device) if trainee.device.type == "cuda" else {}
+        asked = {"batch_size": job.cell.batch_size, "precision": levers.precision, "benchmark": levers.benchmark}
+        kernels = remembered({**_asked_of(trainee), **of_device, **asked}, measure)["kernels"]
+    if not any(convolution.MATRIX in choice.values() for choice in kernels):
+        return dataclasses.replace(trainee, levers=dataclasses.replace(levers, convolutions="cudnn"))
+    convolution.apply(trainee.model, kernels)
+    return dataclasses.replace(trainee, levers=dataclasses.replace(levers, kernels=kernels))
+
+
+def _asked_of(trainee: Trainee) -> dict[str, Any]:
+    import torch
+
+    return {"machine": this_machine.machine_id(), "torch": torch.__version__, **network_key(trainee)}
 
 
 def network_key(trainee: Trainee) -> dict[str, Any]:
