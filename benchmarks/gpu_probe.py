@@ -1,10 +1,11 @@
 """What only a machine with a GPU can say: facts, the equivalence gate, rates, profiles. One JSON line a result.
 
-    OUT=out MNISTBENCH_DATA=data python benchmarks/gpu_probe.py facts|gates|rates|profile [--device cpu] [--seconds 60]
+    OUT=out MNISTBENCH_DATA=data python benchmarks/gpu_probe.py PART [--device cpu] [--seconds 60]
 
-Each result is appended to $OUT/PART.jsonl as soon as it is there; records and profiles lie in folders beside it. What
-fails is a line, too. Results that are there already are not made again: where an error has spoilt the process's CUDA,
-this ends with status 75, and the same command goes on behind it (`benchmarks/on_gpu.sh` does that).
+PART is facts, gates, rates, bare or profile. Each result is appended to $OUT/PART.jsonl as soon as it is there; records
+and profiles lie in folders beside it. What fails is a line, too. Results that are there already are not made again:
+where an error has spoilt the process's CUDA, this ends with status 75, and the same command goes on behind it
+(`benchmarks/on_gpu.sh` does that).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 STARTED = time.perf_counter()
@@ -30,8 +32,11 @@ from mnistbench.cell import Cell, Component, Training
 from mnistbench.data import datasets
 from mnistbench.results.records import Data, dump
 from mnistbench.train import machine, train
+from mnistbench.train.clocks import InterferenceMeter, Stopwatch
+from mnistbench.train.epoch import together
 from mnistbench.train.equivalence import check as equivalence
 from mnistbench.train.equivalence.timed_path import TimedPath
+from mnistbench.train.evaluate import evaluate
 from mnistbench.train.job import Job
 from mnistbench.train.setup import Trainee, make_trainee
 from mnistbench.train.steps.cuda_graph import CaptureFailed, record_cuda_graph
@@ -130,6 +135,13 @@ def rates(cells: Cells, out: Path) -> Iterator[Question]:
             yield name, lambda job=job, path=path: _rate(job, path)  # type: ignore[misc]
 
 
+def bare(cells: Cells, out: Path) -> Iterator[Question]:
+    """What the measuring costs: epochs as a record has them, beside epochs of the same steps in a bare loop."""
+    for network, optimizer, batch_size, epochs in _rated(cells.device):
+        job = cells.job(network, optimizer, batch_size, max(2, epochs // 2))
+        yield f"{network} {batch_size}", lambda job=job: _beside_bare(cells, job)  # type: ignore[misc]
+
+
 def profile(cells: Cells, out: Path) -> Iterator[Question]:
     """Where the time of a step goes: torch's profiler, a table a network."""
     for network, optimizer, batch_size, _ in _rated(cells.device):
@@ -147,7 +159,7 @@ def _rated(device: torch.device) -> list[tuple[str, Component, int, int]]:
     return [("lenet5", MOMENTUM, 8192, 40), ("mlp", MOMENTUM, 64, 4), ("speedrun", ADAM, 256, 1)]
 
 
-PARTS = {"facts": facts, "gates": gates, "rates": rates, "profile": profile}
+PARTS = {"facts": facts, "gates": gates, "rates": rates, "bare": bare, "profile": profile}
 
 
 def _first_work(device: torch.device) -> Answer:
@@ -235,6 +247,34 @@ def _rate(job: Job, kept: Path) -> Answer:
     }
 
 
+def _beside_bare(cells: Cells, job: Job) -> Answer:
+    trainee = cells.trainee(job)
+    warm_up(trainee, 0)
+    watch = Stopwatch(devices.synchronizer(cells.device))
+    rates: dict[str, list[float]] = {"measured": [], "bare": []}
+    for number in range(1, job.cell.training.epochs + 1):
+        for side in ("measured", "bare") if number % 2 else ("bare", "measured"):
+            if side == "measured":
+                epoch, _, _ = train._one_epoch(trainee, number, watch, STARTED, InterferenceMeter())
+                rates[side].append(epoch.examples / epoch.train_seconds)
+            else:
+                rates[side].append(_bare_epoch(trainee, number, watch.synchronize))
+                evaluate(trainee, *trainee.test)  # the other side finds caches as the last evaluation left them
+    return {**rates, "ratio": median(rates["measured"]) / median(rates["bare"])}
+
+
+def _bare_epoch(trainee: Trainee, number: int, synchronize: Callable[[], None]) -> float:
+    trainee.model.train()
+    examples, size = 0, trainee.batches.batch_size
+    synchronize()
+    start = time.perf_counter()
+    for inputs, labels in together(trainee.batches.epoch(number), trainee):
+        trainee.take_steps(inputs, labels, [trainee.factors[0]] * -(-len(labels) // size))
+        examples += len(labels)
+    synchronize()
+    return examples / (time.perf_counter() - start)
+
+
 def _profile(cells: Cells, job: Job, path: Path) -> Answer:
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as recorded
@@ -245,7 +285,8 @@ def _profile(cells: Cells, job: Job, path: Path) -> Answer:
     activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if on_cuda else [ProfilerActivity.CPU]
     with recorded(activities=activities) as seen:
         for _ in range(PROFILED_STEPS):
-            trainee.take_step(*next(batches), trainee.factors[0])
+            inputs, labels = next(batches)
+            trainee.take_steps(inputs, labels, trainee.factors[:1] * trainee.batches.together)
         devices.synchronizer(cells.device)()
     path.parent.mkdir(parents=True, exist_ok=True)
     order = "self_device_time_total" if on_cuda else "self_cpu_time_total"

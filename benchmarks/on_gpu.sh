@@ -19,7 +19,7 @@ if (($# != 3)); then
 fi
 mkdir -p "$3"
 data=$(realpath "$1") wheels=$(realpath "$2") out=$(realpath "$3") failed=0
-device=${DEVICE:-cuda} parts=${PARTS:-facts gates rates profile tests speedrun cpu_vs_gpu} python=${PYTHON:-python3}
+device=${DEVICE:-cuda} parts=${PARTS:-facts gates rates bare profile tests speedrun cpu_vs_gpu} python=${PYTHON:-python3}
 cd "$(dirname "$0")/.."
 export MNISTBENCH_DATA="$data" PYTHONPATH="$PWD" PYTHONUNBUFFERED=1
 export MNISTBENCH_NO_SKIPS=1  # without its data a test fails
@@ -62,6 +62,7 @@ part() {
     facts) probe facts 45 ;;
     gates) probe gates 130 ;;
     rates) probe rates 110 ;;
+    bare) probe bare 30 ;;
     profile) probe profile 45 ;;
     tests) timeout -k 5 120 "$python" -m pytest -q -m gpu -p no:cacheprovider $only_collect tests/train/test_gpu.py ;;
     speedrun) grid speedrun "$device" 150 ;;
