@@ -124,11 +124,13 @@ def gates(cells: Cells, out: Path) -> Iterator[Question]:
 def rates(cells: Cells, out: Path) -> Iterator[Question]:
     """Whole cells, and what each lever of a GPU does to them; what takes longest is asked last."""
     for levers in (
-        {}, {"graph": False}, {"benchmark": True}, {"precision": "tf32"}, {"memory_format": "channels_last"},
-        {"profile": "plain"}, {"compile": True},
+        {}, {"convolutions": "cudnn"}, {"profile": "plain"}, {"precision": "tf32"}, {"benchmark": True},
+        {"memory_format": "channels_last"}, {"graph": False}, {"compile": True},
     ):  # fmt: skip
         said = " ".join(f"{lever}={value}" for lever, value in levers.items())
         for network, optimizer, batch_size, epochs in _rated(cells.device):
+            if (network == "mlp" and "convolutions" in levers) or (network != "mlp" and "profile" in levers):
+                continue
             job = cells.job(network, optimizer, batch_size, 1 if "profile" in levers else epochs, **levers)
             name = f"{network} {batch_size} {said}".strip()
             path = out / "records" / f"{name.replace(' ', '_')}.json"

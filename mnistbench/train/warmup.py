@@ -139,7 +139,7 @@ def _with_convolutions(job: Job, trainee: Trainee) -> Trainee:
         of_device = devices.describe_gpu(trainee.device) if trainee.device.type == "cuda" else {}
         asked = {"batch_size": job.cell.batch_size, "precision": levers.precision, "benchmark": levers.benchmark}
         kernels = remembered({**_asked_of(trainee), **of_device, **asked}, measure)["kernels"]
-    if not any(convolution.MATRIX in choice.values() for choice in kernels):
+    if not any(map(convolution.is_other, kernels)):
         return dataclasses.replace(trainee, levers=dataclasses.replace(levers, convolutions="cudnn"))
     convolution.apply(trainee.model, kernels)
     return dataclasses.replace(trainee, levers=dataclasses.replace(levers, kernels=kernels))

@@ -16,10 +16,10 @@ from mnistbench.train.equivalence import check as equivalence
 from mnistbench.train.job import Job
 from mnistbench.train.setup import make_trainee
 from mnistbench.train.steps import convolution
-from mnistbench.train.steps.convolution import CUDNN, MATRIX
+from mnistbench.train.steps.convolution import CUDNN, FORWARD, MATRIX
 from mnistbench.train.warmup import _with_convolutions
 
-BOTH = {"weight": MATRIX, "input": MATRIX}
+BOTH = {"weight": MATRIX, "input": FORWARD}
 LAYERS = {
     "one channel": lambda: nn.Conv2d(1, 6, 5, padding=2),
     "more channels": lambda: nn.Conv2d(6, 16, 5),
@@ -27,6 +27,8 @@ LAYERS = {
     "dilation": lambda: nn.Conv2d(2, 3, 3, dilation=2, padding=(2, 1)),
     "not square, no bias": lambda: nn.Conv2d(2, 3, (3, 5), stride=(1, 2), bias=False),
     "one by one": lambda: nn.Conv2d(4, 2, 1),
+    "wide padding": lambda: nn.Conv2d(2, 3, 3, padding=4),
+    "not square, no stride": lambda: nn.Conv2d(2, 3, (3, 5), padding=(2, 1)),
 }
 
 
@@ -42,12 +44,13 @@ def test_gradients_are_those_of_autograd(name: str, most: int, monkeypatch: pyte
     output = layer(x)
     given = torch.randn_like(output)
     wanted = torch.autograd.grad(output, variables, given)
-    convolution.apply(layer, [BOTH])
+    choice = BOTH if convolution._has_plain_steps(layer) else {"weight": MATRIX, "input": CUDNN}
+    convolution.apply(layer, [choice])
     for ours, theirs in zip(torch.autograd.grad(layer(x), variables, given), wanted, strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("choice", [{"weight": MATRIX, "input": CUDNN}, {"weight": CUDNN, "input": MATRIX}])
+@pytest.mark.parametrize("choice", [{"weight": MATRIX, "input": CUDNN}, {"weight": CUDNN, "input": FORWARD}])
 def test_one_gradient_may_be_spelled_and_the_other_left(choice: dict[str, str]) -> None:
     torch.manual_seed(0)
     layer = nn.Conv2d(3, 4, 3, padding=1)
@@ -66,6 +69,16 @@ def test_the_first_layers_input_needs_no_gradient_and_evaluation_is_torchs() -> 
     with torch.no_grad():
         x = torch.randn(2, 1, 5, 5)
         assert torch.equal(layer(x), nn.functional.conv2d(x, layer.weight, layer.bias))
+
+
+@pytest.mark.parametrize("name", ["strides", "dilation", "wide padding"])
+def test_an_input_that_no_forward_convolution_gives_is_left_to_cudnn(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convolution, "_seconds", lambda call, _: 0.5 if convolution.is_other(call.args[1]) else 1.0)
+    layer = LAYERS[name]()
+    kernels = convolution.choose(layer, torch.randn(2, layer.in_channels, 12, 12), lambda: None)
+    assert kernels == [{"weight": MATRIX, "input": CUDNN}]
 
 
 def test_layers_of_other_kinds_are_left_alone() -> None:
@@ -92,17 +105,17 @@ def test_the_faster_spelling_is_chosen_for_each_gradient(monkeypatch: pytest.Mon
         ((part, way),) = choice.items()
         asked.append((part, way, wants))
         assert convolution.gradients(*call.args)[0 if part == "input" else 1] is not None  # type: ignore[attr-defined]
-        slow = CUDNN if (layer.in_channels == 1) == (part == "weight") else MATRIX
-        return 2.0 if way == slow else 1.0
+        left = (layer.in_channels == 1) != (part == "weight")
+        return 2.0 if (way == CUDNN) != left else 1.0
 
     monkeypatch.setattr(convolution, "_seconds", seconds)
     kernels = convolution.choose(model, torch.randn(4, 1, 9, 9), lambda: None)
-    assert kernels == [{"weight": MATRIX, "input": CUDNN}, {"weight": CUDNN, "input": MATRIX}]
+    assert kernels == [{"weight": MATRIX, "input": CUDNN}, {"weight": CUDNN, "input": FORWARD}]
     assert len(asked) == 8
 
 
 def test_a_gain_within_the_noise_leaves_cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convolution, "_seconds", lambda call, _: 0.97 if MATRIX in call.args[1].values() else 1.0)
+    monkeypatch.setattr(convolution, "_seconds", lambda call, _: 0.97 if convolution.is_other(call.args[1]) else 1.0)
     kernels = convolution.choose(nn.Conv2d(1, 2, 3), torch.randn(4, 1, 9, 9), lambda: None)
     assert kernels == [{"weight": CUDNN, "input": CUDNN}]
 
@@ -113,7 +126,7 @@ def test_a_cell_whose_convolutions_are_spelled_passes_the_gate_and_says_so(
     """On the CPU, by another choice than it would make."""
     prepared = datasets.prepare(digit_images)
     monkeypatch.setenv("MNISTBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setattr(convolution, "_seconds", lambda call, _: 0.5 if MATRIX in call.args[1].values() else 1.0)
+    monkeypatch.setattr(convolution, "_seconds", lambda call, _: 0.5 if convolution.is_other(call.args[1]) else 1.0)
     cell = replace(
         cell,
         dataset=prepared.component,
@@ -130,9 +143,8 @@ def test_a_cell_whose_convolutions_are_spelled_passes_the_gate_and_says_so(
     assert spelled.levers.kernels == [BOTH, BOTH]
     again = trainee.anew(levers=spelled.levers)
     for each in (spelled, again):
-        names = [type(node[0].grad_fn).__name__ for node in [(layer(torch.rand(1, layer.in_channels, 20, 20)),)
-                 for layer in convolution.convolutions(each.model)]]  # fmt: skip
-        assert names == ["_ConvolutionBackward"] * 2
+        for layer in convolution.convolutions(each.model):
+            assert type(layer(torch.rand(1, layer.in_channels, 20, 20)).grad_fn).__name__ == "_ConvolutionBackward"
     assert equivalence.check_trainee(job, spelled) == "passed"
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 GRADIENT_TOLERANCE = {
     ("cpu", "fp32"): 1e-5,
-    ("cuda", "fp32"): 1e-4,
+    ("cuda", "fp32"): 1e-3,
     ("mps", "fp32"): 1e-4,
     ("cuda", "tf32"): 1e-2,
     ("cuda", "fp16"): 1e-2,
@@ -31,7 +31,8 @@ GRADIENT_TOLERANCE = {
     ("cuda", "bf16"): 5e-2,
     ("mps", "bf16"): 5e-2,
 }
-"""G1, relative L2 by device and precision; those of CUDA and MPS are proposals until they are calibrated."""
+"""G1, relative L2 by device and precision. CUDA's for fp32 holds cuDNN's Winograd engines, which were off by up to 8e-4
+on an H200 (docs/performance.md); tf32, fp16, bf16 and MPS are proposals until they are calibrated."""
 
 UPDATE_TOLERANCE = 1e-5
 LOSS_TOLERANCE = 1e-4

@@ -1,8 +1,8 @@
-"""Gradients of a convolution as matrix products: another spelling, for where cuDNN's deterministic engines are slow.
+"""Other spellings of a convolution's gradients, for where cuDNN's deterministic engines are slow.
 
-Measured on an H200 with cuDNN 9.19: for the weights of LeNet's first layer at batch 8192 (one input channel) cuDNN took
-21.9 of the 27 ms of a step, and its own timing of engines (`benchmark`) found no better one. Which spelling is faster
-is measured for each layer (`warmup.py`).
+Measured on an H200 with cuDNN 9.19: for the weights of LeNet's second layer at batch 8192 cuDNN took 22.9 of the 27 ms
+of a step, one matrix product for each image takes 0.8, and cuDNN's own timing of engines (`benchmark`) found no better
+one. Which spelling is faster is measured for each layer (`warmup.py`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from mnistbench.train.steps.tuning import Kernels
 
-CUDNN, MATRIX = "cudnn", "matrix"
+CUDNN, MATRIX, FORWARD = "cudnn", "matrix", "forward"
+OTHER = {"weight": MATRIX, "input": FORWARD}
+"""Of each gradient: a matrix product for each image, a convolution of the output's gradient as in a forward pass."""
 MOST_PATCHES = 1 << 26
 """Numbers in the patches of the images that are multiplied at once: 256 MiB."""
 GAIN, TIMED, ROUNDS = 0.95, 5, 3
@@ -39,10 +41,15 @@ def convolutions(model: nn.Module) -> list[nn.Conv2d]:
 
 
 def apply(model: nn.Module, kernels: Kernels) -> None:
-    """Set each convolution to its spelling: `weight` and `input`, each `cudnn` or `matrix`."""
+    """Set each convolution to its spelling: `weight` is `cudnn` or `matrix`, `input` is `cudnn` or `forward`."""
     for layer, choice in zip(convolutions(model), kernels, strict=True):
-        if MATRIX in choice.values():
+        if is_other(choice):
             layer.forward = functools.partial(_forward, layer, choice)  # type: ignore[method-assign]
+
+
+def is_other(choice: dict[str, str]) -> bool:
+    """Whether a gradient is left to another than cuDNN."""
+    return any(way != CUDNN for way in choice.values())
 
 
 def choose(model: nn.Module, inputs: Tensor, synchronize: Callable[[], None]) -> Kernels:
@@ -70,12 +77,14 @@ def choose(model: nn.Module, inputs: Tensor, synchronize: Callable[[], None]) ->
         if layer in shapes and len(shapes[layer][0]) == 4:
             x, gradient = (torch.randn(shape, device=inputs.device) for shape in shapes[layer])
             for part, wants in (("weight", (False, True)), ("input", (True, False))):
-                seconds = {
-                    way: _seconds(functools.partial(gradients, layer, {part: way}, x, gradient, wants), synchronize)
-                    for way in (CUDNN, MATRIX)
-                }
-                if seconds[MATRIX] < GAIN * seconds[CUDNN]:
-                    choice[part] = MATRIX
+                if part == "input" and not _has_plain_steps(layer):
+                    continue
+                usual, other = (
+                    _seconds(functools.partial(gradients, layer, {part: way}, x, gradient, wants), synchronize)
+                    for way in (CUDNN, OTHER[part])
+                )
+                if other < GAIN * usual:
+                    choice[part] = OTHER[part]
         kernels.append(choice)
     return kernels
 
@@ -100,7 +109,7 @@ def gradients(
             gradient, x, layer.weight, None, *settings, [*by_cudnn, False]
         )
     if wants[0] and not by_cudnn[0]:
-        of_input = _of_input(layer, x, gradient)
+        of_input = _of_input(layer, gradient)
     if wants[1] and not by_cudnn[1]:
         of_weight = _of_weight(layer, x, gradient)
     return of_input, of_weight
@@ -133,23 +142,16 @@ def _of_weight(layer: nn.Conv2d, x: Tensor, gradient: Tensor) -> Tensor:
     return total.view_as(layer.weight)
 
 
-def _of_input(layer: nn.Conv2d, x: Tensor, gradient: Tensor) -> Tensor:
-    """What each output takes of its patch, put back where the patch lies."""
-    kernel = layer.kernel_size
-    images = max(1, MOST_PATCHES // (x.shape[1] * kernel[0] * kernel[1] * gradient.shape[2] * gradient.shape[3]))
-    turned = layer.weight.flatten(1).t()
-    parts = [
-        F.fold(
-            torch.matmul(turned, some.flatten(2)),
-            x.shape[2:],
-            kernel,
-            dilation=layer.dilation,
-            padding=_padding(layer),
-            stride=layer.stride,
-        )
-        for some in gradient.split(images)
-    ]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+def _of_input(layer: nn.Conv2d, gradient: Tensor) -> Tensor:
+    """What the layer's input gets is a convolution of what its output gets, with the kernel turned round."""
+    padding = [size - 1 - around for size, around in zip(layer.kernel_size, _padding(layer), strict=True)]
+    return F.conv2d(gradient, layer.weight.flip(2, 3).transpose(0, 1), padding=padding)
+
+
+def _has_plain_steps(layer: nn.Conv2d) -> bool:
+    """Whether `_of_input` holds: no strides, no dilation, no padding wider than the kernel."""
+    narrow = all(around < size for size, around in zip(layer.kernel_size, _padding(layer), strict=True))
+    return narrow and set(layer.stride) == set(layer.dilation) == {1}
 
 
 def _padding(layer: nn.Conv2d) -> tuple[int, int]:
