@@ -89,7 +89,9 @@ class ResidentBatches:
         return [self.together * self.batch_size] * pieces + [self.batch_size] * singles + [last] * bool(last)
 
     def _drawn(self, number: int) -> Tensor:
-        order = order_of_examples(self.examples, self.seed, number, shuffle=True)
+        return self._sent(order_of_examples(self.examples, self.seed, number, shuffle=True))
+
+    def _sent(self, order: Tensor) -> Tensor:
         if self.inputs.device.type != "cuda":
             return order.to(self.inputs.device)
         return order.pin_memory().to(self.inputs.device, non_blocking=True)  # the copy waits for no step before it
@@ -103,7 +105,7 @@ class ResidentBatches:
         """See `Batches`."""
         import torch
 
-        order = torch.arange(self.together * self.batch_size).to(self.inputs.device)
+        order = self._sent(torch.arange(self.examples))  # whole, since pinned memory is dear at its first use
         for size in _rehearsed(self, whole):
             if self.shuffle:
                 chosen = order[:size]
