@@ -200,9 +200,11 @@ def _largest(rows: list[dict[Any, Any]]) -> dict[Any, Any] | None:
 
 
 def _crossover(rows: list[dict[Any, Any]]) -> int | None:
-    """The smallest batch from which on every one measured is proven faster; from cold, is faster by value."""
+    """The smallest batch from which on every one compared is proven faster; from cold, is faster by value."""
     found = None
     for row in sorted(rows, key=lambda row: -row["batch_size"]):
+        if math.isnan(row["ratio"]):
+            continue
         if not (row["verdict"] == "faster" or (row["clock"] == "cold" and row["ratio"] > 1)):
             break
         found = int(row["batch_size"])
@@ -225,6 +227,8 @@ def _sentence(named: dict[str, str], rows: list[dict[Any, Any]], batch: int | No
         why = "" if judged else f" ({best['reason']})"
         proven = "not faster" if cold else "not proven faster"
         return f"{series}: {device} is {proven} than {baseline} at the largest batch size{why}; {ratio}."
-    smallest = batch == min(row["batch_size"] for row in rows)
+    smallest = batch == min(row["batch_size"] for row in rows if not math.isnan(row["ratio"]))
     where = "at every batch size measured" if smallest else f"from batch {batch} on"
-    return f"{series}: {device} is faster than {baseline} {where}{', by value' if cold else ''}, {ratio}."
+    without = [str(row["batch_size"]) for row in rows if math.isnan(row["ratio"])]
+    but = f" but {', '.join(without)}, which has no ratio" if without else ""
+    return f"{series}: {device} is faster than {baseline} {where}{but}{', by value' if cold else ''}, {ratio}."
