@@ -65,8 +65,8 @@ part() {
     bare) probe bare 30 ;;
     profile) probe profile 45 ;;
     tests) timeout -k 5 120 "$python" -m pytest -q -m gpu -p no:cacheprovider $only_collect tests/train/test_gpu.py ;;
-    speedrun) grid speedrun "$device" 150 ;;
-    cpu_vs_gpu) if [[ $device == cpu ]]; then grid cpu_vs_gpu cpu 150; else grid cpu_vs_gpu "cpu, $device" 150; fi ;;
+    speedrun) grid speedrun "$device" 120 ;;
+    cpu_vs_gpu) if [[ $device == cpu ]]; then grid cpu_vs_gpu cpu 300; else grid cpu_vs_gpu "cpu, $device" 300; fi ;;
     *) echo "there is no part $1" >&2; return 2 ;;
     esac
 }
