@@ -3,11 +3,13 @@
     python benchmarks/bench_verdicts.py simulate [--grids 1000]
     python benchmarks/bench_verdicts.py equal [--sessions 20] [--busy] [--out FOLDER]
     python benchmarks/bench_verdicts.py planted [--sessions 10] [--out FOLDER]
+    python benchmarks/bench_verdicts.py steady
 
 `simulate`, on simulated machines (`tests/simulated_machines.py`): the share of grids of equal settings in which one is
 told to be faster than another, and the shares of true differences that are told. `equal`, on this machine: one setting
 under twelve names, whose every winner is a false one; with --busy beside a foreign process that takes one core.
-`planted`, on this machine: five settings, four of which take every tenth, fifth, second or each step twice.
+`planted`, on this machine: five settings, four of which take every tenth, fifth, second or each step twice. `steady`,
+on this machine: the rate of each block beside that of the training that its process goes on with.
 
 Raw blocks are left in FOLDER/speed. The number of epochs, which no block reaches, is what gives one setting many names.
 """
@@ -17,10 +19,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -105,6 +110,61 @@ def time_slowed_block(job: Job, *, steps: int, **others: Any) -> BlockMeasuremen
     if every is not None:
         block.make_trainee = make_slowed  # of this process, which ends with the block
     return block.time_block(job, steps, **others)
+
+
+STEADY_GRID = """
+name: steady
+dataset: {name: mnist, fallback: digits}
+architectures: [mlp, lenet5, speedrun]
+optimizers: [adam]
+batch_sizes: [64, 8192]
+devices: [cpu]
+seeds: [0]
+training: {epochs: 1}
+speed: {cycles: 12}
+"""
+STEADY_SECONDS, STEADY_LIMIT = 1.5, 0.03
+
+
+def time_block_and_on(job: Job, *, steps: int, **others: Any) -> BlockMeasurement:
+    """As `time_block`; both rates are left as a line in the file that the environment names."""
+    trainees: list[Trainee] = []
+    choose = block.choose
+
+    def keep(*arguments: Any) -> Trainee:
+        trainees.append(choose(*arguments))
+        return trainees[-1]
+
+    block.choose = keep  # of this process, which ends with the block
+    measured = block.time_block(job, steps, **others)
+    start = time.perf_counter()
+    examples, _ = block._take(trainees[-1], math.ceil(STEADY_SECONDS / measured.seconds) * measured.steps)
+    rates = [measured.examples / measured.seconds, examples / (time.perf_counter() - start)]
+    with Path(os.environ["MNISTBENCH_STEADY"]).open("a", encoding="utf-8") as file:
+        cell = job.cell
+        file.write(json.dumps([cell.architecture.name, cell.batch_size, *rates]) + "\n")
+    return measured
+
+
+def steady() -> bool:
+    """Print the median ratio of each setting, with its quartiles.
+
+    Returns:
+        Whether each is within 3 % of 1.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        lines = Path(folder, "rates.jsonl")
+        os.environ["MNISTBENCH_STEADY"] = str(lines)
+        executor = OnlyBlocks("bench_verdicts:time_block_and_on")
+        run_grid(Grid.from_text(STEADY_GRID), RunOptions(out=Path(folder, "results"), executor=executor))
+        rows = [json.loads(line) for line in lines.read_text().splitlines()]
+    ratios: dict[tuple[str, int], list[float]] = {}
+    for network, batch_size, of_block, of_training in rows:
+        ratios.setdefault((network, batch_size), []).append(of_block / of_training)
+    for (network, batch_size), each in sorted(ratios.items()):
+        low, middle, high = np.quantile(each, [0.25, 0.5, 0.75])
+        print(f"{network} {batch_size}: block over training {middle:.3f} [{low:.3f}, {high:.3f}], n = {len(each)}")
+    return all(abs(float(np.median(each)) - 1) <= STEADY_LIMIT for each in ratios.values())
 
 
 class OnlyBlocks(ProcessExecutor):
@@ -203,6 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("simulate").add_argument("--grids", type=int, default=1000)
+    commands.add_parser("steady")
     for name, sessions in (("equal", 20), ("planted", 10)):
         command = commands.add_parser(name)
         command.add_argument("--sessions", type=int, default=sessions)
@@ -211,6 +272,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.command == "simulate":
         return 0 if simulate(options.grids) else 1
+    if options.command == "steady":
+        return 0 if steady() else 1
     if options.command == "equal":
         return 0 if equal(options.sessions, options.out, busy=options.busy) else 1
     return 0 if planted(options.sessions, options.out) else 1
