@@ -19,7 +19,7 @@ from mnistbench.report.estimator import SAME, holm
 from mnistbench.report.exhibit import Exhibit, nothing
 from mnistbench.report.frame import ask, at_target, targets_in
 from mnistbench.report.labels import labels, shared
-from mnistbench.report.repeats import Repeats, repeats, without_equal_seeds, without_older
+from mnistbench.report.repeats import Repeats, repeats, without_equal_seeds, without_older, without_trials
 from mnistbench.report.samples import (
     ACCURACY_FLOOR,
     INTERVAL_SEEDS,
@@ -32,7 +32,6 @@ from mnistbench.report.samples import (
     with_gate_of_blocks,
 )
 from mnistbench.report.statistics import Floats
-from mnistbench.report.trials import without_trials
 from mnistbench.report.verdicts import NOT_TIMED, PROVEN
 from mnistbench.results.records import RESULTS
 from mnistbench.words import markdown

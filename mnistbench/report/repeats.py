@@ -84,7 +84,7 @@ def counted(frame: pd.DataFrame) -> pd.DataFrame:
     the latest result of the same seed (a seed run in five sessions is one repeat), and seeds that trained to the same
     weights as an earlier one (`equal_seeds`).
     """
-    return without_equal_seeds(one_per_seed(without_older(frame[frame["kind"] != "trial"])))
+    return without_equal_seeds(one_per_seed(without_older(without_trials(frame))))
 
 
 def without_older(frame: pd.DataFrame) -> pd.DataFrame:
@@ -127,3 +127,16 @@ def without_equal_seeds(frame: pd.DataFrame) -> pd.DataFrame:
         return frame
     places = zip(frame["group"], frame["settings"], frame["seed"], strict=True)
     return frame.loc[[place not in same for place in places]]
+
+
+def curve_points(frame: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
+    """Epochs of the runs that gave a result, twins apart, with the settings' columns."""
+    frame = counted(frame)
+    kept = frame[frame["status"].isin(RESULTS) & (frame["group"] != "") & (frame["repeat"] == 0)]
+    columns = ["record_id", "group", "architecture_label", "optimizer_label", "batch_size", "device"]
+    return epochs.merge(kept[columns], on="record_id")
+
+
+def without_trials(frame: pd.DataFrame) -> pd.DataFrame:
+    """The cells that were measured: all but the trials of learning rates."""
+    return frame[frame["kind"] != "trial"]

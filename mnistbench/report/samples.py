@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -195,3 +195,20 @@ def settle_outcomes(frame: pd.DataFrame) -> pd.DataFrame:
         inside = max(-low, high) < ACCURACY_FLOOR
         settled.loc[rows.index, "equivalence"] = "passed" if inside else "failed: outcome differs by over 0.3 points"
     return settled
+
+
+ACCURACY_COLUMNS = ["status", "test_accuracy", "outdated", "equivalence"]
+
+
+def accuracy_of(runs: Repeats) -> dict[str, Any]:
+    """What tables show of `ACCURACY_COLUMNS`; a diverged seed counts with the accuracy of its last evaluation."""
+    shown = statistics.summarize(runs.known("test_accuracy"), logarithmic=False)
+    return {
+        "n": shown.n,
+        "test_accuracy": shown.value,
+        "low": max(0.0, shown.low),
+        "high": min(1.0, shown.high),
+        "interval": shown.kind,
+        "diverged": int((runs.columns["status"] == "diverged").sum()),
+        "unranked": unranked(runs),
+    }

@@ -68,6 +68,15 @@ class Column:
         return self.kind in _TEXTS or self.order is not None
 
 
+SETTINGS = [
+    Column("architecture_label", "architecture", "name", filtered=True),
+    Column("optimizer_label", "optimizer", "name", filtered=True),
+    Column("batch_size", "batch", "count", filtered=True),
+    Column("device", "device", filtered=True, hidden=True),
+]
+EXECUTION = Column("execution_label", "execution", "name", filtered=True, hidden=True)
+
+
 @dataclass(frozen=True)
 class Cell:
     """One cell: its text, the number it sorts by, its classes, the kind of its tag, and what stands underneath."""

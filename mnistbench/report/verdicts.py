@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 
 from mnistbench.report import statistics
-from mnistbench.report.blocks import NO_BLOCKS, CycleTable, cycle_table, halves, is_clean
+from mnistbench.report.blocks import NO_BLOCKS, CycleTable, cycle_table
 from mnistbench.report.estimator import ENOUGH_CYCLES, cycles_wanted, holm, judge
 from mnistbench.report.exhibit import Exhibit, nothing
-from mnistbench.report.repeats import counted
 from mnistbench.report.samples import (
     ACCURACY_FLOOR,
     INTERVAL_SEEDS,
@@ -275,51 +274,16 @@ def _columns(pair: Pair) -> dict[str, Any]:
     }
 
 
-def noise(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhibit:
-    """What the noise was: one row per group and device. It sets no floor.
-
-    Columns: group, device, runs, quiet (runs without a flag), noisy, shared, unknown (noise not observable),
-    twin_pairs, twin_gap (A/A: by how much the second run of the same cell differs, median, a share; NaN without
-    twins), blocks, disturbed (blocks with a cause), sessions, half_gap (A/A: by how much two random halves of a
-    setting's blocks differ, median over the settings, a share), flags (text: count by flag).
-    """
-    counting = counted(frame)
-    rows = []
-    for group in [name for name in dict.fromkeys(counting["group"]) if name]:
-        done = counting[(counting["group"] == group) & (counting["status"] == "finished")]
-        timed = blocks_of(blocks, counting, group)
-        for kind, part in done.groupby("device"):
-            own = timed[timed["device"] == kind]
-            gaps = np.abs(list(halves(cycle_table(own)).values()))
-            twins = _twin_gaps(part)
-            flags = part["flags"].str.split("; ").explode()
-            rows.append(
-                {
-                    "group": group,
-                    "device": str(kind),
-                    "runs": len(part),
-                    "quiet": int((part["flags"] == "").sum()),
-                    "noisy": int(part["noisy"].sum()),
-                    "shared": int((part["isolation"] != "alone").sum()),
-                    "unknown": int((~part["noise_known"]).sum()),
-                    "twin_pairs": len(twins),
-                    "twin_gap": math.expm1(np.median(twins)) if len(twins) else math.nan,
-                    "blocks": len(own),
-                    "disturbed": int((~is_clean(own)).sum()),
-                    "sessions": own["session"].nunique(),
-                    "half_gap": math.expm1(np.median(gaps)) if len(gaps) else math.nan,
-                    "flags": ", ".join(f"{flag} {count}" for flag, count in flags[flags != ""].value_counts().items()),
-                }
-            )
-    return Exhibit(pd.DataFrame(rows)) if rows else nothing("No cell finished, so nothing is known of the noise.")
-
-
-def _twin_gaps(rows: pd.DataFrame) -> Sequence[float]:
-    """How far the second run of a cell is from its first, in logarithms."""
-    known = rows[rows["examples_per_second"] > 0]
-    speeds = known.set_index(["settings", "seed", "repeat"])["examples_per_second"].groupby(level=[0, 1, 2]).last()
-    wide = np.log(speeds).unstack("repeat")
-    if 0 not in wide or wide.shape[1] < 2:
-        return []
-    gaps = wide.drop(columns=0).sub(wide[0], axis=0).abs().to_numpy().ravel()
-    return [float(gap) for gap in gaps if math.isfinite(gap)]
+def ratio_columns(pair: Pair) -> dict[str, Any]:
+    """n, ratio, low, high, verdict, reason and text of a pair; no number where the equivalence gate did not pass."""
+    hidden = pair.a.hidden or pair.b.hidden
+    shown = (math.nan, math.nan, math.nan) if hidden else (pair.ratio, pair.low, pair.high)
+    return {
+        "n": pair.n,
+        "ratio": shown[0],
+        "low": shown[1],
+        "high": shown[2],
+        "verdict": pair.verdict,
+        "reason": hidden or pair.reason,
+        "text": hidden or pair.text,
+    }

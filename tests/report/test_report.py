@@ -326,8 +326,8 @@ def test_different_targets_are_ranked_apart(tmp_path: Path) -> None:
     ]
     page = rendered(tmp_path / "targets", records)
     headings = " ".join(element.text for element in page.all("h3", inside="first"))
-    assert "target 97.0 %" in headings
-    assert "target 90.0 %" in headings
+    assert "target 97 %" in headings
+    assert "target 90 %" in headings
 
 
 def test_a_page_of_600_cells_is_small_and_says_what_it_thins(tmp_path: Path) -> None:

@@ -21,14 +21,16 @@ from mnistbench.cli.outcome import print_best
 from mnistbench.grid.grid import Grid
 from mnistbench.grid.tune import pick
 from mnistbench.report import render
-from mnistbench.report.accuracy import accuracy_by_batch, confusion, optimizer_ranking
 from mnistbench.report.frame import KINDS, epochs_frame, results_frame
 from mnistbench.report.inventory import banners
 from mnistbench.report.page import read_study
-from mnistbench.report.ranking import leaderboard, time_curves
 from mnistbench.report.repeats import counted
+from mnistbench.report.sections.classes import confusion
+from mnistbench.report.sections.first import leaderboard
+from mnistbench.report.sections.large_batches import accuracy_by_batch
+from mnistbench.report.sections.optimizers import best_after_trials, optimizer_ranking
+from mnistbench.report.sections.time import time_curves
 from mnistbench.report.summary import summary_markdown, verdict_sentences
-from mnistbench.report.trials import best_after_trials
 from mnistbench.report.verdicts import pairwise
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.merging import merge_folders
@@ -265,7 +267,7 @@ def test_diverged_seeds_are_marked_where_the_best_are_shown(tmp_path: Path) -> N
     assert leaderboard(results_frame(records)).frame["diverged"].tolist() == [2]
     console = Console(record=True, width=200)
     print_best(folder_of(tmp_path / "diverged", records), console)
-    assert "(2 of 2 diverged)" in console.export_text()
+    assert "(2 of 2 seeds diverged)" in console.export_text()
     assert "(2 of 2 seeds diverged)" in summary_markdown(results_frame(records), name="x")
 
 
