@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from mnistbench.run.run import RunSummary
 
-SHOWN = 8
-"""Rows of the table of best cells."""
+SHOWN, NARROW = 8, 80
+"""Rows of the table of best cells, and its columns in a file or a pipe."""
 
 
 def write_outcome(
@@ -148,25 +148,26 @@ def print_best(results: ResultsFolder, console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from mnistbench.report import frame as frames
     from mnistbench.report import inventory, labels
-    from mnistbench.report.blocks import blocks_frame
-    from mnistbench.report.samples import for_show
+    from mnistbench.report.frame import targets_in
+    from mnistbench.report.page import read_study
     from mnistbench.report.sections.first import leaderboard, texts_of
-    from mnistbench.results.speed import read_sessions
-    from mnistbench.results.targets import targets_asked
 
-    runs = frames.results_frame(results.records(), targets=targets_asked(results), kinds=frames.KINDS)
-    blocks = blocks_frame(read_sessions(results)[0])
-    frame = for_show(runs, blocks)
-    board = leaderboard(frame, blocks).frame
+    study = read_study([results])
+    board = leaderboard(study.frame, study.blocks).frame
     if board.empty:
         return
     for (group, target), rows in board.groupby(["group", "target_accuracy"], dropna=False, sort=False):
-        aimed = frames.targets_in(frame) != []
+        aimed = targets_in(study.frame) != []
         way = f" to {accuracy_text(float(str(target)))}" if aimed else ", by test accuracy"
         where = f" on {group}" if board["group"].nunique() > 1 else ""
-        table = Table(title=f"Best so far{way}{where}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        table = Table(
+            title=f"Best so far{way}{where}",
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            show_edge=False,
+        )
         table.add_column("rank", no_wrap=True)
         table.add_column("trained", overflow="fold")
         names = ["to target"] * aimed + ["accuracy", "examples/s", "seeds"]
@@ -174,11 +175,11 @@ def print_best(results: ResultsFolder, console: Console) -> None:
             table.add_column(name, justify="right", no_wrap=True)
         for row in rows.sort_values("order").head(SHOWN).to_dict("records"):
             texts = texts_of(row)
-            table.add_row(*(Text(texts[name].partition(" (not")[0]) for name in ("rank", "trained", *names)))
-        console.print(table)
-    for sentence in labels.shared(frame):
+            table.add_row(*(Text(texts[name]) for name in ("rank", "trained", *names)))
+        console.print(table, width=console.width if console.is_terminal else NARROW)
+    for sentence in labels.shared(study.frame):
         console.print(markdown.one_line(sentence), markup=False)
-    for sentence in inventory.equal_seed_sentences(runs):
+    for sentence in inventory.equal_seed_sentences(study.runs):
         console.print(f"note: {sentence}", markup=False, soft_wrap=True)
 
 

@@ -12,15 +12,8 @@ from mnistbench.report.repeats import equal_seeds
 from mnistbench.results.records import RESULTS
 from mnistbench.words.wording import plural
 
-STATUS_WORDS = {
-    "finished": "finished",
-    "diverged": "diverged",
-    "out_of_memory": "out of memory",
-    "failed": "failed",
-    "timed_out": "timed out",
-    "killed": "killed",
-    "skipped": "skipped",
-}
+STATUSES = ("finished", "diverged", "out_of_memory", "failed", "timed_out", "killed", "skipped")
+"""In the order shown."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +36,14 @@ class Completeness:
 def completeness(frame: pd.DataFrame, asked: int | None = None) -> Completeness:
     """Counts by status; `asked` is the number of the grid's cells, so that cells without a record are said."""
     counts = frame["status"].value_counts()
-    by_status = {status: int(counts[status]) for status in STATUS_WORDS if status in counts}
+    by_status = {status: int(counts[status]) for status in STATUSES if status in counts}
     missing = max(0, asked - frame["cell_id"].nunique()) if asked is not None else 0
     total = len(frame) + missing
     if missing:
         by_status["missing"] = missing
     answered = sum(by_status.get(status, 0) for status in RESULTS)
-    others = [f"{count} {STATUS_WORDS.get(status, 'not run yet')}" for status, count in by_status.items()]
-    told = "; ".join(text for status, text in zip(by_status, others, strict=True) if status != "finished")
+    words = {status: status.replace("_", " ") for status in STATUSES} | {"missing": "not run yet"}
+    told = "; ".join(f"{count} {words[status]}" for status, count in by_status.items() if status != "finished")
     sentence = f"{answered} of {plural(total, 'cell')} answered{'; ' + told if told else ''}"
     return Completeness(total, answered, by_status, sentence)
 

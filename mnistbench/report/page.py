@@ -22,7 +22,7 @@ from mnistbench.errors import UserError
 from mnistbench.files.whole import write_whole
 from mnistbench.report import frame as frames
 from mnistbench.report import inventory, palette, svg
-from mnistbench.report.blocks import blocks_frame
+from mnistbench.report.blocks import blocks_frame, not_trained
 from mnistbench.report.exhibit import rows_of
 from mnistbench.report.samples import for_show
 from mnistbench.report.sections import Answer, Study, sections
@@ -77,7 +77,7 @@ def render(folders: Iterable[ResultsFolder | Path], out: Path, figures: Path | N
     answers = [section.answer(study) for section in sections(study.frame)]
     out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, page(study, answers))
-    text = summary_markdown(study.runs, study.blocks, name=study.name, asked=study.asked)
+    text = summary_markdown(study)
     write_whole(summary, f"{text}\n{SUMMARY_END}")
     frames.write_csv(study.runs, results)
     frames.write_csv(study.epochs, epochs)
@@ -152,18 +152,11 @@ def read_study(folders: Sequence[ResultsFolder]) -> Study:
     cell_ids, targets = asked(zip(folders, found.values(), strict=True))
     runs = frames.results_frame(records, targets=targets, kinds=frames.KINDS)
     epochs = frames.epochs_frame(records)
-    blocks = blocks_frame(sessions)
-    return Study(
-        listed(names, 6),
-        records,
-        runs,
-        for_show(runs, blocks),
-        epochs,
-        grids,
-        unread,
-        len(cell_ids),
-        blocks,
-    )
+    blocks, frame = blocks_frame(sessions), runs
+    if waiting := not_trained(sessions, runs, cell_ids):
+        frame = pd.concat([runs, frames.results_frame(waiting, targets=targets)], ignore_index=True)
+    shown = for_show(frame, blocks)
+    return Study(listed(names, 6), records, runs, shown, epochs, grids, unread, len(cell_ids), blocks)
 
 
 def _merged(found: dict[str, list[CellRecord]]) -> list[CellRecord]:
@@ -246,7 +239,7 @@ def _names(folders: Sequence[ResultsFolder]) -> list[str]:
 
 def _verdict(study: Study) -> list[tuple[str, list[str]]]:
     """Each machine and build, named where there are several, and what is said of it."""
-    if study.runs.empty:
+    if study.frame.empty:
         return [("", ["There is nothing to report yet: no cell has a record."])]
     return [(heading, verdict_sentences(rows, study.blocks)) for heading, _, rows in groups(study.frame)]
 

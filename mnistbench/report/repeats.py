@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,26 +13,54 @@ from numpy.typing import NDArray
 from mnistbench.results.records import RESULTS
 
 
-@dataclass(frozen=True)
-class Repeats:
-    """All runs of the same settings in one group.
+class _Cuts(dict[str, list[NDArray[Any]]]):
+    """Columns of a frame, cut into one array for each settings of a group when they are asked for.
 
-    Attributes:
-        first: a run's columns, for what all of them share.
-        columns: the values of each column, one a run.
+    Ten thousand rows are cut by one sort of each column: pandas' own groups of frames cost a hundred times as much.
     """
 
-    group: str
-    settings: str
-    first: Mapping[str, Any]
-    columns: Mapping[str, NDArray[Any]]
+    def __init__(self, rows: pd.DataFrame) -> None:
+        super().__init__()
+        numbers = rows.groupby(["group", "settings"], sort=False).ngroup().to_numpy()
+        self.rows, self.order = rows, np.argsort(numbers, kind="stable")
+        self.ends = np.flatnonzero(np.diff(numbers[self.order])) + 1
+
+    def __missing__(self, column: str) -> list[NDArray[Any]]:
+        self[column] = np.split(_plain(self.rows[column])[self.order], self.ends)
+        return self[column]
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """All runs of the same settings in one group; `runs["seed"]` are the values of a column, one a run."""
+
+    cuts: _Cuts
+    number: int
+
+    def __getitem__(self, column: str) -> NDArray[Any]:
+        return self.cuts[column][self.number]
 
     def __len__(self) -> int:
-        return len(self.columns["settings"])
+        return len(self["settings"])
+
+    def first(self, column: str) -> Any:
+        """What a column holds that is the same in all of them."""
+        value = self[column][0]
+        return value.item() if isinstance(value, np.generic) else value
+
+    @property
+    def group(self) -> str:
+        """Machine, build and protocol."""
+        return str(self.first("group"))
+
+    @property
+    def settings(self) -> str:
+        """The key of the settings."""
+        return str(self.first("settings"))
 
     def floats(self, column: str, missing: float = np.nan) -> NDArray[np.float64]:
         """A column as numbers; what is missing becomes `missing`."""
-        values = self.columns[column].astype(float)
+        values = self[column].astype(float)
         return values if np.isnan(missing) else np.where(np.isnan(values), missing, values)
 
     def known(self, column: str) -> list[float]:
@@ -42,39 +70,23 @@ class Repeats:
 
     def texts(self, column: str, missing: str = "") -> set[str]:
         """The different texts of a column."""
-        return {text if isinstance(text, str) else missing for text in self.columns[column]}
+        return {text if isinstance(text, str) else missing for text in self[column]}
 
     def flags(self) -> str:
         """The flags of all runs, each once."""
         return "; ".join(sorted({flag for text in self.texts("flags") for flag in text.split("; ") if flag}))
 
 
-def repeats(rows: pd.DataFrame, columns: Sequence[str]) -> Iterator[Repeats]:
-    """Runs by (group, settings), in order of first appearance, with the columns asked for.
-
-    Ten thousand rows are cut by one sort of each column: pandas' own groups of frames cost a hundred times as much.
-    """
-    if rows.empty:
-        return
-    numbers = rows.groupby(["group", "settings"], sort=False).ngroup().to_numpy()
-    order = np.argsort(numbers, kind="stable")
-    cuts = np.flatnonzero(np.diff(numbers[order])) + 1
-    wanted = dict.fromkeys(("group", "settings", *columns))
-    split = {name: np.split(_plain(rows[name])[order], cuts) for name in wanted}
-    for index in range(len(cuts) + 1):
-        values = {name: parts[index] for name, parts in split.items()}
-        first = {name: _python(part[0]) for name, part in values.items()}
-        yield Repeats(first["group"], first["settings"], first, values)
+def repeats(rows: pd.DataFrame) -> Iterator[Repeats]:
+    """Runs by (group, settings), in order of first appearance."""
+    cuts = _Cuts(rows)
+    return (Repeats(cuts, number) for number in range(len(cuts.ends) + 1 if len(rows) else 0))
 
 
 def _plain(values: pd.Series[Any]) -> NDArray[Any]:
     if isinstance(values.dtype, pd.BooleanDtype | pd.Int64Dtype):
         return values.to_numpy(dtype=float, na_value=np.nan)
     return values.to_numpy()
-
-
-def _python(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def counted(frame: pd.DataFrame) -> pd.DataFrame:

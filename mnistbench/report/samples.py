@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mnistbench.report import statistics
+from mnistbench.report.blocks import NOT_TRAINED
 from mnistbench.report.labels import labels, shortened
 from mnistbench.report.repeats import Repeats, counted, repeats
 from mnistbench.report.statistics import Floats
@@ -66,16 +67,16 @@ def samples(frame: pd.DataFrame, metric: Metric, blocks: pd.DataFrame) -> dict[s
         rows = rows[rows["reached"].notna()]
     names, timed = labels(frame), set(blocks["settings"])
     found: dict[str, list[Sample]] = {}
-    for runs in repeats(rows, [*_COLUMNS, metric]):
+    for runs in repeats(rows):
         values = runs.floats(metric, math.inf if target else math.nan)
-        known = ~np.isnan(values) & (target | (runs.columns["status"] == "finished"))
+        known = ~np.isnan(values) & (target | (runs["status"] == "finished"))
         if not known.any() and not (metric == "examples_per_second" and runs.settings in timed):
             continue
         sample = Sample(
             settings=runs.settings,
             label=names[runs.settings],
-            device=runs.first["device"],
-            values=dict(zip(runs.columns["seed"][known].tolist(), values[known].tolist(), strict=True)),
+            device=runs.first("device"),
+            values=dict(zip(runs["seed"][known].tolist(), values[known].tolist(), strict=True)),
             steps=steps_to_target(runs),
             bounded=target and bool(np.isinf(np.median(values))),
             obstacle=obstacle(runs),
@@ -84,12 +85,6 @@ def samples(frame: pd.DataFrame, metric: Metric, blocks: pd.DataFrame) -> dict[s
         )
         found.setdefault(runs.group, []).append(sample)
     return found
-
-
-_COLUMNS = [
-    "device", "status", "seed", "isolation", "equivalence", "outdated", "epochs_to_target", "epochs", "steps",
-    "epochs_done",
-]  # fmt: skip
 
 
 def for_show(frame: pd.DataFrame, blocks: pd.DataFrame) -> pd.DataFrame:
@@ -146,7 +141,11 @@ def with_gate_of_blocks(frame: pd.DataFrame, blocks: pd.DataFrame) -> pd.DataFra
 
 
 def unranked(runs: Repeats) -> str:
-    """Why these runs are shown and ranked nowhere, or "": older code made them, or their equivalence gate failed."""
+    """Why these runs are shown and ranked nowhere, or "": older code made them, their equivalence gate
+    failed, or there are only blocks of them.
+    """
+    if runs.texts("status") == {NOT_TRAINED}:
+        return NOT_TRAINED
     outdated = sorted(runs.texts("outdated") - {""})
     if outdated:
         return f"outdated: {outdated[0]}"
@@ -157,7 +156,7 @@ def unranked(runs: Repeats) -> str:
 def unranked_settings(frame: pd.DataFrame) -> dict[tuple[str, str], str]:
     """The reason by (group, settings) for those of a frame that are ranked nowhere."""
     rows = frame[(frame["status"] == "finished") & (frame["repeat"] == 0)]
-    found = {(runs.group, runs.settings): unranked(runs) for runs in repeats(rows, ["outdated", "equivalence"])}
+    found = {(runs.group, runs.settings): unranked(runs) for runs in repeats(rows)}
     return {key: reason for key, reason in found.items() if reason}
 
 
@@ -197,11 +196,8 @@ def settle_outcomes(frame: pd.DataFrame) -> pd.DataFrame:
     return settled
 
 
-ACCURACY_COLUMNS = ["status", "test_accuracy", "outdated", "equivalence"]
-
-
 def accuracy_of(runs: Repeats) -> dict[str, Any]:
-    """What tables show of `ACCURACY_COLUMNS`; a diverged seed counts with the accuracy of its last evaluation."""
+    """What tables show of test accuracy; a diverged seed counts with its last evaluation."""
     shown = statistics.summarize(runs.known("test_accuracy"), logarithmic=False)
     return {
         "n": shown.n,
@@ -209,6 +205,6 @@ def accuracy_of(runs: Repeats) -> dict[str, Any]:
         "low": max(0.0, shown.low),
         "high": min(1.0, shown.high),
         "interval": shown.kind,
-        "diverged": int((runs.columns["status"] == "diverged").sum()),
+        "diverged": int((runs["status"] == "diverged").sum()),
         "unranked": unranked(runs),
     }

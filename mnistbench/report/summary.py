@@ -8,7 +8,7 @@ from mnistbench.report.blocks import NO_BLOCKS
 from mnistbench.report.inventory import banners, completeness
 from mnistbench.report.labels import shared
 from mnistbench.report.samples import for_show
-from mnistbench.report.sections import sections
+from mnistbench.report.sections import Study, sections
 from mnistbench.words import markdown
 
 
@@ -31,18 +31,16 @@ def verdict_sentences(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> 
     return sentences or ["No cell finished, so there is nothing to say yet."]
 
 
-def summary_markdown(
-    frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS, *, name: str, asked: int | None = None
-) -> str:
+def summary_markdown(study: Study) -> str:
     """The text of `summary.md`: sentences, completeness, banners, then what sections have there.
 
     Names from records are escaped for Markdown.
     """
     parts = [
-        f"# {markdown.escape(name)}",
-        "\n".join(f"- {markdown.escape(text)}" for text in verdict_sentences(frame, blocks)),
-        markdown.escape(completeness(frame, asked).sentence) + ".",
-        "\n".join(f"> **{markdown.escape(text)}**" for text in banners(frame)),
-        *(text for section in sections(frame) for text in section.text(frame, blocks)),
+        f"# {markdown.escape(study.name)}",
+        "\n".join(f"- {markdown.escape(text)}" for text in verdict_sentences(study.frame, study.blocks)),
+        markdown.escape(completeness(study.runs, study.asked).sentence) + ".",
+        "\n".join(f"> **{markdown.escape(text)}**" for text in banners(study.runs)),
+        *(text for section in sections(study.frame) for text in section.text(study)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -70,13 +70,7 @@ class Pair:
 def pairwise(frame: pd.DataFrame, metric: Metric = "examples_per_second", blocks: pd.DataFrame = NO_BLOCKS) -> Exhibit:
     """Every pair of settings (`settings`: a cell without its seed) of one group, with a verdict.
 
-    Columns: group, device (of both, or `cpu / cuda`), metric, settings_a, settings_b, label_a, label_b, n (common
-    cycles; for test_accuracy common seeds), ratio (how many times faster a is than b; for test_accuracy the difference
-    a − b, as a share), low, high (at the level of the pair's own step; NaN where there is no interval), level, verdict
-    (`faster`, `slower`, `same`, `open` for a seen from b; `better`/`worse` for accuracy; "" when there is none), reason
-    (why there is no verdict: "no blocks of speed", "equivalence: not checked", …), text (both in words), method (`t`,
-    `rank`), busy, new_seeds (verdict on a time to target for seeds that were not run), more_seconds (about how much
-    longer to time until an open pair is settled).
+    A row has the columns of `Pair`, `n` in common cycles, for test accuracy in common seeds.
     """
     rows, notes = [], []
     for group, pairs in compare(frame, metric, blocks).items():
@@ -252,25 +246,27 @@ def _accuracy_pairs(wanted: Sequence[tuple[Sample, Sample]], comparisons: int) -
 
 
 def _columns(pair: Pair) -> dict[str, Any]:
-    devices = dict.fromkeys((pair.a.device, pair.b.device))
+    names = [
+        "n",
+        "ratio",
+        "low",
+        "high",
+        "level",
+        "verdict",
+        "reason",
+        "text",
+        "method",
+        "busy",
+        "new_seeds",
+        "more_seconds",
+    ]
     return {
-        "device": " / ".join(devices),
+        "device": " / ".join(dict.fromkeys((pair.a.device, pair.b.device))),
         "settings_a": pair.a.settings,
         "settings_b": pair.b.settings,
         "label_a": pair.a.label,
         "label_b": pair.b.label,
-        "n": pair.n,
-        "ratio": pair.ratio,
-        "low": pair.low,
-        "high": pair.high,
-        "level": pair.level,
-        "verdict": pair.verdict,
-        "reason": pair.reason,
-        "text": pair.text,
-        "method": pair.method,
-        "busy": pair.busy,
-        "new_seeds": pair.new_seeds,
-        "more_seconds": pair.more_seconds,
+        **{name: getattr(pair, name) for name in names},
     }
 
 

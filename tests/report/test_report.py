@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import io
 import os
 import re
 from collections import Counter
@@ -14,9 +15,11 @@ from typing import Any
 import pandas as pd
 import pytest
 from report_pages import Page, rendered, write_folder
+from rich.console import Console
 from speed_sessions import make_session, write_session
 from synthetic import HOSTILE_NAMES, make_cell, make_grid_records, make_record
 
+from mnistbench.cli.outcome import print_best
 from mnistbench.errors import UserError
 from mnistbench.report import render
 from mnistbench.report.page import _beside, read_study
@@ -356,6 +359,23 @@ def test_a_page_of_a_folder_with_blocks_has_ranks_and_offers_them(tmp_path: Path
     assert len(blocks) == 16 * len(cells)
     assert {"session", "cycle", "settings", "seconds", "cause"} <= set(blocks)
     assert "16 blocks" in page.source
+
+
+def test_a_setting_that_was_timed_and_not_trained_yet_has_a_row_with_its_speed(tmp_path: Path) -> None:
+    cells = [make_cell(batch_size=batch) for batch in (64, 512, 1024)]
+    folder = ResultsFolder(write_folder(tmp_path / "begun", [make_record(cells[0])]))
+    folder.write_cells(cells[:2])  # the third has left the grid
+    write_session(folder, make_session(dict.fromkeys(cells, 20000.0), spread=0.0, drift=0.0))
+    page = Page.of(render([folder], folder.report_file).read_text(encoding="utf-8"))
+    for section in ("first", "throughput"):
+        (row,) = (element.text for element in page.all("tr", inside=section) if "not trained yet" in element.text)
+        assert "512" in row
+        assert "20,000" in row
+    assert "1 of 2" in page.all("dl", "facts")[0].text
+    assert "batch 512 (ranked nowhere: not trained yet)" in (folder.path / "summary.md").read_text()
+    console = Console(width=100, record=True, file=io.StringIO())
+    print_best(folder, console)
+    assert "not trained yet" in console.export_text()
 
 
 def test_a_file_of_the_users_called_speed_csv_stays(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from report_pages import Page, write_folder
+from report_pages import Page, study_of, write_folder
 from rich.console import Console
 from synthetic import START, make_cell, make_environment, make_grid_records, make_record
 
@@ -131,7 +131,7 @@ def test_a_report_of_folders_and_of_their_merge_agree(folders: list[list[CellRec
         apart, together = read_study(sources), read_study([merged])
         assert {record.record_id for record in apart.records} == {record.record_id for record in together.records}
         told = [
-            sorted(summary_markdown(study.runs.sort_values("record_id"), name="x", asked=study.asked).split("\n"))
+            sorted(summary_markdown(study_of(study.runs.sort_values("record_id"), "x", study.asked)).split("\n"))
             for study in (apart, together)
         ]
         assert told[0] == told[1]
@@ -265,10 +265,10 @@ def test_plain_json_says_as_well_what_is_outdated() -> None:
 def test_diverged_seeds_are_marked_where_the_best_are_shown(tmp_path: Path) -> None:
     records = in_session(0, range(2), status="diverged")
     assert leaderboard(results_frame(records)).frame["diverged"].tolist() == [2]
-    console = Console(record=True, width=200)
+    console = Console(record=True, width=200, force_terminal=True)
     print_best(folder_of(tmp_path / "diverged", records), console)
     assert "(2 of 2 seeds diverged)" in console.export_text()
-    assert "(2 of 2 seeds diverged)" in summary_markdown(results_frame(records), name="x")
+    assert "(2 of 2 seeds diverged)" in summary_markdown(study_of(results_frame(records)))
 
 
 TUNED = """

@@ -17,7 +17,7 @@ from mnistbench.report.repeats import counted
 from mnistbench.report.samples import settle_outcomes, unranked_settings
 from mnistbench.report.sections.section import Answer, Part, Question, Section, Study, unanswered
 from mnistbench.report.svg import legible
-from mnistbench.report.tables import Column, table
+from mnistbench.report.tables import Column, of_kind, table
 from mnistbench.results.measures import parts
 from mnistbench.words.wording import clipped, count, percent
 
@@ -43,8 +43,7 @@ def _answer(study: Study) -> Answer:
         by_class,
         [
             Column("true", "class", "count"),
-            Column("examples", "examples", "count"),
-            Column("errors", "errors", "count"),
+            *of_kind("count", "examples errors"),
             Column("error", "error", "percent"),
             Column("most_confused_with", "most often taken for", "count"),
             Column("times", "times", "count"),
@@ -60,8 +59,7 @@ def _answer(study: Study) -> Answer:
 def confusion(records: Iterable[Record], frame: pd.DataFrame) -> Exhibit:
     """Confusion matrix of the best cell that may be ranked (highest test accuracy at the last epoch), in long form.
 
-    Columns: true, predicted (class numbers), count, share (of the true class). `notes[0]` names the cell. Per-class
-    errors are `per_class(exhibit.frame)`.
+    `notes[0]` names the cell.
     """
     frame = settle_outcomes(counted(frame))
     nowhere = unranked_settings(frame)
@@ -98,10 +96,7 @@ def confusion(records: Iterable[Record], frame: pd.DataFrame) -> Exhibit:
 
 
 def per_class(confusions: pd.DataFrame) -> pd.DataFrame:
-    """Errors by class from the frame of `confusion`.
-
-    Columns: true, examples, errors, error (share), most_confused_with (class number, NA without errors), times.
-    """
+    """Errors by class from the frame of `confusion`."""
     counts = confusions.pivot_table(index="true", columns="predicted", values="count", aggfunc="sum").to_numpy(
         dtype=int
     )

@@ -27,7 +27,7 @@ from mnistbench.report.sections.section import (
     slug,
     unanswered,
 )
-from mnistbench.report.tables import SETTINGS, Column, table
+from mnistbench.report.tables import Column, of_kind, shared, table
 from mnistbench.report.verdicts import compare, ratio_columns
 from mnistbench.words.wording import interval_text, plural, ratio_range, times
 
@@ -65,16 +65,13 @@ def _answer(study: Study) -> Answer:
             rows,
             [
                 Column("clock", "clock", filtered=True),
-                Column("device", "device", filtered=True),
+                *shared("device"),
                 Column("baseline", "over"),
-                *SETTINGS[:2],
-                Column("batch_size", "batch", "count", filtered=True),
+                *shared("architecture_label optimizer_label batch_size"),
                 Column("ratio", "speed-up", "ratio"),
-                Column("low", "low", "ratio"),
-                Column("high", "high", "ratio"),
+                *of_kind("ratio", "low high"),
                 Column("n", "n", "count"),
-                Column("verdict", "verdict", "tag", filtered=True),
-                Column("text", "in words", "long"),
+                *shared("verdict text"),
             ],
             name=f"speed-ups-table{suffix}",
             caption="Speed-up of the device over the baseline",
@@ -93,12 +90,8 @@ def _answer(study: Study) -> Answer:
 def device_speedups(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhibit:
     """How much faster each device trains than the baseline (the CPU where there is one): same cell, other device.
 
-    Columns: group, clock (`steady`: blocks of the same cycles; `cold`: process start to last evaluation, values without
-    a verdict), baseline, device,
-    architecture_label, optimizer_label, schedule_label, execution_label, batch_size, series (all but device and batch
-    size), settings_baseline, settings_device, n, ratio (> 1: the device is faster than the baseline; NaN when it may
-    not be shown), low, high, verdict (`faster`, `slower`, `same`, `open`, ""), reason (why there is no ratio or no
-    verdict), text (both in words).
+    Steady by the blocks of the same cycles, and cold from process start to the last evaluation, as values without a
+    verdict. The ratio is NaN where it may not be shown.
     """
     frame = counted(frame)
     rows = frame[(frame["group"] != "") & (frame["repeat"] == 0)]
@@ -125,8 +118,6 @@ def device_speedups(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Ex
                     "execution_label": settings["execution_label"],
                     "batch_size": int(settings["batch_size"]),
                     "series": series[settings["any_batch_device"]],
-                    "settings_baseline": pair.b.settings,
-                    "settings_device": pair.a.settings,
                     **ratio_columns(pair),
                 }
             )
@@ -165,9 +156,7 @@ def _device_pairs(rows: pd.DataFrame) -> list[tuple[str, str]]:
 def crossovers(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhibit:
     """From which batch size on the device is faster: one row per series, device and clock.
 
-    Columns: group, clock, baseline, device, series, architecture_label, optimizer_label, crossover_batch (smallest
-    batch from which every larger one is `faster`, from cold by value; NA when there is none), largest_ratio, at_batch,
-    sentence.
+    The crossover is the smallest batch from which every larger one is `faster` (from cold by value), or NA.
     """
     speedups = device_speedups(frame, blocks)
     if not speedups:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from mnistbench.report.exhibit import Exhibit, nothing, rows_of
-from mnistbench.report.inventory import STATUS_WORDS
+from mnistbench.report.inventory import STATUSES
 from mnistbench.report.labels import labels
 from mnistbench.report.sections.section import Answer, Log, Part, Question, Section, Study, unanswered
 from mnistbench.report.tables import Column, table
@@ -32,7 +32,10 @@ def _answer(study: Study) -> Answer:
             "Files that are no record",
             table=table(
                 pd.DataFrame(study.unread, columns=["file", "reason"]),
-                [Column("file", "file", "code"), Column("reason", "reason", "long")],
+                [
+Column("file", "file", "code"),
+Column("reason", "reason", "long"),
+],
                 name="unread",
                 caption="Files that were set aside",
             ),
@@ -68,15 +71,14 @@ def _answer(study: Study) -> Answer:
 
 
 def failures(frame: pd.DataFrame, *, command: str = "python -m mnistbench run grid.yaml") -> Exhibit:
-    """Every cell that did not finish, with its reason.
+    """Every cell that did not finish, with its reason and the command that runs it again.
 
-    Columns: group, cell_id, label, seed, device, status, reason (one line), step, log (last lines), stack, rerun (the
-    command that runs it again; diverged and out of memory are answers, so it has `--force`).
+    Diverged and out of memory are answers, so there it has `--force`.
     """
     rows = frame[frame["status"] != "finished"]
     if rows.empty:
         return nothing("Every cell that ran has finished." if len(frame) else "There are no records.")
-    order = {status: place for place, status in enumerate(STATUS_WORDS)}
+    order = {status: place for place, status in enumerate(STATUSES)}
     rows = rows.sort_values("status", key=lambda column: column.map(order), ascending=False, kind="stable")
     names = labels(frame)
     return Exhibit(
@@ -108,8 +110,8 @@ def _tail(text: object) -> str:
     return "" if missing(text) or not isinstance(text, str) else text[-MOST_LOG_CHARACTERS:]
 
 
-def _text(frame: pd.DataFrame, _: pd.DataFrame) -> Iterator[str]:
-    failed = failures(frame)
+def _text(study: Study) -> Iterator[str]:
+    failed = failures(study.runs)
     if not failed:
         return
     yield "## What did not finish"

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mnistbench.report import charts, statistics
-from mnistbench.report.blocks import NO_BLOCKS, CycleTable, cycle_table
+from mnistbench.report.blocks import NO_BLOCKS, NOT_TRAINED, CycleTable, cycle_table
 from mnistbench.report.estimator import ENOUGH_CYCLES, ranks
 from mnistbench.report.exhibit import Exhibit, nothing, rows_of
 from mnistbench.report.frame import at_target, targets_in
@@ -22,7 +22,6 @@ from mnistbench.report.samples import (
     Metric,
     Sample,
     blocks_of,
-    for_show,
     samples,
     settle_outcomes,
     steps_per_epoch,
@@ -40,7 +39,7 @@ from mnistbench.report.sections.section import (
     unanswered,
 )
 from mnistbench.report.statistics import Interval
-from mnistbench.report.tables import EXECUTION, SETTINGS, Column, table
+from mnistbench.report.tables import Column, shared, table
 from mnistbench.report.verdicts import MOST_COMPARED, Pair, compare
 from mnistbench.results.records import RESULTS
 from mnistbench.words import markdown
@@ -64,21 +63,16 @@ BOARD = [
     Column("order", "#", "count"),
     Column("rank_text", "rank", order="rank"),
     Column("time_text", "time to target", order="seconds_to_target", below="interval_text"),
-    *SETTINGS[:2],
-    Column("schedule_label", "schedule", "name", filtered=True, hidden=True),
-    *SETTINGS[2:],
-    EXECUTION,
+    *shared("architecture_label optimizer_label schedule_label batch_size device execution_label"),
     Column("reached_text", "reached", order="reached"),
     Column("epochs_to_target", "epochs", "whole"),
     Column("clock_seconds_to_target", "own clock", "reachable"),
     Column("cold_seconds_to_target", "from cold", "reachable"),
-    Column("test_accuracy", "test accuracy", "percent"),
-    Column("diverged", "diverged seeds", "count"),
-    Column("unranked", "ranked nowhere", "long"),
+    *shared("test_accuracy diverged unranked"),
     Column("best_test_accuracy", "best of any seed", "percent", hidden=True),
     Column("examples_per_second", "examples/s", "rate"),
     Column("equivalence", "equivalence", "tag", hidden=True),
-    Column("flags", "flags", "words"),
+    *shared("flags"),
 ]
 MOST_BARS = 15
 MOST_ROWS = 10
@@ -86,11 +80,6 @@ MOST_ROWS = 10
 _SETTINGS = [
     "group", "settings", "architecture_label", "optimizer_label", "schedule_label", "batch_size", "device",
     "execution_label", "target_accuracy",
-]  # fmt: skip
-_MEASURED = [
-    "status", "reached", "seconds_to_target", "cold_seconds_to_target", "epochs_to_target", "epochs", "epochs_done",
-    "steps", "test_accuracy", "best_test_accuracy", "examples_per_second", "train_seconds", "cold_seconds", "flags",
-    "equivalence", "outdated",
 ]  # fmt: skip
 
 
@@ -104,10 +93,11 @@ def _answer(study: Study) -> Answer:
     for heading, suffix, rows in by_target(exhibit.frame):
         board = rows.sort_values("order")
         columns = BOARD[1:] if board["rank"].notna().all() else BOARD
+        texts = [texts_of(row) for row in board.to_dict("records")]
         board = board.assign(
-            time_text=[str(text).partition(" (")[0].replace("no target", "") for text in board["seconds_text"]],
-            interval_text=[_interval(row) for row in rows_of(board)],
-            reached_text=[texts_of(row)["reached"] for row in board.to_dict("records")],
+            time_text=[text["to target"] for text in texts],
+            interval_text=[text["interval"] for text in texts],
+            reached_text=[text["reached"] for text in texts],
             diverged=board["diverged"].where(board["diverged"] > 0),
         )
         chart = first_at_target(board, f"time-to-target{suffix}")
@@ -137,15 +127,6 @@ def by_target(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
                 yield " · ".join(filter(None, [heading, named])), f"{suffix}-target-{place + 1}", own
 
 
-def _interval(row: Any) -> str:
-    """What stands under the time: the best accuracy where the target was not reached, else the interval."""
-    beside = row.seconds_text.partition(" (")[2].rstrip(")")
-    if beside:
-        return str(beside)
-    kind = "" if missing(row.interval) else str(row.interval)
-    return f"{seconds_interval(row.seconds_low, row.seconds_high)} {kind}".strip()
-
-
 def leaderboard(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhibit:
     """Settings of each group by median time to target, each target by itself; without any target, by test accuracy
     (then throughput). Settings that are ranked nowhere come last.
@@ -154,7 +135,7 @@ def leaderboard(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhibi
     blocks were taken, that of the runs' own clock.
     """
     frame = settle_outcomes(with_gate_of_blocks(counted(frame), blocks))
-    rows = frame[frame["status"].isin(RESULTS) & (frame["group"] != "") & (frame["repeat"] == 0)]
+    rows = frame[frame["status"].isin({*RESULTS, NOT_TRAINED}) & (frame["group"] != "") & (frame["repeat"] == 0)]
     if rows.empty:
         return nothing("No cell finished, so there is nothing to rank.")
     targets, names = targets_in(rows), labels(frame)
@@ -177,7 +158,7 @@ def leaderboard(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhibi
 
 def _board(frame: pd.DataFrame, blocks: pd.DataFrame, metric: Metric, names: dict[str, str]) -> pd.DataFrame:
     """The leaderboard at the frame's one target, or of test accuracy."""
-    rows = frame[frame["status"].isin(RESULTS) & (frame["group"] != "") & (frame["repeat"] == 0)]
+    rows = frame[frame["status"].isin({*RESULTS, NOT_TRAINED}) & (frame["group"] != "") & (frame["repeat"] == 0)]
     if metric != "test_accuracy":
         rows = rows[rows["reached"].notna()]
     ranked = _ranks(frame, blocks, metric)
@@ -189,7 +170,7 @@ def _board(frame: pd.DataFrame, blocks: pd.DataFrame, metric: Metric, names: dic
             "label": names[runs.settings],
             **ranked.get((runs.group, runs.settings), unknown),
         }
-        for runs in repeats(rows, [*_SETTINGS, *_MEASURED])
+        for runs in repeats(rows)
     ]
     table = pd.DataFrame(found).astype({"rank": "Int64"})
     table["_last"] = table["unranked"] != ""
@@ -204,7 +185,8 @@ def _timed(blocks: pd.DataFrame) -> tuple[CycleTable, CycleTable]:
 
 def _entry(runs: Repeats, examples: CycleTable, steps: CycleTable) -> dict[str, Any]:
     """A row, but for its name and rank: medians over the seeds, infinite where most did not reach the target."""
-    targeted = not math.isnan(runs.first["target_accuracy"])
+    trained = runs.first("status") != NOT_TRAINED
+    targeted = trained and not math.isnan(runs.first("target_accuracy"))
     reached = int((runs.floats("reached") == 1).sum())
     values = runs.floats("seconds_to_target", missing=math.inf).tolist() if targeted else []
     shown = own_clock = statistics.summarize(values)
@@ -213,16 +195,16 @@ def _entry(runs: Repeats, examples: CycleTable, steps: CycleTable) -> dict[str, 
     best = max(runs.known("best_test_accuracy"), default=math.nan)
     unreached = math.inf if targeted else math.nan  # such seeds are beyond the last evaluation (rule 11)
     return {
-        **{name: runs.first[name] for name in _SETTINGS},
-        "seeds": len(runs),
-        "diverged": int((runs.columns["status"] == "diverged").sum()),
+        **{name: runs.first(name) for name in _SETTINGS},
+        "seeds": len(runs) if trained else 0,
+        "diverged": int((runs["status"] == "diverged").sum()),
         "unranked": unranked(runs),
         "reached": reached if targeted else None,
         "seconds_to_target": shown.value,
         "seconds_low": shown.low,
         "seconds_high": shown.high,
         "interval": shown.kind if targeted else "",
-        "seconds_text": _seconds_text(runs, shown.value, best) if targeted else "no target",
+        "seconds_text": _seconds_text(runs, shown.value, best) if targeted else "" if trained else NOT_TRAINED,
         "seconds_values": values,  # the dots: one a seed
         "clock_seconds_to_target": own_clock.value if targeted else math.nan,
         "cold_seconds_to_target": _median(runs, "cold_seconds_to_target", unreached),
@@ -425,7 +407,11 @@ def _nearest_open(pairs: Sequence[Pair]) -> Iterator[str]:
 
 
 def texts_of(row: Mapping[Any, Any]) -> dict[str, str]:
-    """A row of the leaderboard for a terminal or `summary.md`, by the headings of the columns."""
+    """A row of the leaderboard in words, by the headings of a terminal and of `summary.md`.
+
+    Beside the time stands its interval, or the best accuracy where the target was not reached.
+    """
+    time, _, best = row["seconds_text"].partition(" (")
     marks = [
         (f"ranked nowhere: {row['unranked']}", row["unranked"]),
         (f"{row['diverged']} of {row['seeds']} seeds diverged", row["diverged"]),
@@ -435,8 +421,9 @@ def texts_of(row: Mapping[Any, Any]) -> dict[str, str]:
     return {
         "rank": row["rank_text"] or MISSING,
         "trained": f"{row['label']} ({said})" if said else row["label"],
-        "to target": row["seconds_text"],
-        "interval": f"{seconds_interval(row['seconds_low'], row['seconds_high'])} {row['interval']}".strip(),
+        "to target": time,
+        "interval": best.rstrip(")")
+        or f"{seconds_interval(row['seconds_low'], row['seconds_high'])} {row['interval']}".strip(),
         "reached": "" if missing(row["reached"]) else f"{row['reached']:.0f} of {row['seeds']}",
         "accuracy": percent(row["test_accuracy"], 2),
         "examples/s": rate(row["examples_per_second"]),
@@ -444,11 +431,11 @@ def texts_of(row: Mapping[Any, Any]) -> dict[str, str]:
     }
 
 
-def _text(frame: pd.DataFrame, blocks: pd.DataFrame) -> Iterator[str]:
-    board = leaderboard(for_show(frame, blocks), blocks)
+def _text(study: Study) -> Iterator[str]:
+    board = leaderboard(study.frame, study.blocks)
     if not board:
         return
-    yield f"## {QUESTION.short if targets_in(frame) else WITHOUT_TARGET.short}"
+    yield f"## {QUESTION.short if targets_in(study.frame) else WITHOUT_TARGET.short}"
     for heading, _, rows in by_target(board.frame):
         texts = [texts_of(row) for row in rows.head(MOST_ROWS).to_dict("records")]
         yield markdown.escape(heading)

@@ -11,7 +11,7 @@ from mnistbench.report.exhibit import Exhibit, lowest, nothing, rows_of
 from mnistbench.report.labels import labels
 from mnistbench.report.palette import MUTED, PAPER
 from mnistbench.report.repeats import counted, repeats
-from mnistbench.report.samples import ACCURACY_COLUMNS, accuracy_of, settle_outcomes
+from mnistbench.report.samples import accuracy_of, settle_outcomes
 from mnistbench.report.sections.section import (
     MOST_PANELS,
     Answer,
@@ -24,7 +24,7 @@ from mnistbench.report.sections.section import (
     slug,
     unanswered,
 )
-from mnistbench.report.tables import EXECUTION, SETTINGS, Column, Table, table
+from mnistbench.report.tables import Column, Table, of_kind, shared, table
 from mnistbench.words.wording import points
 
 
@@ -48,17 +48,14 @@ def _answer(study: Study) -> Answer:
                 stem = slug("batch-cost", title) + suffix
                 figures.append(batch_cost(own, stem, title, seen, lowest))
         columns = [
-            *SETTINGS,
-            EXECUTION,
+            *shared("architecture_label optimizer_label batch_size device execution_label"),
             Column("lr_scaling", "learning-rate rule"),
-            Column("test_accuracy", "test accuracy", "percent"),
-            Column("low", "low", "percent"),
-            Column("high", "high", "percent"),
-            Column("interval", "interval"),
+            *shared("test_accuracy"),
+            *of_kind("percent", "low high"),
+            *shared("interval"),
             Column("drop", "points below best batch", "points"),
             Column("best_batch", "best batch", "count"),
-            Column("diverged", "diverged seeds", "count"),
-            Column("unranked", "ranked nowhere", "long"),
+            *shared("diverged unranked"),
         ]
         shown = table(rows, columns, name=f"accuracy-by-batch{suffix}", caption="Test accuracy by batch size")
         parts.append(Part(heading, charts=figures, table=shown, disclosed=bool(figures)))
@@ -75,15 +72,14 @@ def _drops(frame: pd.DataFrame) -> Table:
     return table(
         frame,
         [
-            *SETTINGS,
-            EXECUTION,
+            *shared("architecture_label optimizer_label batch_size device execution_label"),
             Column("drop", "points lost", "points"),
-            Column("test_accuracy", "test accuracy", "percent"),
+            *shared("test_accuracy"),
             Column("best_accuracy", "at its best batch", "percent"),
             Column("best_batch", "best batch", "count"),
             Column("lr_scaling", "learning-rate rule"),
             Column("n", "seeds", "count"),
-            Column("diverged", "diverged", "count"),
+            *shared("diverged"),
         ],
         name="worst-drops",
         caption="Largest losses of accuracy against the best batch of the same series",
@@ -98,14 +94,7 @@ def _lowest(rows: pd.DataFrame) -> float:
 
 
 def accuracy_by_batch(frame: pd.DataFrame) -> Exhibit:
-    """Test accuracy by batch size, less the series' best batch.
-
-    Columns: group, settings, label, series (all but the batch size), architecture_label, optimizer_label, device,
-    execution_label, batch_size, lr_scaling (`none`, `linear`, `sqrt`), n, test_accuracy (median of the last epoch),
-    low, high (range or interval), interval (text), values (list), drop (median less that of the best batch: ≤ 0 for
-    those that are ranked, a share), best_batch, best_accuracy, diverged (number of seeds that diverged), unranked (why
-    it is ranked nowhere and is no best batch, or "").
-    """
+    """Test accuracy by batch size, and how far (a share) it is below the series' best batch that may be ranked."""
     frame = settle_outcomes(counted(frame))
     rows = frame[frame["status"].isin(["finished", "diverged"]) & (frame["group"] != "") & (frame["repeat"] == 0)]
     if rows["test_accuracy"].notna().sum() == 0:
@@ -117,11 +106,11 @@ def accuracy_by_batch(frame: pd.DataFrame) -> Exhibit:
             "group": runs.group,
             "settings": runs.settings,
             "label": names[runs.settings],
-            "series": series[runs.first["any_batch"]],
-            **{name: runs.first[name] for name in about},
+            "series": series[runs.first("any_batch")],
+            **{name: runs.first(name) for name in about},
             **accuracy_of(runs),
         }
-        for runs in repeats(rows, ["any_batch", *about, *ACCURACY_COLUMNS])
+        for runs in repeats(rows)
     ]
     table = pd.DataFrame(entries)
     table = table[table["n"] > 0].sort_values(["group", "series", "batch_size"], ignore_index=True)
@@ -142,22 +131,14 @@ def _lr_notes(table: pd.DataFrame) -> tuple[str, ...]:
 
 
 def worst_drops(frame: pd.DataFrame, *, limit: int = 20) -> Exhibit:
-    """The largest losses of accuracy against the best batch of the same series.
-
-    Columns: group, series, architecture_label, optimizer_label, device, execution_label, lr_scaling, batch_size,
-    best_batch, test_accuracy, best_accuracy, drop (≤ 0, a share), n, diverged.
-    """
+    """The largest losses of accuracy against the best batch of the same series."""
     found = accuracy_by_batch(frame)
     if not found:
         return found
     table = found.frame[(found.frame["drop"] < 0) & (found.frame["unranked"] == "")].nsmallest(limit, "drop")
     if table.empty:
         return nothing("Every series has one batch size only, or loses nothing at any.")
-    columns = [
-        "group", "series", "architecture_label", "optimizer_label", "device", "execution_label", "lr_scaling",
-        "batch_size", "best_batch", "test_accuracy", "best_accuracy", "drop", "n", "diverged",
-    ]  # fmt: skip
-    return Exhibit(table[columns].reset_index(drop=True), notes=found.notes)
+    return Exhibit(table.reset_index(drop=True), notes=found.notes)
 
 
 def _sentences(frame: pd.DataFrame, _: pd.DataFrame) -> Iterator[str]:

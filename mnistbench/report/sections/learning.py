@@ -24,7 +24,7 @@ from mnistbench.report.sections.section import (
     slug,
     unanswered,
 )
-from mnistbench.report.tables import SETTINGS, Column, table
+from mnistbench.report.tables import Column, of_kind, shared, table
 from mnistbench.words.wording import listed, percent, plural, significant
 
 PANEL = ["architecture_label", "optimizer_label", "device"]
@@ -53,12 +53,11 @@ def _answer(study: Study) -> Answer:
                     axes = Frame(metric, both, epochs)
                     figures[metric].append(learning_curve(thin(own), stem, title, axes))
         columns = [
-            *SETTINGS,
+            *shared("architecture_label optimizer_label batch_size device"),
             Column("epoch", "epoch", "count"),
-            Column("train_loss", "train loss", "number"),
-            Column("test_loss", "test loss", "number"),
+            *of_kind("number", "train_loss test_loss"),
             Column("train_accuracy", "train accuracy", "percent"),
-            Column("test_accuracy", "test accuracy", "percent"),
+            *shared("test_accuracy"),
             Column("n", "seeds", "count"),
         ]
         shown = table(
@@ -96,11 +95,7 @@ def _limits(rows: pd.DataFrame, metric: str) -> tuple[float, float] | None:
 
 
 def learning_curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> Exhibit:
-    """Loss and accuracy by epoch, medians over seeds.
-
-    Columns: group, settings, label, architecture_label, optimizer_label, batch_size, device, epoch, n, and for each of
-    train_loss, test_loss, train_accuracy, test_accuracy: the median, with `_low` and `_high` (range over seeds).
-    """
+    """Loss and accuracy by epoch: medians over seeds, with `_low` and `_high` (their range)."""
     rows = curve_points(frame, epochs)
     if rows.empty:
         return nothing("No epoch was recorded, so there is no curve to draw.")

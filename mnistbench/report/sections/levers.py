@@ -26,7 +26,7 @@ from mnistbench.report.sections.section import (
     slug,
     unanswered,
 )
-from mnistbench.report.tables import SETTINGS, Column, table
+from mnistbench.report.tables import Column, of_kind, shared, table
 from mnistbench.report.verdicts import Pair, compare, ratio_columns
 from mnistbench.words.wording import interval_text, percent, plural, times
 
@@ -60,20 +60,17 @@ def _answer(study: Study) -> Answer:
         shown = table(
             rows,
             [
-                Column("device", "device", filtered=True),
+                *shared("device"),
                 Column("profile", "profile", filtered=True),
                 Column("kind", "kind", filtered=True),
                 Column("lever", "lever", "name", filtered=True),
-                *SETTINGS[:2],
-                Column("batch_size", "batch", "count", filtered=True),
+                *shared("architecture_label optimizer_label batch_size"),
                 Column("ratio", "throughput ratio", "ratio"),
-                Column("low", "low", "ratio"),
-                Column("high", "high", "ratio"),
+                *of_kind("ratio", "low high"),
                 Column("n", "n", "count"),
-                Column("peak_share", "share of peak", "share"),
+                *shared("peak_share"),
                 Column("break_even_examples", "pays after, examples", "count"),
-                Column("verdict", "verdict", "tag", filtered=True),
-                Column("text", "in words", "long"),
+                *shared("verdict text"),
             ],
             name=f"levers-table{suffix}",
             caption="Throughput with the lever over the bare profile",
@@ -89,13 +86,8 @@ def _answer(study: Study) -> Answer:
 def lever_effects(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhibit:
     """Cells that differ from a bare profile (`plain`, `fast`) in levers only, against that profile.
 
-    Columns: group, device, series (all but the execution), architecture_label, optimizer_label, batch_size, kind
-    (`add-one`, `leave-one-out`, `profile` for fast against plain, `several` for more than one lever), profile, lever
-    (`precision=bf16`, …), settings, settings_profile, n, ratio (throughput with the lever set over the bare profile;
-    below 1 in leave-one-out means that the lever left out was worth 1 ÷ ratio), low, high, verdict, reason, text,
-    peak_share, profile_peak_share (medians, of the cell with the lever and of the profile), break_even_examples (for
-    compile and graphs: examples after which the start-up has paid for itself; inf when never, NaN where it does not
-    apply).
+    The ratio is the throughput with the lever set over the bare profile; below 1 in `leave-one-out` it means that the
+    lever left out was worth 1 ÷ ratio. Break-even examples: after which the start-up has paid for itself.
     """
     frame = counted(frame)
     rows = frame[(frame["group"] != "") & (frame["repeat"] == 0) & (frame["status"] == "finished")]
@@ -135,7 +127,6 @@ def lever_effects(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhi
                 "settings_profile": pair.b.settings,
                 **columns,
                 "peak_share": sides[0]["peak_share"],
-                "profile_peak_share": sides[1]["peak_share"],
                 "break_even_examples": _break_even(pair, kind, lever, sides)
                 if not math.isnan(columns["ratio"])
                 else math.nan,

@@ -19,7 +19,7 @@ from mnistbench.report.repeats import counted
 from mnistbench.report.samples import blocks_of
 from mnistbench.report.sections.section import Answer, Part, Question, Section, Study, groups, unanswered
 from mnistbench.report.svg import legible
-from mnistbench.report.tables import Column, Table, table
+from mnistbench.report.tables import Column, Table, of_kind, shared, table
 from mnistbench.report.verdicts import pairwise
 from mnistbench.words.wording import listed, more_time, percent, plural, points
 
@@ -131,10 +131,7 @@ def _noise_table(rows: pd.DataFrame, suffix: str) -> Table:
         rows,
         [
             Column("device", "device"),
-            Column("runs", "runs", "count"),
-            Column("quiet", "quiet", "count"),
-            Column("noisy", "noisy", "count"),
-            Column("shared", "shared", "count"),
+            *of_kind("count", "runs quiet noisy shared"),
             Column("unknown", "not observable", "count"),
             Column("twin_pairs", "twin pairs", "count"),
             Column("twin_gap", "twins differ by", "share"),
@@ -156,11 +153,10 @@ def _pairs_table(rows: pd.DataFrame, stem: str) -> Table:
             Column("label_a", "first", "name"),
             Column("label_b", "second", "name"),
             Column("ratio", "first ÷ second", "ratio"),
-            Column("low", "low", "ratio"),
-            Column("high", "high", "ratio"),
+            *of_kind("ratio", "low high"),
             Column("n", "n", "count"),
             Column("verdict", "first is", "tag", filtered=True),
-            Column("text", "in words", "long"),
+            *shared("text"),
             Column("new_seeds", "for new seeds", "tag", hidden=True),
             Column("level", "level of its step", "number", hidden=True),
             Column("method", "method", hidden=True),
@@ -174,10 +170,8 @@ def _pairs_table(rows: pd.DataFrame, stem: str) -> Table:
 def disturbances(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhibit:
     """What the noise was: one row per group and device. It sets no floor.
 
-    Columns: group, device, runs, quiet (runs without a flag), noisy, shared, unknown (noise not observable),
-    twin_pairs, twin_gap (A/A: by how much the second run of the same cell differs, median, a share; NaN without
-    twins), blocks, disturbed (blocks with a cause), sessions, half_gap (A/A: by how much two random halves of a
-    setting's blocks differ, median over the settings, a share), flags (text: count by flag).
+    A/A: by how much the second run of the same cell differs (`twin_gap`), and two random halves of a setting's blocks
+    (`half_gap`), as medians.
     """
     counting = counted(frame)
     rows = []

@@ -16,9 +16,9 @@ from mnistbench.report.blocks import NO_BLOCKS
 from mnistbench.report.exhibit import Exhibit, nothing
 from mnistbench.report.labels import labels, short_names
 from mnistbench.report.repeats import counted, one_per_seed, repeats
-from mnistbench.report.samples import ACCURACY_COLUMNS, RANK_TEST_SEEDS, accuracy_of, settle_outcomes
+from mnistbench.report.samples import RANK_TEST_SEEDS, accuracy_of, settle_outcomes
 from mnistbench.report.sections.section import Answer, Part, Question, Section, Study, unanswered
-from mnistbench.report.tables import Column, Table, table
+from mnistbench.report.tables import Column, Table, of_kind, shared, table
 from mnistbench.report.verdicts import compare
 from mnistbench.results.records import RESULTS
 from mnistbench.words.wording import percent, plural
@@ -46,21 +46,15 @@ def _ranking(frame: pd.DataFrame) -> Table:
     return table(
         frame,
         [
-            Column("architecture_label", "architecture", "name", filtered=True),
-            Column("batch_size", "batch", "count", filtered=True),
-            Column("device", "device", filtered=True),
+            *shared("architecture_label batch_size device"),
             Column("rank", "rank", "count"),
-            Column("optimizer_label", "optimizer", "name", filtered=True),
+            *shared("optimizer_label"),
             Column("lr", "learning rate", "whole"),
-            Column("schedule_label", "schedule", "name", filtered=True),
-            Column("tuning", "tuning", filtered=True),
-            Column("test_accuracy", "test accuracy", "percent"),
-            Column("low", "low", "percent"),
-            Column("high", "high", "percent"),
-            Column("interval", "interval"),
+            *shared("schedule_label tuning test_accuracy"),
+            *of_kind("percent", "low high"),
+            *shared("interval"),
             Column("n", "seeds", "count"),
-            Column("diverged", "diverged", "count"),
-            Column("unranked", "ranked nowhere", "long"),
+            *shared("diverged unranked"),
         ],
         name="optimizers-table",
         caption="Optimizers by test accuracy, within the same network, batch and device",
@@ -71,12 +65,9 @@ def _trials(frame: pd.DataFrame) -> Table:
     return table(
         frame,
         [
-            Column("architecture_label", "architecture", "name", filtered=True),
-            Column("batch_size", "batch", "count", filtered=True),
+            *shared("architecture_label batch_size"),
             Column("trials", "trials", "count", filtered=True),
-            Column("diverged", "diverged", "count"),
-            Column("optimizer_label", "optimizer", "name", filtered=True),
-            Column("schedule_label", "schedule", "name", filtered=True),
+            *shared("diverged optimizer_label schedule_label"),
             Column("lr", "rate picked", "whole"),
             Column("validation_accuracy", "validation accuracy", "percent"),
         ],
@@ -86,13 +77,9 @@ def _trials(frame: pd.DataFrame) -> Table:
 
 
 def optimizer_ranking(frame: pd.DataFrame) -> Exhibit:
-    """Optimizers by test accuracy within the same architecture, batch size and device.
+    """Optimizers by test accuracy within the same architecture, batch size and device (a contest).
 
-    Columns: group, contest (what the optimizers share), architecture_label, batch_size, device, settings,
-    optimizer_label, lr, schedule_label, tuning (`as given`, `tuned over k trials`), rank (1 + number proven better; NA
-    below 7 seeds, or where some are tuned and others are not), unranked (why it is ranked nowhere, or ""; such ones
-    come last), order, n, test_accuracy (median), low, high, interval, seconds_to_target (to the largest target; median;
-    inf when most seeds did not reach it), reached, diverged.
+    A rank is one more than the number proven better, NA below 7 seeds or where some are tuned and others are not.
     """
     frame = settle_outcomes(counted(frame))
     rows = frame[frame["status"].isin(["finished", "diverged"]) & (frame["group"] != "") & (frame["repeat"] == 0)]
@@ -108,15 +95,15 @@ def optimizer_ranking(frame: pd.DataFrame) -> Exhibit:
     entries = [
         {
             "group": runs.group,
-            "contest": contests[runs.first["any_optimizer"]],
-            **{name: runs.first[name] for name in about},
+            "contest": contests[runs.first("any_optimizer")],
+            **{name: runs.first(name) for name in about},
             "settings": runs.settings,
             "rank": beaten.get((runs.group, runs.settings), 0) + 1,
             **accuracy_of(runs),
             "seconds_to_target": float(np.median(runs.floats("seconds_to_target", math.inf))),
             "reached": int((runs.floats("reached") == 1).sum()),
         }
-        for runs in repeats(rows, ["any_optimizer", *about, *ACCURACY_COLUMNS, "seconds_to_target", "reached"])
+        for runs in repeats(rows)
     ]
     table = pd.DataFrame(entries)
     table["_last"] = table["unranked"] != ""
@@ -159,10 +146,7 @@ def is_tuned(frame: pd.DataFrame) -> bool:
 def best_after_trials(frame: pd.DataFrame) -> Exhibit:
     """Which optimizer is best after 1, 3 and all trials, by the validation accuracy of the best rate so far.
 
-    Columns: group, contest (what the optimizers share), architecture_label, batch_size, optimizer_label,
-    schedule_label, trials (how many), diverged (how many of them, with any seed), lr (picked after so many),
-    validation_accuracy (mean over the trial seeds; a training that diverged counts as 0), best (none in the contest is
-    more accurate; no verdict, see the notes).
+    The mean over the trial seeds counts, and a training that diverged as 0. It is no verdict, see the notes.
     """
     rows = one_per_seed(frame[(frame["kind"] == "trial") & (frame["group"] != "") & frame["outdated"].isna()])
     table = pd.DataFrame(list(_budgets(rows)))

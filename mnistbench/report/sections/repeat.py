@@ -10,20 +10,17 @@ import pandas as pd
 from mnistbench.report import frame as frames
 from mnistbench.report.exhibit import Exhibit, nothing
 from mnistbench.report.sections.section import Answer, Log, Part, Question, Section, Study
-from mnistbench.report.tables import Column, Table, table
+from mnistbench.report.tables import Column, Table, shared, table
 from mnistbench.results.measures import MEASURES, TARGET_MEASURES
 from mnistbench.words import markdown
 from mnistbench.words.wording import byte_count, clipped, missing, percent, plural
 
 SETTINGS = [
-    Column("architecture_label", "architecture", "name", filtered=True),
-    Column("optimizer_label", "optimizer", "name", filtered=True),
+    *shared("architecture_label optimizer_label"),
     Column("lr", "learning rate", "number", hidden=True),
-    Column("tuning", "tuning", filtered=True, hidden=True),
+    *shared("tuning"),
     Column("schedule_label", "schedule", "name", hidden=True),
-    Column("batch_size", "batch", "count", filtered=True),
-    Column("device", "device", filtered=True),
-    Column("execution_label", "execution", "name", filtered=True, hidden=True),
+    *shared("batch_size device execution_label"),
     Column("seed", "seed", "count"),
     Column("repeat", "twin", "count", hidden=True),
     Column("kind", "kind", filtered=True, hidden=True),
@@ -35,7 +32,10 @@ ENERGY_SOURCES = {
     "nvml": "counted by the GPU (NVML)",
     "rapl": "counted by the processor's sockets (RAPL), everything else that ran on them included",
 }
-MARKS = [Column("flags", "flags", "words"), Column("cell_id", "cell", "code", hidden=True)]
+MARKS = [
+    *shared("flags"),
+    Column("cell_id", "cell", "code", hidden=True),
+]
 
 
 def _answer(study: Study) -> Answer:
@@ -65,11 +65,7 @@ def _answer(study: Study) -> Answer:
 
 
 def environments(frame: pd.DataFrame) -> Exhibit:
-    """Machines, builds and data: one row per different environment.
-
-    Columns: group, machine, machine_id, device, device_name, os, cpu, memory_bytes, python, torch, cuda, mnistbench,
-    git_commit, git_dirty, energy_source, protocol, dataset, data_sha256, fallback, cells, first, last (started_at).
-    """
+    """Machines, builds and data: one row per different environment."""
     rows = frame[frame["group"] != ""]
     if rows.empty:
         return nothing("No record says where it ran.")
@@ -129,8 +125,8 @@ def _every_run(runs: pd.DataFrame) -> Table:
     return table(runs, [*columns, *MARKS], name="runs", caption="Every run")
 
 
-def _text(frame: pd.DataFrame, _: pd.DataFrame) -> Iterator[str]:
-    found = environments(frame)
+def _text(study: Study) -> Iterator[str]:
+    found = environments(study.runs)
     if not found:
         return
     yield "## Where it ran"

@@ -30,7 +30,7 @@ class Study:
         name: of the grid, or of all grids that were merged.
         records: those that count.
         runs: `results_frame` of them.
-        frame: the runs among them that count (`counted`), and twins.
+        frame: the runs among them that count (`counted`), twins, and settings that are not trained yet (`not_trained`).
         epochs: `epochs_frame` of them.
         grids: the resolved grid file of each folder, by the folder's name.
         unread: files that are no record, with the reason.
@@ -107,7 +107,7 @@ class Answer:
     downloads: bool = False
 
 
-def _nothing(frame: pd.DataFrame, blocks: pd.DataFrame) -> Iterator[str]:
+def _nothing(*_: object) -> Iterator[str]:
     yield from ()
 
 
@@ -118,12 +118,12 @@ class Section:
     Attributes:
         answer: its section of the page.
         sentences: of it in the verdict, from the runs of one group and the blocks.
-        text: its paragraphs in `summary.md`, from all runs and the blocks.
+        text: its paragraphs in `summary.md`.
     """
 
     answer: Callable[[Study], Answer]
     sentences: Callable[[pd.DataFrame, pd.DataFrame], Iterator[str]] = _nothing
-    text: Callable[[pd.DataFrame, pd.DataFrame], Iterator[str]] = _nothing
+    text: Callable[[Study], Iterator[str]] = _nothing
 
 
 def groups(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:

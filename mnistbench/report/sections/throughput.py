@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mnistbench.report import charts, palette, statistics
-from mnistbench.report.blocks import NO_BLOCKS, cycle_table
+from mnistbench.report.blocks import NO_BLOCKS, NOT_TRAINED, cycle_table
 from mnistbench.report.exhibit import Exhibit, highest, lowest, nothing, rows_of
 from mnistbench.report.labels import labels
 from mnistbench.report.palette import FAINT, PAPER, series_colour
@@ -17,7 +17,7 @@ from mnistbench.report.repeats import counted, repeats
 from mnistbench.report.samples import blocks_of
 from mnistbench.report.sections.section import Answer, Part, Question, Section, Study, groups, slug, unanswered
 from mnistbench.report.statistics import Floats
-from mnistbench.report.tables import SETTINGS, Column, table
+from mnistbench.report.tables import Column, of_kind, shared, table
 from mnistbench.words.wording import listed, plural, rate, short_rate
 
 if TYPE_CHECKING:
@@ -47,16 +47,15 @@ def _answer(study: Study) -> Answer:
             title = " · ".join(part for part in (heading, str(execution) if several else "") if part)
             parts.append(Part(title, charts=[chart for chart in found if chart]))
         columns = [
-            *SETTINGS,
+            *shared("architecture_label optimizer_label batch_size device"),
             Column("execution_label", "execution", filtered=True),
             Column("examples_per_second", "training examples/s", "rate"),
-            Column("low", "low", "rate"),
-            Column("high", "high", "rate"),
-            Column("interval", "interval"),
+            *of_kind("rate", "low high"),
+            *shared("interval"),
             Column("eval_examples_per_second", "evaluation examples/s", "rate"),
-            Column("peak_share", "share of peak", "share"),
+            *shared("peak_share"),
             Column("status", "status", "tag"),
-            Column("flags", "flags", "words"),
+            *shared("flags"),
         ]
         left_out = rows["execution_label"].nunique() - len(drawn)
         shown = table(rows, columns, name=f"throughput-table{suffix}", caption="Examples per second by batch size")
@@ -81,20 +80,21 @@ def _bare_profiles(rows: pd.DataFrame) -> list[str]:
 def throughput_by_batch(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhibit:
     """Examples per second by batch size: one row per settings; out-of-memory cells are rows without a number.
 
-    Columns: group, settings, label, series (all but the batch size), architecture_label, optimizer_label, device,
-    execution_label, batch_size, n, examples_per_second (mean of the blocks, else median of the seeds), low, high,
-    interval (text: "95 % of 16 blocks", "range of 3"), values (list: one per seed), eval_examples_per_second (median),
-    peak_share (median), status (`ok`, `out_of_memory`), flags.
+    The mean of the blocks, else the median of the seeds.
     """
     frame = counted(frame)
-    rows = frame[frame["status"].isin(["finished", "out_of_memory"]) & (frame["group"] != "") & (frame["repeat"] == 0)]
+    rows = frame[
+        frame["status"].isin(["finished", "out_of_memory", NOT_TRAINED])
+        & (frame["group"] != "")
+        & (frame["repeat"] == 0)
+    ]
     if rows.empty:
         return nothing("No cell finished, so there is no throughput to show.")
     names, series = labels(frame), labels(frame, "any_batch", without=("batch",))
     timed = {group: cycle_table(blocks_of(blocks, frame, group)) for group in rows["group"].unique()}
     table = []
-    for runs in repeats(rows, [*ABOUT, "status", "examples_per_second", *MEDIANS, "flags"]):
-        done = runs.columns["status"] == "finished"
+    for runs in repeats(rows):
+        done = runs["status"] == "finished"
         values = runs.floats("examples_per_second")[done]
         shown = statistics.summarize(values[~np.isnan(values)])
         if runs.settings in timed[runs.group].settings:
@@ -104,8 +104,8 @@ def throughput_by_batch(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -
                 "group": runs.group,
                 "settings": runs.settings,
                 "label": names[runs.settings],
-                "series": series[runs.first["any_batch"]],
-                **{name: runs.first[name] for name in ABOUT if name != "any_batch"},
+                "series": series[runs.first("any_batch")],
+                **{name: runs.first(name) for name in ABOUT if name != "any_batch"},
                 "n": shown.n,
                 "examples_per_second": shown.value,
                 "low": shown.low,
@@ -113,7 +113,7 @@ def throughput_by_batch(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -
                 "interval": shown.kind,
                 "values": values.tolist(),
                 **{name: _median(runs.floats(name)[done]) for name in MEDIANS},
-                "status": "ok" if shown.n else "out_of_memory",
+                "status": runs.first("status") if not done.any() else "ok",
                 "flags": runs.flags(),
             }
         )

@@ -15,7 +15,7 @@ from mnistbench.report.palette import BAD, FAINT, INK, PAPER
 from mnistbench.report.repeats import counted, curve_points
 from mnistbench.report.samples import settle_outcomes, unranked_settings
 from mnistbench.report.sections.section import Answer, Part, Question, Section, Study, groups, unanswered
-from mnistbench.report.tables import SETTINGS, Column, table
+from mnistbench.report.tables import Column, shared, table
 from mnistbench.words.wording import listed, percent, plural, seconds_text, significant
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def _answer(study: Study) -> Answer:
         shown = table(
             front,
             [
-                *SETTINGS,
+                *shared("architecture_label optimizer_label batch_size device"),
                 Column("epoch", "epoch", "count"),
                 Column("seconds", "training time", "seconds"),
                 Column("error", "test error", "percent"),
@@ -63,9 +63,7 @@ def _answer(study: Study) -> Answer:
 def time_curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> Exhibit:
     """Test error over training seconds: one row per settings and epoch, medians over seeds with their range.
 
-    Columns: group, settings, label, architecture_label, optimizer_label, batch_size, device, epoch, n, seconds
-    (median training clock), error (median of 1 − test accuracy), error_low, error_high (range over seeds), pareto
-    (nothing in the group is both faster and better, and it may be ranked), target_errors (list).
+    On the Pareto front nothing in the group is both faster and better, and it may be ranked.
     """
     frame = settle_outcomes(counted(frame))
     rows = curve_points(frame, epochs)
