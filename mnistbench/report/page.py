@@ -33,7 +33,7 @@ from mnistbench.results.merging import asked, one_per_build
 from mnistbench.results.ownership import PAGE, SUMMARY, SUMMARY_END, TABLE, is_free
 from mnistbench.results.records import CellRecord
 from mnistbench.results.speed import read_all_sessions
-from mnistbench.words.wording import count, listed, percent, plural
+from mnistbench.words.wording import accuracy_text, count, listed, plural
 
 HERE = Path(__file__).parent
 LARGEST_DOWNLOAD_BYTES = 1_500_000
@@ -275,7 +275,7 @@ def _facts(study: Study) -> list[tuple[str, str, str]]:
         ("cells answered", f"{done.answered:,} of {done.asked:,}", statuses),
         (
             "targets" if len(targets) > 1 else "target",
-            listed([percent(target, 1) for target in targets]) if targets else "none",
+            listed([accuracy_text(target) for target in targets]) if targets else "none",
             "test accuracy",
         ),
         ("data", listed(list(dict.fromkeys(frame["dataset_label"]))), ""),

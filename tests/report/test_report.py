@@ -243,6 +243,15 @@ def test_fallback_data_are_said_loudly(tmp_path: Path) -> None:
     assert "not at hand" in page.all("li", "loud")[0].text
 
 
+def test_what_is_typed_is_code_in_the_sentences_of_a_page(tmp_path: Path) -> None:
+    old = make_record(make_cell(architecture="resnet"), training_revision=1)
+    page = rendered(tmp_path / "old", [old, make_record(make_cell(architecture="a`b"))])
+    (banner,) = (item for item in page.all("li") if "outdated: an older release" in item.text)
+    assert [element.text for element in page.all("code") if banner in element.parents] == ["run"]
+    assert "`" not in banner.text
+    assert any("a`b" in item.text for item in page.all("ul", "verdict"))
+
+
 def test_two_machines_stand_apart(tmp_path: Path) -> None:
     """Merged into one page, each with a leaderboard of its own."""
     one, two = (

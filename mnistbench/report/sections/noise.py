@@ -21,7 +21,7 @@ from mnistbench.report.sections.section import Answer, Part, Question, Section, 
 from mnistbench.report.svg import legible
 from mnistbench.report.tables import Column, Table, of_kind, shared, table
 from mnistbench.report.verdicts import pairwise
-from mnistbench.words.wording import listed, more_time, percent, plural, points
+from mnistbench.words.wording import accuracy_text, listed, more_time, percent, plural, points
 
 THROUGHPUT = "examples per second"
 STEMS = {THROUGHPUT: "examples-per-second"}
@@ -71,7 +71,7 @@ def _answer(study: Study) -> Answer:
 
 
 def _to_target(target: float, targets: Sized) -> str:
-    return f"time to {percent(target, 1)}" if len(targets) > 1 else "time to target"
+    return f"time to {accuracy_text(target)}" if len(targets) > 1 else "time to target"
 
 
 def against_first(rows: pd.DataFrame) -> tuple[str, pd.DataFrame]:

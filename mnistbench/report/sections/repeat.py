@@ -13,7 +13,7 @@ from mnistbench.report.sections.section import Answer, Log, Part, Question, Sect
 from mnistbench.report.tables import Column, Table, shared, table
 from mnistbench.results.measures import MEASURES, TARGET_MEASURES
 from mnistbench.words import markdown
-from mnistbench.words.wording import byte_count, clipped, missing, percent, plural
+from mnistbench.words.wording import accuracy_text, byte_count, clipped, missing, plural
 
 SETTINGS = [
     *shared("architecture_label optimizer_label"),
@@ -115,7 +115,7 @@ def _every_run(runs: pd.DataFrame) -> Table:
             if measure.title:
                 key = f"{measure.name}_{place}"
                 runs = runs.assign(**{key: answered[measure.name]})
-                title = measure.title if len(targets) == 1 else measure.title.replace("target", percent(target, 1))
+                title = measure.title if len(targets) == 1 else measure.title.replace("target", accuracy_text(target))
                 columns.append(Column(key, title, measure.shown, hidden=measure.hidden))
     columns += [
         Column(measure.name, measure.title, measure.shown, hidden=measure.hidden)

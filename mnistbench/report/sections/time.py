@@ -16,7 +16,7 @@ from mnistbench.report.repeats import counted, curve_points
 from mnistbench.report.samples import settle_outcomes, unranked_settings
 from mnistbench.report.sections.section import Answer, Part, Question, Section, Study, groups, unanswered
 from mnistbench.report.tables import Column, shared, table
-from mnistbench.words.wording import listed, percent, plural, seconds_text, significant
+from mnistbench.words.wording import accuracy_text, listed, percent, plural, seconds_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -155,7 +155,7 @@ def _target_lines(axes: Axes, targets: list[float]) -> None:
     for target in (target for target in targets if target > 0):
         axes.axhline(target, color=BAD.light, linewidth=1, linestyle=(0, (4, 3)))
         axes.annotate(
-            f"target {significant(100 * (1 - target), 4)} %", (1, target), xycoords=("axes fraction", "data"),
+            f"target {accuracy_text(1 - target)}", (1, target), xycoords=("axes fraction", "data"),
             ha="right", va="bottom", fontsize=9.5, color=BAD.light,
         )  # fmt: skip
 
