@@ -122,12 +122,9 @@ def cycle_table(blocks: pd.DataFrame, *, unit: Literal["examples", "steps"] = "e
     """The blocks of one machine and build by cycle and setting, as logarithms of examples or steps a second."""
     timed = blocks[blocks["seconds"].notna()]
     keys = [timed["started_at"], timed["session"], timed["cycle"], timed["settings"]]
-    cells = pd.DataFrame(
-        {
-            "value": np.log(timed[unit] / timed["seconds"]),
-            "clean": is_clean(timed),
-        }
-    ).set_index(pd.MultiIndex.from_arrays(keys, names=["started_at", "session", "cycle", "settings"]))
+    cells = pd.DataFrame({"value": np.log(timed[unit] / timed["seconds"]), "clean": is_clean(timed)}).set_index(
+        pd.MultiIndex.from_arrays(keys, names=["started_at", "session", "cycle", "settings"])
+    )
     wide = cells.unstack("settings")
     if wide.empty:
         return CycleTable([], np.empty((0, 0)), np.empty((0, 0), bool), np.empty(0, np.int64))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,11 @@ class Repeats:
         values = self.floats(column)
         return [float(value) for value in values[~np.isnan(values)]]
 
+    def median(self, column: str, missing: float = np.nan) -> float:
+        """Of the numbers that are there; NaN where there are none."""
+        values = self.floats(column, missing)
+        return float(np.median(values[~np.isnan(values)])) if not np.isnan(values).all() else np.nan
+
     def texts(self, column: str, missing: str = "") -> set[str]:
         """The different texts of a column."""
         return {text if isinstance(text, str) else missing for text in self[column]}
@@ -87,6 +92,11 @@ def _plain(values: pd.Series[Any]) -> NDArray[Any]:
     if isinstance(values.dtype, pd.BooleanDtype | pd.Int64Dtype):
         return values.to_numpy(dtype=float, na_value=np.nan)
     return values.to_numpy()
+
+
+def measured(frame: pd.DataFrame, statuses: Iterable[str]) -> pd.DataFrame:
+    """The runs of these statuses that say where they ran, twins apart."""
+    return frame[frame["status"].isin(set(statuses)) & (frame["group"] != "") & (frame["repeat"] == 0)]
 
 
 def counted(frame: pd.DataFrame) -> pd.DataFrame:
@@ -144,8 +154,8 @@ def without_equal_seeds(frame: pd.DataFrame) -> pd.DataFrame:
 def curve_points(frame: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
     """Epochs of the runs that gave a result, twins apart, with the settings' columns."""
     frame = counted(frame)
-    kept = frame[frame["status"].isin(RESULTS) & (frame["group"] != "") & (frame["repeat"] == 0)]
-    columns = ["record_id", "group", "architecture_label", "optimizer_label", "batch_size", "device"]
+    kept = measured(frame, RESULTS)
+    columns = ["record_id", "group", "architecture_label", "optimizer_label", "batch_size", "device", "execution_label"]
     return epochs.merge(kept[columns], on="record_id")
 
 

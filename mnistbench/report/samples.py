@@ -13,11 +13,11 @@ import pandas as pd
 from mnistbench.report import statistics
 from mnistbench.report.blocks import NOT_TRAINED
 from mnistbench.report.labels import labels, shortened
-from mnistbench.report.repeats import Repeats, counted, repeats
+from mnistbench.report.repeats import Repeats, counted, measured, repeats
 from mnistbench.report.statistics import Floats
 from mnistbench.results.records import RESULTS
 
-Metric = Literal["examples_per_second", "cold_seconds", "seconds_to_target", "cold_seconds_to_target", "test_accuracy"]
+Metric = Literal["examples_per_second", "cold_seconds", "seconds_to_target", "test_accuracy"]
 
 PASSED = {"passed", "reference", "equivalent up to masks"}
 """Outcomes of the equivalence gate after which a ratio may be printed."""
@@ -61,8 +61,8 @@ class Sample:
 def samples(frame: pd.DataFrame, metric: Metric, blocks: pd.DataFrame) -> dict[str, list[Sample]]:
     """The settings of each group (machine, torch build, protocol) that have a value of the metric, or blocks."""
     frame = settle_outcomes(with_gate_of_blocks(counted(frame), blocks))
-    rows = frame[frame["status"].isin(RESULTS) & (frame["group"] != "") & (frame["repeat"] == 0)]
-    target = metric in ("seconds_to_target", "cold_seconds_to_target")
+    rows = measured(frame, RESULTS)
+    target = metric == "seconds_to_target"
     if target:
         rows = rows[rows["reached"].notna()]
     names, timed = labels(frame), set(blocks["settings"])
@@ -202,8 +202,8 @@ def accuracy_of(runs: Repeats) -> dict[str, Any]:
     return {
         "n": shown.n,
         "test_accuracy": shown.value,
-        "low": max(0.0, shown.low),
-        "high": min(1.0, shown.high),
+        "low": max(0.0, shown.low) if shown.n > 1 else math.nan,
+        "high": min(1.0, shown.high) if shown.n > 1 else math.nan,
         "interval": shown.kind,
         "diverged": int((runs["status"] == "diverged").sum()),
         "unranked": unranked(runs),

@@ -187,7 +187,7 @@ def _judged_pair(a: Sample, b: Sample, difference: np.void, more: float) -> Pair
 def _no_verdict(a: Sample, b: Sample, place: Mapping[str, int], metric: Metric) -> str:
     if hindered := a.obstacle or b.obstacle:
         return hindered
-    if metric in ("cold_seconds", "cold_seconds_to_target"):
+    if metric == "cold_seconds":
         return "by the clock of the runs: values"
     return NOT_TIMED if a.settings not in place or b.settings not in place else ""
 
@@ -273,12 +273,9 @@ def _columns(pair: Pair) -> dict[str, Any]:
 def ratio_columns(pair: Pair) -> dict[str, Any]:
     """n, ratio, low, high, verdict, reason and text of a pair; no number where the equivalence gate did not pass."""
     hidden = pair.a.hidden or pair.b.hidden
-    shown = (math.nan, math.nan, math.nan) if hidden else (pair.ratio, pair.low, pair.high)
     return {
         "n": pair.n,
-        "ratio": shown[0],
-        "low": shown[1],
-        "high": shown[2],
+        **{name: math.nan if hidden else getattr(pair, name) for name in ("ratio", "low", "high")},
         "verdict": pair.verdict,
         "reason": hidden or pair.reason,
         "text": hidden or pair.text,

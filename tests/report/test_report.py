@@ -22,7 +22,9 @@ from synthetic import HOSTILE_NAMES, make_cell, make_grid_records, make_record
 from mnistbench.cli.outcome import print_best
 from mnistbench.errors import UserError
 from mnistbench.report import render
+from mnistbench.report.frame import results_frame
 from mnistbench.report.page import _beside, read_study
+from mnistbench.report.sections import section, sections
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.records import Data
 
@@ -157,6 +159,27 @@ def test_the_page_leads_with_what_the_grid_varies(tmp_path: Path) -> None:
     assert leading("levers", executions=["fast", "plain"], target=None, **one) == ["levers", "first"]
     assert leading("race", optimizers=["sgd", "adam"], batch_sizes=[64]) == ["first", "optimizers"]
     assert leading("batches", optimizers=["sgd"], batch_sizes=[64, 512], target=None)[0] == "large-batches"
+
+
+def test_profiles_are_no_repeats_of_each_other(tmp_path: Path) -> None:
+    """A line is one execution's, and a rank says whose it is."""
+    records = make_grid_records(
+        architectures=["mlp"], batch_sizes=[64, 512], executions=["fast", "plain"], seeds=1, twins=0
+    )
+    page = rendered(tmp_path / "profiles", records)
+    shown = {"large-batches": ["fast", "plain"], "learning": 2 * ["adam · fast", "adam · plain"]}
+    for question, charts in shown.items():
+        titles = [title.text for title in page.all("p", "title", inside=question)]
+        assert [title for title in titles if "sgd" not in title] == charts
+    cells = [cell.text for cell in page.all("td", inside="optimizers")]
+    assert cells.count("fast") == cells.count("plain") == 4
+
+
+def test_every_file_of_a_section_is_in_the_list() -> None:
+    """A section is its file and its line."""
+    files = {path.stem for path in Path(section.__file__).parent.glob("*.py")} - {"__init__", "section"}
+    listed = {each.answer.__module__.rpartition(".")[2] for each in sections(results_frame([]))}
+    assert listed == files
 
 
 def test_where_everything_failed_the_reasons_are_there(failed: Page) -> None:
@@ -376,8 +399,8 @@ def test_a_setting_that_was_timed_and_not_trained_yet_has_a_row_with_its_speed(t
     folder.write_cells(cells[:2])  # the third has left the grid
     write_session(folder, make_session(dict.fromkeys(cells, 20000.0), spread=0.0, drift=0.0))
     page = Page.of(render([folder], folder.report_file).read_text(encoding="utf-8"))
-    for section in ("first", "throughput"):
-        (row,) = (element.text for element in page.all("tr", inside=section) if "not trained yet" in element.text)
+    for question in ("first", "throughput"):
+        (row,) = (element.text for element in page.all("tr", inside=question) if "not trained yet" in element.text)
         assert "512" in row
         assert "20,000" in row
     assert "1 of 2" in page.all("dl", "facts")[0].text

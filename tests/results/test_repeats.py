@@ -185,7 +185,7 @@ def test_seeds_with_the_same_weights_are_one_run_and_are_said_to_be(tmp_path: Pa
     assert len(said) == 1
     assert "seeds 0, 1, 2" in said[0]
     folder = folder_of(tmp_path / "seeded", records)
-    console = Console(record=True, width=200)
+    console = Console(record=True, width=200, force_terminal=True)
     print_best(folder, console)
     assert "seeds 0, 1, 2 trained to the same weights. These seeds are one run" in console.export_text()
 
@@ -236,7 +236,7 @@ def test_what_may_not_be_ranked_is_shown_last_and_is_best_at_nothing(
     assert "adam is most accurate" not in said
     assert f"Shown and ranked nowhere, in accuracy neither: adam ({reason})." in said
     assert any("ranked nowhere" in text for text in banners(frame))
-    console = Console(record=True, width=200)
+    console = Console(record=True, width=200, force_terminal=True)
     print_best(folder_of(tmp_path / "gate", records), console)
     assert f"(ranked nowhere: {reason})" in console.export_text()
 

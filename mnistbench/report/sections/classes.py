@@ -35,10 +35,7 @@ def _answer(study: Study) -> Answer:
         return unanswered(question, exhibit)
     by_class = per_class(exhibit.frame)
     names = {int(label): str(int(label)) for label in exhibit.frame["true"].unique()}
-    figures = [
-        confusion_map(exhibit.frame, "confusion", names),
-        class_errors(by_class, "class-errors", names),
-    ]
+    figures = [confusion_map(exhibit.frame, "confusion", names), class_errors(by_class, "class-errors", names)]
     shown = table(
         by_class,
         [

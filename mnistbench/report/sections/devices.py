@@ -253,13 +253,8 @@ def speedup_map(rows: pd.DataFrame, name: str, clock: str) -> charts.Chart:
                 if row := by_place.get((series, batch)):
                     _speedup_cell(axes, across, down, row, steps[down, across])
         axes.set_xticks(np.arange(len(table.columns)) + 0.5, [f"{batch:,}" for batch in table.columns], rotation=0)
-        axes.set_yticks(
-            np.arange(len(table)) + 0.5,
-            [charts.two_lines(series) for series in table.index],
-            rotation=0,
-            fontsize=9,
-            color=INK.light,
-        )
+        names = [charts.two_lines(series) for series in table.index]
+        axes.set_yticks(np.arange(len(table)) + 0.5, names, rotation=0, fontsize=9, color=INK.light)
         axes.set(xlabel="batch size", ylabel="")
         axes.tick_params(length=0)
         axes.grid(visible=False)

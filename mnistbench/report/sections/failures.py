@@ -12,7 +12,7 @@ from mnistbench.report.exhibit import Exhibit, nothing, rows_of
 from mnistbench.report.inventory import STATUSES
 from mnistbench.report.labels import labels
 from mnistbench.report.sections.section import Answer, Log, Part, Question, Section, Study, unanswered
-from mnistbench.report.tables import Column, table
+from mnistbench.report.tables import Column, of_kind, table
 from mnistbench.results.records import RESULTS
 from mnistbench.words import markdown
 from mnistbench.words.wording import missing
@@ -27,29 +27,21 @@ def _answer(study: Study) -> Answer:
     """What failed?"""
     question = Question("failures", "What failed?", "Failures")
     exhibit = failures(study.runs)
-    unread = [
-        Part(
-            "Files that are no record",
-            table=table(
-                pd.DataFrame(study.unread, columns=["file", "reason"]),
-                [
-Column("file", "file", "code"),
-Column("reason", "reason", "long"),
-],
-                name="unread",
-                caption="Files that were set aside",
-            ),
-            disclosed=False,
+    unread: list[Part] = []
+    if study.unread:
+        files = pd.DataFrame(study.unread, columns=["file", "reason"])
+        shown = table(
+            files, [*of_kind("code", "file"), *of_kind("long", "reason")], name="unread", caption="Files set aside"
         )
-    ] if study.unread else []  # fmt: skip
+        unread = [Part("Files that are no record", table=shown, disclosed=False)]
     if not exhibit:
         empty = unanswered(question, exhibit)
         return empty if not unread else Answer(question, lead=exhibit.reason, parts=unread, notes=exhibit.notes)
     columns = [
         Column("label", "cell", "name"),
         Column("status", "status", "tag", filtered=True),
-        Column("reason", "reason", "long"),
-        Column("step", "step", "count"),
+        *of_kind("long", "reason"),
+        *of_kind("count", "step"),
         Column("rerun", "command that reruns it", "command"),
         Column("cell_id", "id", "code", hidden=True),
     ]

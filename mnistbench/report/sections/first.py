@@ -16,7 +16,7 @@ from mnistbench.report.exhibit import Exhibit, nothing, rows_of
 from mnistbench.report.frame import at_target, targets_in
 from mnistbench.report.labels import labels
 from mnistbench.report.palette import FAINT, INK, PAPER, series_colour
-from mnistbench.report.repeats import Repeats, counted, repeats
+from mnistbench.report.repeats import Repeats, counted, measured, repeats
 from mnistbench.report.samples import (
     RANK_TEST_SEEDS,
     Metric,
@@ -65,12 +65,13 @@ BOARD = [
     Column("time_text", "time to target", order="seconds_to_target", below="interval_text"),
     *shared("architecture_label optimizer_label schedule_label batch_size device execution_label"),
     Column("reached_text", "reached", order="reached"),
-    Column("epochs_to_target", "epochs", "whole"),
-    Column("clock_seconds_to_target", "own clock", "reachable"),
-    Column("cold_seconds_to_target", "from cold", "reachable"),
-    *shared("test_accuracy diverged unranked"),
-    Column("best_test_accuracy", "best of any seed", "percent", hidden=True),
+    Column("epochs_to_target", "epochs", "whole", hidden=True),
+    Column("clock_seconds_to_target", "own clock", "reachable", hidden=True),
+    Column("cold_seconds_to_target", "from cold", "reachable", hidden=True),
+    *shared("test_accuracy"),
     Column("examples_per_second", "examples/s", "rate"),
+    *shared("diverged unranked"),
+    Column("best_test_accuracy", "best of any seed", "percent", hidden=True),
     Column("equivalence", "equivalence", "tag", hidden=True),
     *shared("flags"),
 ]
@@ -135,7 +136,7 @@ def leaderboard(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhibi
     blocks were taken, that of the runs' own clock.
     """
     frame = settle_outcomes(with_gate_of_blocks(counted(frame), blocks))
-    rows = frame[frame["status"].isin({*RESULTS, NOT_TRAINED}) & (frame["group"] != "") & (frame["repeat"] == 0)]
+    rows = measured(frame, {*RESULTS, NOT_TRAINED})
     if rows.empty:
         return nothing("No cell finished, so there is nothing to rank.")
     targets, names = targets_in(rows), labels(frame)
@@ -158,11 +159,12 @@ def leaderboard(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhibi
 
 def _board(frame: pd.DataFrame, blocks: pd.DataFrame, metric: Metric, names: dict[str, str]) -> pd.DataFrame:
     """The leaderboard at the frame's one target, or of test accuracy."""
-    rows = frame[frame["status"].isin({*RESULTS, NOT_TRAINED}) & (frame["group"] != "") & (frame["repeat"] == 0)]
+    rows = measured(frame, {*RESULTS, NOT_TRAINED})
     if metric != "test_accuracy":
         rows = rows[rows["reached"].notna()]
     ranked = _ranks(frame, blocks, metric)
-    timed = {str(group): _timed(blocks_of(blocks, frame, str(group))) for group in rows["group"].unique()}
+    taken = {group: blocks_of(blocks, frame, group) for group in rows["group"].unique()}
+    timed = {group: (cycle_table(own), cycle_table(own, unit="steps")) for group, own in taken.items()}
     unknown = {"rank": None, "rank_text": "", "rank_reason": "no run finished"}
     found = [
         {
@@ -177,10 +179,6 @@ def _board(frame: pd.DataFrame, blocks: pd.DataFrame, metric: Metric, names: dic
     order = ["group", "_last", "seconds_to_target", "test_accuracy", "examples_per_second"]
     table = table.sort_values(order, ascending=[True, True, True, False, False], kind="stable", na_position="last")
     return table.drop(columns="_last").assign(order=table.groupby("group").cumcount() + 1)
-
-
-def _timed(blocks: pd.DataFrame) -> tuple[CycleTable, CycleTable]:
-    return cycle_table(blocks, unit="examples"), cycle_table(blocks, unit="steps")
 
 
 def _entry(runs: Repeats, examples: CycleTable, steps: CycleTable) -> dict[str, Any]:
@@ -207,13 +205,13 @@ def _entry(runs: Repeats, examples: CycleTable, steps: CycleTable) -> dict[str, 
         "seconds_text": _seconds_text(runs, shown.value, best) if targeted else "" if trained else NOT_TRAINED,
         "seconds_values": values,  # the dots: one a seed
         "clock_seconds_to_target": own_clock.value if targeted else math.nan,
-        "cold_seconds_to_target": _median(runs, "cold_seconds_to_target", unreached),
-        "epochs_to_target": _median(runs, "epochs_to_target", unreached),
-        "test_accuracy": _median(runs, "test_accuracy"),
+        "cold_seconds_to_target": runs.median("cold_seconds_to_target", unreached),
+        "epochs_to_target": runs.median("epochs_to_target", unreached),
+        "test_accuracy": runs.median("test_accuracy"),
         "best_test_accuracy": best,
         "examples_per_second": examples.speed(runs.settings).value
         if runs.settings in examples.settings
-        else _median(runs, "examples_per_second"),
+        else runs.median("examples_per_second"),
         "flags": runs.flags(),
         "equivalence": "; ".join(sorted(runs.texts("equivalence", missing="not checked"))),
     }
@@ -226,12 +224,6 @@ def _at_speed_of_blocks(runs: Repeats, speed: Interval) -> tuple[list[float], In
     middle = float(np.median(values))
     low, high = (middle * speed.value / end if end > 0 else math.nan for end in (speed.high, speed.low))
     return values, Interval(middle, low, high, len(values), speed.kind)
-
-
-def _median(runs: Repeats, column: str, missing: float = math.nan) -> float:
-    values = runs.floats(column, missing)
-    values = values[~np.isnan(values)]
-    return float(np.median(values)) if len(values) else math.nan
 
 
 def _seconds_text(runs: Repeats, median: float, best: float) -> str:

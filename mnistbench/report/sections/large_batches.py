@@ -10,7 +10,7 @@ from mnistbench.report import charts
 from mnistbench.report.exhibit import Exhibit, lowest, nothing, rows_of
 from mnistbench.report.labels import labels
 from mnistbench.report.palette import MUTED, PAPER
-from mnistbench.report.repeats import counted, repeats
+from mnistbench.report.repeats import counted, measured, repeats
 from mnistbench.report.samples import accuracy_of, settle_outcomes
 from mnistbench.report.sections.section import (
     MOST_PANELS,
@@ -42,7 +42,7 @@ def _answer(study: Study) -> Answer:
     parts, panels = [], 0
     for heading, suffix, rows in groups(exhibit.frame):
         figures = []
-        for title, own in panels_of(rows, ["architecture_label", "device"]):
+        for title, own in panels_of(rows, ["architecture_label", "device", "execution_label"]):
             panels += 1
             if own["batch_size"].nunique() > 1 and panels <= MOST_PANELS:
                 stem = slug("batch-cost", title) + suffix
@@ -96,7 +96,7 @@ def _lowest(rows: pd.DataFrame) -> float:
 def accuracy_by_batch(frame: pd.DataFrame) -> Exhibit:
     """Test accuracy by batch size, and how far (a share) it is below the series' best batch that may be ranked."""
     frame = settle_outcomes(counted(frame))
-    rows = frame[frame["status"].isin(["finished", "diverged"]) & (frame["group"] != "") & (frame["repeat"] == 0)]
+    rows = measured(frame, ["finished", "diverged"])
     if rows["test_accuracy"].notna().sum() == 0:
         return nothing("No evaluation was recorded, so there is no accuracy to show.")
     names, series = labels(frame), labels(frame, "any_batch", without=("batch",))
@@ -154,7 +154,7 @@ def batch_cost(rows: pd.DataFrame, name: str, title: str, seen: dict[str, charts
     """Accuracy lost against the series' best batch, in points, one line an optimizer.
 
     Args:
-        rows: `accuracy_by_batch` of one network and device.
+        rows: `accuracy_by_batch` of one network, device and execution.
         seen: looks of the optimizers, the same in every chart of the exhibit.
         bottom: of the axis in points, the same in every chart.
     """

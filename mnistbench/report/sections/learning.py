@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import pandas as pd
 
@@ -27,7 +26,7 @@ from mnistbench.report.sections.section import (
 from mnistbench.report.tables import Column, of_kind, shared, table
 from mnistbench.words.wording import listed, percent, plural, significant
 
-PANEL = ["architecture_label", "optimizer_label", "device"]
+PANEL = ["architecture_label", "optimizer_label", "device", "execution_label"]
 """What one panel of the learning curves holds."""
 
 
@@ -50,24 +49,23 @@ def _answer(study: Study) -> Answer:
             for metric, both in limits.items():
                 if both:
                     stem = slug("learning", metric, title) + suffix
-                    axes = Frame(metric, both, epochs)
-                    figures[metric].append(learning_curve(thin(own), stem, title, axes))
+                    figures[metric].append(
+                        learning_curve(thin(own), stem, title, metric=metric, bounds=both, epochs=epochs)
+                    )
         columns = [
-            *shared("architecture_label optimizer_label batch_size device"),
+            *shared("architecture_label optimizer_label batch_size device execution_label"),
             Column("epoch", "epoch", "count"),
             *of_kind("number", "train_loss test_loss"),
             Column("train_accuracy", "train accuracy", "percent"),
             *shared("test_accuracy"),
             Column("n", "seeds", "count"),
         ]
-        shown = table(
-            own_group, columns, name=f"curves{suffix}", caption="Loss and accuracy by epoch, medians", most=200
-        )
+        caption = "Loss and accuracy by epoch, medians"
+        shown = table(own_group, columns, name=f"curves{suffix}", caption=caption, most=200)
         for metric, drawn in figures.items():
             if drawn:
-                parts.append(
-                    Part(" · ".join(filter(None, [heading, metric.capitalize()])), charts=drawn, layout="small")
-                )
+                name = " · ".join(filter(None, [heading, metric.capitalize()]))
+                parts.append(Part(name, charts=drawn, layout="small"))
         parts.append(Part(table=shown))
     lead = (
         "Medians over seeds: test solid with the range of the seeds as a band, train dashed; the number at a line's end"
@@ -99,7 +97,7 @@ def learning_curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> Exhibit:
     rows = curve_points(frame, epochs)
     if rows.empty:
         return nothing("No epoch was recorded, so there is no curve to draw.")
-    keys = ["group", "settings", "architecture_label", "optimizer_label", "batch_size", "device", "epoch"]
+    keys = ["group", "settings", *PANEL, "batch_size", "epoch"]
     measures = ["train_loss", "test_loss", "train_accuracy", "test_accuracy"]
     columns = {"n": ("record_id", "size")} | {
         f"{name}{ending}": (name, how)
@@ -111,29 +109,17 @@ def learning_curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> Exhibit:
     return Exhibit(table)
 
 
-@dataclass(frozen=True)
-class Frame:
-    """The axes that all panels of the learning curves share.
-
-    Attributes:
-        metric: `loss` or `accuracy`.
-        limits: of the y axis.
-        epochs: the longest run.
-    """
-
-    metric: str
-    limits: tuple[float, float]
-    epochs: int
-
-
-def learning_curve(rows: pd.DataFrame, name: str, title: str, frame: Frame) -> charts.Chart:
+def learning_curve(
+    rows: pd.DataFrame, name: str, title: str, *, metric: str, bounds: tuple[float, float], epochs: int
+) -> charts.Chart:
     """Train (dashed) and test (solid) by epoch, one colour a batch size, its number at the line's end.
 
     Args:
-        rows: `learning_curves` of one network, optimizer and device.
-        frame: the axes, the same in all panels.
+        rows: `learning_curves` of one panel.
+        metric: `loss` or `accuracy`.
+        bounds: of the y axis, the same in all panels.
+        epochs: of the longest run.
     """
-    metric, epochs = frame.metric, frame.epochs
     batches = sorted(set(rows["batch_size"]))
     with charts.style():
         figure, axes = charts.panel()
@@ -152,9 +138,9 @@ def learning_curve(rows: pd.DataFrame, name: str, title: str, frame: Frame) -> c
             if len(last):
                 ends.append((int(batch), float(last["epoch"].iloc[0]), float(last[f"test_{metric}"].iloc[0])))
         if metric == "loss":
-            charts.log_axis(axes, "y", *frame.limits, lambda value: f"{value:g}", most=5)
+            charts.log_axis(axes, "y", *bounds, lambda value: f"{value:g}", most=5)
         else:
-            axes.set_ylim(*frame.limits)
+            axes.set_ylim(*bounds)
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %" if value <= 1.0001 else "")
         axes.set_xlim(0.8 if epochs > 1 else 0.5, epochs + max(0.24 * epochs, 0.5))
         step = -(-epochs // 6)

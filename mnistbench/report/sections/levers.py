@@ -13,7 +13,7 @@ from mnistbench.report.blocks import NO_BLOCKS
 from mnistbench.report.exhibit import Exhibit, nothing, rows_of
 from mnistbench.report.labels import labels
 from mnistbench.report.palette import MUTED, PAPER
-from mnistbench.report.repeats import counted
+from mnistbench.report.repeats import counted, measured
 from mnistbench.report.sections.section import (
     MOST_PANELS,
     MOST_SENTENCES,
@@ -90,7 +90,7 @@ def lever_effects(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhi
     lever left out was worth 1 ÷ ratio. Break-even examples: after which the start-up has paid for itself.
     """
     frame = counted(frame)
-    rows = frame[(frame["group"] != "") & (frame["repeat"] == 0) & (frame["status"] == "finished")]
+    rows = measured(frame, ["finished"])
     if rows["execution_label"].nunique() < 2:
         return nothing("All cells ran with the same execution, so there is nothing to say of single levers.")
     chosen = _lever_pairs(rows)
@@ -124,7 +124,6 @@ def lever_effects(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhi
                 "profile": profile["execution"],
                 "lever": lever,
                 "settings": pair.a.settings,
-                "settings_profile": pair.b.settings,
                 **columns,
                 "peak_share": sides[0]["peak_share"],
                 "break_even_examples": _break_even(pair, kind, lever, sides)

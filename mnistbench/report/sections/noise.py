@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -33,12 +33,11 @@ def _answer(study: Study) -> Answer:
     question = Question("noise", "Is it noise?", "Is it noise")
     noise, deviations = disturbances(study.frame, study.blocks), _deviations(study.frame)
     targets = frames.targets_in(study.frame)
-    pairs = {
-        _to_target(target, targets): verdicts.pairwise(
-            frames.at_target(study.frame, target), "seconds_to_target", study.blocks
-        )
-        for target in targets
-    }
+    pairs: dict[str, Exhibit] = {}
+    for target in targets:
+        asked = frames.at_target(study.frame, target)
+        name = f"time to {accuracy_text(target)}" if len(targets) > 1 else "time to target"
+        pairs[name] = verdicts.pairwise(asked, "seconds_to_target", study.blocks)
     pairs[THROUGHPUT] = verdicts.pairwise(study.frame, "examples_per_second", study.blocks)
     if not noise and not any(pairs.values()):
         return unanswered(question, noise)
@@ -65,13 +64,10 @@ def _answer(study: Study) -> Answer:
     )
     notes = [
         *noise.notes,
-        *(note for exhibit in pairs.values() for note in (*exhibit.notes, exhibit.reason) if note),
+        *(f"{metric.capitalize()}, {note}" for metric, exhibit in pairs.items() for note in exhibit.notes),
+        *(exhibit.reason for exhibit in pairs.values() if exhibit.reason),
     ]
     return Answer(question, lead=lead, parts=parts, notes=list(dict.fromkeys(notes)))
-
-
-def _to_target(target: float, targets: Sized) -> str:
-    return f"time to {accuracy_text(target)}" if len(targets) > 1 else "time to target"
 
 
 def against_first(rows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
@@ -136,7 +132,7 @@ def _noise_table(rows: pd.DataFrame, suffix: str) -> Table:
             Column("twin_pairs", "twin pairs", "count"),
             Column("twin_gap", "twins differ by", "share"),
             Column("sessions", "sessions of blocks", "count"),
-            Column("blocks", "blocks", "count"),
+            *of_kind("count", "blocks"),
             Column("disturbed", "disturbed blocks", "count"),
             Column("half_gap", "halves of blocks differ by", "share"),
             Column("flags", "flags", "long"),

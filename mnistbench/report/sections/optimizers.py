@@ -15,7 +15,7 @@ from mnistbench.grid.tune import Trial, best
 from mnistbench.report.blocks import NO_BLOCKS
 from mnistbench.report.exhibit import Exhibit, nothing
 from mnistbench.report.labels import labels, short_names
-from mnistbench.report.repeats import counted, one_per_seed, repeats
+from mnistbench.report.repeats import counted, measured, one_per_seed, repeats
 from mnistbench.report.samples import RANK_TEST_SEEDS, accuracy_of, settle_outcomes
 from mnistbench.report.sections.section import Answer, Part, Question, Section, Study, unanswered
 from mnistbench.report.tables import Column, Table, of_kind, shared, table
@@ -46,7 +46,7 @@ def _ranking(frame: pd.DataFrame) -> Table:
     return table(
         frame,
         [
-            *shared("architecture_label batch_size device"),
+            *shared("architecture_label batch_size device execution_label"),
             Column("rank", "rank", "count"),
             *shared("optimizer_label"),
             Column("lr", "learning rate", "whole"),
@@ -82,7 +82,7 @@ def optimizer_ranking(frame: pd.DataFrame) -> Exhibit:
     A rank is one more than the number proven better, NA below 7 seeds or where some are tuned and others are not.
     """
     frame = settle_outcomes(counted(frame))
-    rows = frame[frame["status"].isin(["finished", "diverged"]) & (frame["group"] != "") & (frame["repeat"] == 0)]
+    rows = measured(frame, ["finished", "diverged"])
     rivals = rows.groupby(["group", "any_optimizer"])["settings"].transform("nunique")
     rows = rows[rivals > 1]
     if rows.empty:
@@ -90,7 +90,8 @@ def optimizer_ranking(frame: pd.DataFrame) -> Exhibit:
     contests = labels(frame, "any_optimizer", without=("optimizer", "schedule"))
     beaten = _beaten(frame, rows)
     about = [
-        "architecture_label", "batch_size", "device", "optimizer_label", "lr", "schedule_label", "tuning",
+        "architecture_label", "batch_size", "device", "execution_label", "optimizer_label", "lr", "schedule_label",
+        "tuning",
     ]  # fmt: skip
     entries = [
         {
@@ -159,10 +160,7 @@ def best_after_trials(frame: pd.DataFrame) -> Exhibit:
     table["best"] = table["validation_accuracy"] == rivals.transform("max")
     order = ["group", "contest", "trials", "validation_accuracy"]
     table = table.sort_values(order, ascending=[True, True, True, False], ignore_index=True, kind="stable")
-    notes = [
-        *_told(table),
-        "Judged on validation data of the trials' seeds: what is picked, not what is proven.",
-    ]
+    notes = [*_told(table), "Judged on validation data of the trials' seeds: what is picked, not what is proven."]
     return Exhibit(table.drop(columns="any_optimizer"), notes=tuple(notes))
 
 

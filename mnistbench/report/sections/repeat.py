@@ -32,10 +32,7 @@ ENERGY_SOURCES = {
     "nvml": "counted by the GPU (NVML)",
     "rapl": "counted by the processor's sockets (RAPL), everything else that ran on them included",
 }
-MARKS = [
-    *shared("flags"),
-    Column("cell_id", "cell", "code", hidden=True),
-]
+MARKS = [*shared("flags"), Column("cell_id", "cell", "code", hidden=True)]
 
 
 def _answer(study: Study) -> Answer:

@@ -13,7 +13,7 @@ from mnistbench.report.blocks import NO_BLOCKS, NOT_TRAINED, cycle_table
 from mnistbench.report.exhibit import Exhibit, highest, lowest, nothing, rows_of
 from mnistbench.report.labels import labels
 from mnistbench.report.palette import FAINT, PAPER, series_colour
-from mnistbench.report.repeats import counted, repeats
+from mnistbench.report.repeats import counted, measured, repeats
 from mnistbench.report.samples import blocks_of
 from mnistbench.report.sections.section import Answer, Part, Question, Section, Study, groups, slug, unanswered
 from mnistbench.report.statistics import Floats
@@ -40,10 +40,7 @@ def _answer(study: Study) -> Answer:
         drawn = _bare_profiles(rows)
         for execution, own in rows[rows["execution_label"].isin(drawn)].groupby("execution_label"):
             stem = (slug("throughput", execution) if several else "throughput") + suffix
-            found = [
-                throughput_chart(own, stem),
-                throughput_chart(own, f"{stem}-evaluation", evaluation=True),
-            ]
+            found = [throughput_chart(own, stem), throughput_chart(own, f"{stem}-evaluation", evaluation=True)]
             title = " · ".join(part for part in (heading, str(execution) if several else "") if part)
             parts.append(Part(title, charts=[chart for chart in found if chart]))
         columns = [
@@ -83,11 +80,7 @@ def throughput_by_batch(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -
     The mean of the blocks, else the median of the seeds.
     """
     frame = counted(frame)
-    rows = frame[
-        frame["status"].isin(["finished", "out_of_memory", NOT_TRAINED])
-        & (frame["group"] != "")
-        & (frame["repeat"] == 0)
-    ]
+    rows = measured(frame, ["finished", "out_of_memory", NOT_TRAINED])
     if rows.empty:
         return nothing("No cell finished, so there is no throughput to show.")
     names, series = labels(frame), labels(frame, "any_batch", without=("batch",))
