@@ -8,6 +8,7 @@ from mnistbench.report.frame import targets_in
 from mnistbench.report.sections import (
     classes,
     devices,
+    energy,
     failures,
     first,
     large_batches,
@@ -39,6 +40,7 @@ def sections(frame: pd.DataFrame) -> list[Section]:
         (throughput.SECTION, varies("batch_size")),
         (first.SECTION, True),
         (time.SECTION, True),
+        (energy.SECTION, True),
         (noise.SECTION, True),
         (throughput.SECTION, True),
         (learning.SECTION, True),
