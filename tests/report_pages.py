@@ -8,7 +8,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from mnistbench.report import render
+from mnistbench.report.blocks import NO_BLOCKS
+from mnistbench.report.frame import epochs_frame
+from mnistbench.report.samples import for_show
+from mnistbench.report.sections import Study
 from mnistbench.results.records import CellRecord, dump
 
 VOID = {"meta", "link", "br", "input", "img", "hr"}
@@ -27,6 +33,11 @@ def write_folder(folder: Path, records: Iterable[CellRecord], grid: str = "name:
         (folder / "cells" / name).write_text(dump(record), encoding="utf-8")
     (folder / "grid.yaml").write_text(grid, encoding="utf-8")
     return folder
+
+
+def study_of(runs: pd.DataFrame, name: str = "quick", asked: int | None = None) -> Study:
+    """What a report of these runs is made from."""
+    return Study(name, [], runs, for_show(runs, NO_BLOCKS), epochs_frame([]), asked=asked)
 
 
 def rendered(folder: Path, records: Iterable[CellRecord], **options: Any) -> Page:

@@ -12,16 +12,15 @@ from mnistbench.errors.layers import missing
 from mnistbench.errors.redaction import without_credentials
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.words import markdown
-from mnistbench.words.wording import accuracy_text, percent, plural, rate, records_and_sessions
+from mnistbench.words.wording import accuracy_text, percent, plural, records_and_sessions
 
 if TYPE_CHECKING:
-    import pandas as pd
     from rich.console import Console
 
     from mnistbench.run.run import RunSummary
 
-SHOWN = 8
-"""Rows of the table of best cells."""
+SHOWN, NARROW = 8, 80
+"""Rows of the table of best cells, and its columns in a file or a pipe."""
 
 
 def write_outcome(
@@ -149,37 +148,38 @@ def print_best(results: ResultsFolder, console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from mnistbench.report import frame as frames
-    from mnistbench.report import inventory, labels, ranking
-    from mnistbench.report.blocks import blocks_frame
-    from mnistbench.report.samples import for_show
-    from mnistbench.results.speed import read_sessions
-    from mnistbench.results.targets import targets_asked
+    from mnistbench.report import inventory, labels
+    from mnistbench.report.frame import targets_in
+    from mnistbench.report.page import read_study
+    from mnistbench.report.sections.first import leaderboard, texts_of
 
-    runs = frames.results_frame(results.records(), targets=targets_asked(results), kinds=frames.KINDS)
-    blocks = blocks_frame(read_sessions(results)[0])
-    frame = for_show(runs, blocks)
-    board = ranking.leaderboard(frame, blocks).frame
+    study = read_study([results])
+    board = leaderboard(study.frame, study.blocks).frame
     if board.empty:
         return
     for (group, target), rows in board.groupby(["group", "target_accuracy"], dropna=False, sort=False):
-        aimed = frames.targets_in(frame) != []
+        aimed = targets_in(study.frame) != []
         way = f" to {accuracy_text(float(str(target)))}" if aimed else ", by test accuracy"
         where = f" on {group}" if board["group"].nunique() > 1 else ""
-        table = Table(title=f"Best so far{way}{where}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        table = Table(
+            title=f"Best so far{way}{where}",
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            show_edge=False,
+        )
         table.add_column("rank", no_wrap=True)
         table.add_column("trained", overflow="fold")
         names = ["to target"] * aimed + ["accuracy", "examples/s", "seeds"]
         for name in names:
             table.add_column(name, justify="right", no_wrap=True)
-        best = rows.sort_values("order").head(SHOWN)
-        for _, row in best.iterrows():
-            cells = _best_row(row)
-            table.add_row(*(Text(text) for text in cells[:2] + cells[-len(names) :]))
-        console.print(table)
-    for sentence in labels.shared(frame):
+        for row in rows.sort_values("order").head(SHOWN).to_dict("records"):
+            texts = texts_of(row)
+            table.add_row(*(Text(texts[name]) for name in ("rank", "trained", *names)))
+        console.print(table, width=console.width if console.is_terminal else NARROW)
+    for sentence in labels.shared(study.frame):
         console.print(markdown.one_line(sentence), markup=False)
-    for sentence in inventory.equal_seed_sentences(runs):
+    for sentence in inventory.equal_seed_sentences(study.runs):
         console.print(f"note: {sentence}", markup=False, soft_wrap=True)
 
 
@@ -198,20 +198,3 @@ def print_cells(results: ResultsFolder, console: Console) -> None:
         cells = (record.cell_id, record.cell.label, ended, str(kept or "–"))
         table.add_row(*(Text(text, overflow="fold") for text in cells))
     console.print(table)
-
-
-def _best_row(row: pd.Series) -> list[str]:
-    marks = [
-        (f"ranked nowhere: {row['unranked']}", row["unranked"]),
-        (f"{row['diverged']} of {row['seeds']} diverged", row["diverged"]),
-        (row["flags"], row["flags"]),
-    ]
-    said = "; ".join(text for text, is_so in marks if is_so)
-    return [
-        row["rank_text"] or "–",
-        f"{row['label']} ({said})" if said else str(row["label"]),
-        str(row["seconds_text"]).partition(" (")[0],
-        percent(row["test_accuracy"], 2),
-        rate(row["examples_per_second"]),
-        str(row["seeds"]),
-    ]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from mnistbench.report.estimator import ENOUGH_CYCLES, Booleans, Floats
 from mnistbench.report.statistics import Interval, t_interval
-from mnistbench.results.speed import TimedSession, rows_of_blocks
+from mnistbench.results.records import TRAINING_REVISION, plain_of
+from mnistbench.results.speed import UNKNOWN, TimedSession, rows_of_blocks
 from mnistbench.results.this_machine import recognized
 
-UNKNOWN = "unknown"
-"""A cause that says that nothing could be observed; such a block counts as clean."""
+NOT_TRAINED = "not trained yet"
+"""In the place of a record's status: the setting has blocks of speed only."""
 BLOCK_OVERHEAD_SECONDS = 0.2
 """What a block costs besides its own seconds, where its file does not say: a process, its set-up and its warm-up."""
 
@@ -39,6 +40,34 @@ def blocks_frame(sessions: Iterable[TimedSession] = ()) -> pd.DataFrame:
     """
     rows = [{**row, "machine_id": recognized(str(row["machine_id"]))} for row in rows_of_blocks(sessions)]
     return pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=dtype) for name, dtype in _DTYPES.items()})
+
+
+def not_trained(sessions: Iterable[TimedSession], runs: pd.DataFrame, asked: Collection[str]) -> list[dict[str, Any]]:
+    """What stands for the record of each setting that was timed and has none on that machine and build.
+
+    Args:
+        runs: of `results_frame`.
+        asked: ids of the grid's cells, which leave out settings that are in it no more.
+    """
+    known = set(zip(runs["machine_id"], runs["torch"], runs["settings"], strict=True))
+    found = {}
+    for session in sessions:
+        about, timed = session.about, {block.setting for block in session.blocks.values() if block.seconds is not None}
+        for key in timed:
+            place, setting = (recognized(about.machine), about.build, key), session.settings[key]
+            if place not in known and about.environment is not None and setting.cell.cell_id in asked:
+                found[place] = {
+                    "record_id": key,
+                    "cell_id": setting.cell.cell_id,
+                    "status": NOT_TRAINED,
+                    "cell": setting.cell.to_json(),
+                    "training_revision": TRAINING_REVISION,
+                    "protocol": about.protocol,
+                    "started_at": about.started_at,
+                    "environment": plain_of(about.environment),
+                    "epochs": [],
+                }
+    return list(found.values())
 
 
 def undisturbed(values: Floats, clean: Booleans) -> tuple[Floats, bool]:
@@ -93,12 +122,9 @@ def cycle_table(blocks: pd.DataFrame, *, unit: Literal["examples", "steps"] = "e
     """The blocks of one machine and build by cycle and setting, as logarithms of examples or steps a second."""
     timed = blocks[blocks["seconds"].notna()]
     keys = [timed["started_at"], timed["session"], timed["cycle"], timed["settings"]]
-    cells = pd.DataFrame(
-        {
-            "value": np.log(timed[unit] / timed["seconds"]),
-            "clean": is_clean(timed),
-        }
-    ).set_index(pd.MultiIndex.from_arrays(keys, names=["started_at", "session", "cycle", "settings"]))
+    cells = pd.DataFrame({"value": np.log(timed[unit] / timed["seconds"]), "clean": is_clean(timed)}).set_index(
+        pd.MultiIndex.from_arrays(keys, names=["started_at", "session", "cycle", "settings"])
+    )
     wide = cells.unstack("settings")
     if wide.empty:
         return CycleTable([], np.empty((0, 0)), np.empty((0, 0), bool), np.empty(0, np.int64))

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mnistbench.report import svg
-from mnistbench.report.palette import DASHES, FAINT, INK, MARKERS, MUTED, PAPER, RULE, series_colour
+from mnistbench.report.palette import BAD, DASHES, FAINT, INK, MARKERS, MUTED, PAPER, RULE, series_colour
 from mnistbench.words.wording import clipped
 
 if TYPE_CHECKING:
@@ -211,6 +211,21 @@ def handle(look: Look, **changes: Any) -> Line2D:
     if look.dashes and properties.get("linestyle", "-") not in ("none", "None"):
         line.set_dashes(look.dashes)
     return line
+
+
+_CROSS: dict[str, Any] = {"marker": "x", "color": BAD.light, "markersize": 8, "markeredgewidth": 2, "linestyle": "none"}
+
+
+def cross(axes: Axes, across: float, up: float) -> None:
+    """The mark of what went wrong, also at the edge of the plot."""
+    axes.plot([across], [up], clip_on=False, zorder=5, **_CROSS)
+
+
+def cross_handle() -> Line2D:
+    """Its legend entry."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], **_CROSS | {"markersize": 5.5})
 
 
 def one_line(label: str, width: int) -> str:

@@ -19,7 +19,7 @@ from mnistbench.report.estimator import SAME, holm
 from mnistbench.report.exhibit import Exhibit, nothing
 from mnistbench.report.frame import ask, at_target, targets_in
 from mnistbench.report.labels import labels, shared
-from mnistbench.report.repeats import Repeats, repeats, without_equal_seeds, without_older
+from mnistbench.report.repeats import Repeats, repeats, without_equal_seeds, without_older, without_trials
 from mnistbench.report.samples import (
     ACCURACY_FLOOR,
     INTERVAL_SEEDS,
@@ -32,7 +32,6 @@ from mnistbench.report.samples import (
     with_gate_of_blocks,
 )
 from mnistbench.report.statistics import Floats
-from mnistbench.report.trials import without_trials
 from mnistbench.report.verdicts import NOT_TIMED, PROVEN
 from mnistbench.results.records import RESULTS
 from mnistbench.words import markdown
@@ -210,12 +209,6 @@ def _only(side: pd.DataFrame, other: pd.DataFrame, names: dict[str, str]) -> tup
     return tuple(names[settings] for settings in dict.fromkeys(side["settings"]) if settings not in there)
 
 
-_COLUMNS = [
-    "device", "machine", "machine_id", "torch", "protocol", "status", "isolation", "equivalence", "outdated", "seed",
-    "epochs", "epochs_done", "epochs_to_target", "steps", "evaluations", "weights_sha256",
-]  # fmt: skip
-
-
 def _matched(a: pd.DataFrame, b: pd.DataFrame, metric: Metric) -> Iterator[tuple[Repeats, Repeats]]:
     """The same settings of both sides by machine and build; across machines only where they have none in common."""
     sides = [list(_runs(side, metric)) for side in (a, b)]
@@ -224,13 +217,13 @@ def _matched(a: pd.DataFrame, b: pd.DataFrame, metric: Metric) -> Iterator[tuple
         by_settings.setdefault(runs.settings, []).append(runs)
     machines_a: dict[str, set[str]] = {}
     for runs in sides[0]:
-        machines_a.setdefault(runs.settings, set()).add(runs.first["machine_id"])
+        machines_a.setdefault(runs.settings, set()).add(runs.first("machine_id"))
     for first in sides[0]:
         others = by_settings.get(first.settings, [])
-        common = machines_a[first.settings] & {other.first["machine_id"] for other in others}
+        common = machines_a[first.settings] & {other.first("machine_id") for other in others}
         for second in others:
-            same_machine = first.first["machine_id"] == second.first["machine_id"]
-            if first.first["protocol"] == second.first["protocol"] and (same_machine or not common):
+            same_machine = first.first("machine_id") == second.first("machine_id")
+            if first.first("protocol") == second.first("protocol") and (same_machine or not common):
                 yield first, second
 
 
@@ -242,7 +235,7 @@ def _runs(frame: pd.DataFrame, metric: Metric) -> Iterator[Repeats]:
     else:
         rows = rows[(rows["status"] == "finished") & rows[metric].notna()]
     latest = rows.sort_values("started_at", kind="stable").drop_duplicates(["group", "settings", "seed"], keep="last")
-    return repeats(latest, [*_COLUMNS, metric])
+    return repeats(latest)
 
 
 @dataclass(frozen=True)
@@ -295,11 +288,11 @@ def _speed_rows(a: Side, b: Side, metric: Metric) -> list[dict[str, Any]]:
 
 def _about(a: Repeats, b: Repeats) -> dict[str, Any]:
     """What a row says of both sides before anything is compared."""
-    machines = [str(side.first["machine"]) for side in (a, b)]
-    same_machine = a.first["machine_id"] == b.first["machine_id"]
+    machines = [str(side.first("machine")) for side in (a, b)]
+    same_machine = a.first("machine_id") == b.first("machine_id")
     return {
         "settings": a.settings,
-        "device": a.first["device"],
+        "device": a.first("device"),
         "machine": machines[0] if same_machine else " → ".join(machines),
         "n_a": len(a),
         "n_b": len(b),
@@ -311,9 +304,9 @@ def _about(a: Repeats, b: Repeats) -> dict[str, Any]:
         "verdict": "",
         "confounded": False,
         "disturbed": False,
-        "torch_a": a.first["torch"],
-        "torch_b": b.first["torch"],
-        "protocol": a.first["protocol"],
+        "torch_a": a.first("torch"),
+        "torch_b": b.first("torch"),
+        "protocol": a.first("protocol"),
     }
 
 
@@ -386,7 +379,7 @@ def _shown_speeds(a: Repeats, b: Repeats, values: SpeedValues | None, metric: Me
 
 def _no_verdict(a: Repeats, b: Repeats, row: dict[str, Any], values: SpeedValues | None) -> str:
     checks = [
-        (a.first["machine_id"] != b.first["machine_id"], "different machines: speeds are not ranked"),
+        (a.first("machine_id") != b.first("machine_id"), "different machines: speeds are not ranked"),
         (bool(obstacle(a) or obstacle(b)), obstacle(a) or obstacle(b)),
         (values is None, NOT_TIMED),
         (values is not None and min(len(values.a), len(values.b)) < 2, "one block a side"),
@@ -401,7 +394,7 @@ def _accuracy_rows(a: pd.DataFrame, b: pd.DataFrame) -> list[dict[str, Any]]:
     rows = []
     for first, second in matched:
         row = {**_about(first, second), "metric": "test_accuracy"}
-        sides = [dict(zip(side.columns["seed"].tolist(), range(len(side)), strict=True)) for side in (first, second)]
+        sides = [dict(zip(side["seed"].tolist(), range(len(side)), strict=True)) for side in (first, second)]
         seeds = sorted(set(sides[0]) & set(sides[1]))
         values = [side.floats("test_accuracy") for side in (first, second)]
         gaps = np.array([values[1][sides[1][seed]] - values[0][sides[0][seed]] for seed in seeds])
@@ -422,12 +415,11 @@ def _accuracy_rows(a: pd.DataFrame, b: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _identical(a: Repeats, place: int, b: Repeats, other: int) -> bool:
     """Whether two trainings with one seed did the same to the last bit, as far as their records tell."""
-    hashes = {a.columns["weights_sha256"][place], b.columns["weights_sha256"][other]}
+    hashes = {a["weights_sha256"][place], b["weights_sha256"][other]}
     if all(isinstance(item, str) for item in hashes) and len(hashes) > 1:
         return False
     accuracies = [
-        [item.test_accuracy for item in side.columns["evaluations"][number]]
-        for side, number in ((a, place), (b, other))
+        [item.test_accuracy for item in side["evaluations"][number]] for side, number in ((a, place), (b, other))
     ]
     return accuracies[0] == accuracies[1]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
@@ -29,3 +30,18 @@ class Exhibit:
 def nothing(reason: str, notes: Sequence[str] = ()) -> Exhibit:
     """An exhibit without data."""
     return Exhibit(pd.DataFrame(), reason, tuple(notes))
+
+
+def rows_of(frame: pd.DataFrame) -> Iterator[Any]:
+    """Each row, in order."""
+    return iter(frame.itertuples(index=False))
+
+
+def highest(frame: pd.DataFrame, column: str) -> Any:
+    """The row with the largest number in this column; at least one must be known."""
+    return next(rows_of(frame.dropna(subset=[column]).sort_values(column, ascending=False, kind="stable")))
+
+
+def lowest(frame: pd.DataFrame, column: str) -> Any:
+    """The row with the smallest number in this column; at least one must be known."""
+    return next(rows_of(frame.dropna(subset=[column]).sort_values(column, kind="stable")))

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import pandas as pd
 
-from mnistbench.report.exhibit import Exhibit, nothing
 from mnistbench.report.labels import labels
 from mnistbench.report.repeats import equal_seeds
 from mnistbench.results.records import RESULTS
 from mnistbench.words.wording import plural
 
-STATUS_WORDS = {
-    "finished": "finished",
-    "diverged": "diverged",
-    "out_of_memory": "out of memory",
-    "failed": "failed",
-    "timed_out": "timed out",
-    "killed": "killed",
-    "skipped": "skipped",
-}
+STATUSES = ("finished", "diverged", "out_of_memory", "failed", "timed_out", "killed", "skipped")
+"""In the order shown."""
 
 
 @dataclass(frozen=True)
@@ -46,72 +36,16 @@ class Completeness:
 def completeness(frame: pd.DataFrame, asked: int | None = None) -> Completeness:
     """Counts by status; `asked` is the number of the grid's cells, so that cells without a record are said."""
     counts = frame["status"].value_counts()
-    by_status = {status: int(counts[status]) for status in STATUS_WORDS if status in counts}
+    by_status = {status: int(counts[status]) for status in STATUSES if status in counts}
     missing = max(0, asked - frame["cell_id"].nunique()) if asked is not None else 0
     total = len(frame) + missing
     if missing:
         by_status["missing"] = missing
     answered = sum(by_status.get(status, 0) for status in RESULTS)
-    others = [f"{count} {STATUS_WORDS.get(status, 'not run yet')}" for status, count in by_status.items()]
-    told = "; ".join(text for status, text in zip(by_status, others, strict=True) if status != "finished")
+    words = {status: status.replace("_", " ") for status in STATUSES} | {"missing": "not run yet"}
+    told = "; ".join(f"{count} {words[status]}" for status, count in by_status.items() if status != "finished")
     sentence = f"{answered} of {plural(total, 'cell')} answered{'; ' + told if told else ''}"
     return Completeness(total, answered, by_status, sentence)
-
-
-def failures(frame: pd.DataFrame, *, command: str = "python -m mnistbench run grid.yaml") -> Exhibit:
-    """Every cell that did not finish, with its reason.
-
-    Columns: group, cell_id, label, seed, device, status, reason (one line), step, log (last lines), stack, rerun (the
-    command that runs it again; diverged and out of memory are answers, so it has `--force`).
-    """
-    rows = frame[frame["status"] != "finished"]
-    if rows.empty:
-        return nothing("Every cell that ran has finished." if len(frame) else "There are no records.")
-    order = {status: place for place, status in enumerate(STATUS_WORDS)}
-    rows = rows.sort_values("status", key=lambda column: column.map(order), ascending=False, kind="stable")
-    names = labels(frame)
-    return Exhibit(
-        pd.DataFrame(
-            {
-                "group": rows["group"],
-                "cell_id": rows["cell_id"],
-                "label": rows["settings"].map(names),
-                "seed": rows["seed"],
-                "device": rows["device"],
-                "status": rows["status"],
-                "reason": rows["error"].fillna("no reason was recorded"),
-                "step": rows["error_step"],
-                "log": rows["error_log"].fillna(""),
-                "stack": rows["error_stack"].fillna(""),
-                "rerun": [_rerun(row, command) for row in rows.to_dict("records")],
-            }
-        ).reset_index(drop=True)
-    )
-
-
-def _rerun(row: dict[Any, Any], command: str) -> str:
-    only = {name: row[name] for name in ("architecture", "optimizer", "batch_size", "device", "seed")}
-    words = " ".join(f"--only {shlex.quote(f'{name}={value}')}" for name, value in only.items())
-    return f"{command} {words}{' --force' if row['status'] in RESULTS else ''}"
-
-
-def environments(frame: pd.DataFrame) -> Exhibit:
-    """Machines, builds and data: one row per different environment.
-
-    Columns: group, machine, machine_id, device, device_name, os, cpu, memory_bytes, python, torch, cuda, mnistbench,
-    git_commit, git_dirty, energy_source, protocol, dataset, data_sha256, fallback, cells, first, last (started_at).
-    """
-    rows = frame[frame["group"] != ""]
-    if rows.empty:
-        return nothing("No record says where it ran.")
-    keys = [
-        "group", "machine", "machine_id", "device", "device_name", "os", "cpu", "memory_bytes", "python", "torch",
-        "cuda", "mnistbench", "git_commit", "git_dirty", "energy_source", "protocol", "dataset", "data_sha256",
-        "fallback",
-    ]  # fmt: skip
-    grouped = rows.groupby(keys, dropna=False, sort=False)
-    counted = grouped.agg(cells=("cell_id", "size"), first=("started_at", "min"), last=("started_at", "max"))
-    return Exhibit(counted.reset_index())
 
 
 def banners(frame: pd.DataFrame) -> list[str]:

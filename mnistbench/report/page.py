@@ -22,10 +22,10 @@ from mnistbench.errors import UserError
 from mnistbench.files.whole import write_whole
 from mnistbench.report import frame as frames
 from mnistbench.report import inventory, palette, svg
-from mnistbench.report.blocks import blocks_frame
-from mnistbench.report.page_rows import rows_of
+from mnistbench.report.blocks import blocks_frame, not_trained
+from mnistbench.report.exhibit import rows_of
 from mnistbench.report.samples import for_show
-from mnistbench.report.sections import Section, Study, questions
+from mnistbench.report.sections import Answer, Study, sections
 from mnistbench.report.sections.section import groups
 from mnistbench.report.summary import summary_markdown, verdict_sentences
 from mnistbench.results.folder import ResultsFolder
@@ -33,7 +33,7 @@ from mnistbench.results.merging import asked, one_per_build
 from mnistbench.results.ownership import PAGE, SUMMARY, SUMMARY_END, TABLE, is_free
 from mnistbench.results.records import CellRecord
 from mnistbench.results.speed import read_all_sessions
-from mnistbench.words.wording import count, listed, percent, plural
+from mnistbench.words.wording import accuracy_text, count, listed, plural
 
 HERE = Path(__file__).parent
 LARGEST_DOWNLOAD_BYTES = 1_500_000
@@ -74,17 +74,17 @@ def render(folders: Iterable[ResultsFolder | Path], out: Path, figures: Path | N
     summary, results, epochs, speed = _beside(out, is_own=any(_same(out, folder.report_file) for folder in read))
     _load_matplotlib()
     study = read_study(read)
-    sections = [question(study) for question in questions(study.frame)]
+    answers = [section.answer(study) for section in sections(study.frame)]
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(out, page(study, sections))
-    text = summary_markdown(study.runs, study.blocks, name=study.name, asked=study.asked)
+    write_whole(out, page(study, answers))
+    text = summary_markdown(study)
     write_whole(summary, f"{text}\n{SUMMARY_END}")
     frames.write_csv(study.runs, results)
     frames.write_csv(study.epochs, epochs)
     if len(study.blocks):
         frames.write_csv(study.blocks, speed)
     if figures is not None:
-        write_figures(sections, figures)
+        write_figures(answers, figures)
     return out
 
 
@@ -152,18 +152,11 @@ def read_study(folders: Sequence[ResultsFolder]) -> Study:
     cell_ids, targets = asked(zip(folders, found.values(), strict=True))
     runs = frames.results_frame(records, targets=targets, kinds=frames.KINDS)
     epochs = frames.epochs_frame(records)
-    blocks = blocks_frame(sessions)
-    return Study(
-        listed(names, 6),
-        records,
-        runs,
-        for_show(runs, blocks),
-        epochs,
-        grids,
-        unread,
-        len(cell_ids),
-        blocks,
-    )
+    blocks, frame = blocks_frame(sessions), runs
+    if waiting := not_trained(sessions, runs, cell_ids):
+        frame = pd.concat([runs, frames.results_frame(waiting, targets=targets)], ignore_index=True)
+    shown = for_show(frame, blocks)
+    return Study(listed(names, 6), records, runs, shown, epochs, grids, unread, len(cell_ids), blocks)
 
 
 def _merged(found: dict[str, list[CellRecord]]) -> list[CellRecord]:
@@ -174,10 +167,10 @@ def _merged(found: dict[str, list[CellRecord]]) -> list[CellRecord]:
     return [record for record in frames.merge(found) if isinstance(record, CellRecord)]
 
 
-def page(study: Study, sections: Sequence[Section]) -> str:
+def page(study: Study, answers: Sequence[Answer]) -> str:
     """The report as HTML."""
     styles = svg.StyleSheet()
-    drawn = _drawn(sections, styles)
+    drawn = _drawn(answers, styles)
     css = _raw(palette.css() + (HERE / "style.css").read_text(encoding="utf-8") + styles.css(), "style")
     script = _raw(table_library() + (HERE / "script.js").read_text(encoding="utf-8"), "script")
     environment = jinja2.Environment(
@@ -187,8 +180,8 @@ def page(study: Study, sections: Sequence[Section]) -> str:
     environment.filters["legible"] = svg.legible
     return environment.get_template("page.html.j2").render(
         study=study,
-        sections=[section for section in sections if not section.reason],
-        unanswered=[section for section in sections if section.reason],
+        sections=[answer for answer in answers if not answer.reason],
+        unanswered=[answer for answer in answers if answer.reason],
         drawn=drawn,
         verdict=_verdict(study),
         banners=_banners(study),
@@ -202,10 +195,10 @@ def page(study: Study, sections: Sequence[Section]) -> str:
     )
 
 
-def _drawn(sections: Sequence[Section], styles: svg.StyleSheet) -> dict[str, Markup]:
+def _drawn(answers: Sequence[Answer], styles: svg.StyleSheet) -> dict[str, Markup]:
     """Every chart's SVG by the chart's name."""
     drawn: dict[str, Markup] = {}
-    for chart in (chart for section in sections for part in section.parts for chart in part.charts):
+    for chart in (chart for answer in answers for part in answer.parts for chart in part.charts):
         if chart.name in drawn:
             raise ValueError(f"two charts are called {chart.name}")
         drawn[chart.name] = Markup(svg.inline(chart.svg(), name=chart.name, label=chart.alt, styles=styles))
@@ -224,11 +217,11 @@ def table_library() -> str:
     return source[: exported.start()] + f"\nconst DataTable = {name.group(1)};\n" + source[exported.end() :] + "\n"
 
 
-def write_figures(sections: Iterable[Section], folder: Path) -> None:
+def write_figures(answers: Iterable[Answer], folder: Path) -> None:
     """Each figure as SVG and PNG."""
     folder.mkdir(parents=True, exist_ok=True)
-    for section in sections:
-        for part in section.parts:
+    for answer in answers:
+        for part in answer.parts:
             for chart in part.charts:
                 write_whole(folder / f"{chart.name}.svg", chart.svg())
                 write_whole(folder / f"{chart.name}.png", chart.png())
@@ -246,7 +239,7 @@ def _names(folders: Sequence[ResultsFolder]) -> list[str]:
 
 def _verdict(study: Study) -> list[tuple[str, list[str]]]:
     """Each machine and build, named where there are several, and what is said of it."""
-    if study.runs.empty:
+    if study.frame.empty:
         return [("", ["There is nothing to report yet: no cell has a record."])]
     return [(heading, verdict_sentences(rows, study.blocks)) for heading, _, rows in groups(study.frame)]
 
@@ -282,7 +275,7 @@ def _facts(study: Study) -> list[tuple[str, str, str]]:
         ("cells answered", f"{done.answered:,} of {done.asked:,}", statuses),
         (
             "targets" if len(targets) > 1 else "target",
-            listed([percent(target, 1) for target in targets]) if targets else "none",
+            listed([accuracy_text(target) for target in targets]) if targets else "none",
             "test accuracy",
         ),
         ("data", listed(list(dict.fromkeys(frame["dataset_label"]))), ""),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,26 +13,54 @@ from numpy.typing import NDArray
 from mnistbench.results.records import RESULTS
 
 
-@dataclass(frozen=True)
-class Repeats:
-    """All runs of the same settings in one group.
+class _Cuts(dict[str, list[NDArray[Any]]]):
+    """Columns of a frame, cut into one array for each settings of a group when they are asked for.
 
-    Attributes:
-        first: a run's columns, for what all of them share.
-        columns: the values of each column, one a run.
+    Ten thousand rows are cut by one sort of each column: pandas' own groups of frames cost a hundred times as much.
     """
 
-    group: str
-    settings: str
-    first: Mapping[str, Any]
-    columns: Mapping[str, NDArray[Any]]
+    def __init__(self, rows: pd.DataFrame) -> None:
+        super().__init__()
+        numbers = rows.groupby(["group", "settings"], sort=False).ngroup().to_numpy()
+        self.rows, self.order = rows, np.argsort(numbers, kind="stable")
+        self.ends = np.flatnonzero(np.diff(numbers[self.order])) + 1
+
+    def __missing__(self, column: str) -> list[NDArray[Any]]:
+        self[column] = np.split(_plain(self.rows[column])[self.order], self.ends)
+        return self[column]
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """All runs of the same settings in one group; `runs["seed"]` are the values of a column, one a run."""
+
+    cuts: _Cuts
+    number: int
+
+    def __getitem__(self, column: str) -> NDArray[Any]:
+        return self.cuts[column][self.number]
 
     def __len__(self) -> int:
-        return len(self.columns["settings"])
+        return len(self["settings"])
+
+    def first(self, column: str) -> Any:
+        """What a column holds that is the same in all of them."""
+        value = self[column][0]
+        return value.item() if isinstance(value, np.generic) else value
+
+    @property
+    def group(self) -> str:
+        """Machine, build and protocol."""
+        return str(self.first("group"))
+
+    @property
+    def settings(self) -> str:
+        """The key of the settings."""
+        return str(self.first("settings"))
 
     def floats(self, column: str, missing: float = np.nan) -> NDArray[np.float64]:
         """A column as numbers; what is missing becomes `missing`."""
-        values = self.columns[column].astype(float)
+        values = self[column].astype(float)
         return values if np.isnan(missing) else np.where(np.isnan(values), missing, values)
 
     def known(self, column: str) -> list[float]:
@@ -40,31 +68,24 @@ class Repeats:
         values = self.floats(column)
         return [float(value) for value in values[~np.isnan(values)]]
 
+    def median(self, column: str, missing: float = np.nan) -> float:
+        """Of the numbers that are there; NaN where there are none."""
+        values = self.floats(column, missing)
+        return float(np.median(values[~np.isnan(values)])) if not np.isnan(values).all() else np.nan
+
     def texts(self, column: str, missing: str = "") -> set[str]:
         """The different texts of a column."""
-        return {text if isinstance(text, str) else missing for text in self.columns[column]}
+        return {text if isinstance(text, str) else missing for text in self[column]}
 
     def flags(self) -> str:
         """The flags of all runs, each once."""
         return "; ".join(sorted({flag for text in self.texts("flags") for flag in text.split("; ") if flag}))
 
 
-def repeats(rows: pd.DataFrame, columns: Sequence[str]) -> Iterator[Repeats]:
-    """Runs by (group, settings), in order of first appearance, with the columns asked for.
-
-    Ten thousand rows are cut by one sort of each column: pandas' own groups of frames cost a hundred times as much.
-    """
-    if rows.empty:
-        return
-    numbers = rows.groupby(["group", "settings"], sort=False).ngroup().to_numpy()
-    order = np.argsort(numbers, kind="stable")
-    cuts = np.flatnonzero(np.diff(numbers[order])) + 1
-    wanted = dict.fromkeys(("group", "settings", *columns))
-    split = {name: np.split(_plain(rows[name])[order], cuts) for name in wanted}
-    for index in range(len(cuts) + 1):
-        values = {name: parts[index] for name, parts in split.items()}
-        first = {name: _python(part[0]) for name, part in values.items()}
-        yield Repeats(first["group"], first["settings"], first, values)
+def repeats(rows: pd.DataFrame) -> Iterator[Repeats]:
+    """Runs by (group, settings), in order of first appearance."""
+    cuts = _Cuts(rows)
+    return (Repeats(cuts, number) for number in range(len(cuts.ends) + 1 if len(rows) else 0))
 
 
 def _plain(values: pd.Series[Any]) -> NDArray[Any]:
@@ -73,8 +94,9 @@ def _plain(values: pd.Series[Any]) -> NDArray[Any]:
     return values.to_numpy()
 
 
-def _python(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+def measured(frame: pd.DataFrame, statuses: Iterable[str]) -> pd.DataFrame:
+    """The runs of these statuses that say where they ran, twins apart."""
+    return frame[frame["status"].isin(set(statuses)) & (frame["group"] != "") & (frame["repeat"] == 0)]
 
 
 def counted(frame: pd.DataFrame) -> pd.DataFrame:
@@ -84,7 +106,7 @@ def counted(frame: pd.DataFrame) -> pd.DataFrame:
     the latest result of the same seed (a seed run in five sessions is one repeat), and seeds that trained to the same
     weights as an earlier one (`equal_seeds`).
     """
-    return without_equal_seeds(one_per_seed(without_older(frame[frame["kind"] != "trial"])))
+    return without_equal_seeds(one_per_seed(without_older(without_trials(frame))))
 
 
 def without_older(frame: pd.DataFrame) -> pd.DataFrame:
@@ -127,3 +149,16 @@ def without_equal_seeds(frame: pd.DataFrame) -> pd.DataFrame:
         return frame
     places = zip(frame["group"], frame["settings"], frame["seed"], strict=True)
     return frame.loc[[place not in same for place in places]]
+
+
+def curve_points(frame: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
+    """Epochs of the runs that gave a result, twins apart, with the settings' columns."""
+    frame = counted(frame)
+    kept = measured(frame, RESULTS)
+    columns = ["record_id", "group", "architecture_label", "optimizer_label", "batch_size", "device", "execution_label"]
+    return epochs.merge(kept[columns], on="record_id")
+
+
+def without_trials(frame: pd.DataFrame) -> pd.DataFrame:
+    """The cells that were measured: all but the trials of learning rates."""
+    return frame[frame["kind"] != "trial"]

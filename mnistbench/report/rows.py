@@ -83,10 +83,7 @@ def _describe(cell: Cell) -> _Settings:
             **{
                 column: text
                 for axis in ("dataset", "architecture", "optimizer", "schedule", "execution")
-                for column, text in (
-                    (axis, getattr(cell, axis).name),
-                    (f"{axis}_label", getattr(cell, axis).label),
-                )
+                for column, text in ((axis, getattr(cell, axis).name), (f"{axis}_label", getattr(cell, axis).label))
             },
             "training_label": ", ".join(f"{key}={value}" for key, value in training.items()),
             "lr": float(lr) if isinstance(lr, int | float) else None,
@@ -211,9 +208,5 @@ def _error(plain: Mapping[str, Any]) -> dict[str, Any]:
     error = parts(plain.get("error"))
     return {
         "error": f"{error['type']}: {error['message']}" if error else None,
-        "error_type": error.get("type"),
-        "error_message": error.get("message"),
-        "error_step": error.get("step"),
-        "error_log": error.get("log"),
-        "error_stack": error.get("stack"),
+        **{f"error_{name}": error.get(name) for name in ("type", "message", "step", "log", "stack")},
     }

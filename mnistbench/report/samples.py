@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from mnistbench.report import statistics
+from mnistbench.report.blocks import NOT_TRAINED
 from mnistbench.report.labels import labels, shortened
-from mnistbench.report.repeats import Repeats, counted, repeats
+from mnistbench.report.repeats import Repeats, counted, measured, repeats
 from mnistbench.report.statistics import Floats
 from mnistbench.results.records import RESULTS
 
-Metric = Literal["examples_per_second", "cold_seconds", "seconds_to_target", "cold_seconds_to_target", "test_accuracy"]
+Metric = Literal["examples_per_second", "cold_seconds", "seconds_to_target", "test_accuracy"]
 
 PASSED = {"passed", "reference", "equivalent up to masks"}
 """Outcomes of the equivalence gate after which a ratio may be printed."""
@@ -60,22 +61,22 @@ class Sample:
 def samples(frame: pd.DataFrame, metric: Metric, blocks: pd.DataFrame) -> dict[str, list[Sample]]:
     """The settings of each group (machine, torch build, protocol) that have a value of the metric, or blocks."""
     frame = settle_outcomes(with_gate_of_blocks(counted(frame), blocks))
-    rows = frame[frame["status"].isin(RESULTS) & (frame["group"] != "") & (frame["repeat"] == 0)]
-    target = metric in ("seconds_to_target", "cold_seconds_to_target")
+    rows = measured(frame, RESULTS)
+    target = metric == "seconds_to_target"
     if target:
         rows = rows[rows["reached"].notna()]
     names, timed = labels(frame), set(blocks["settings"])
     found: dict[str, list[Sample]] = {}
-    for runs in repeats(rows, [*_COLUMNS, metric]):
+    for runs in repeats(rows):
         values = runs.floats(metric, math.inf if target else math.nan)
-        known = ~np.isnan(values) & (target | (runs.columns["status"] == "finished"))
+        known = ~np.isnan(values) & (target | (runs["status"] == "finished"))
         if not known.any() and not (metric == "examples_per_second" and runs.settings in timed):
             continue
         sample = Sample(
             settings=runs.settings,
             label=names[runs.settings],
-            device=runs.first["device"],
-            values=dict(zip(runs.columns["seed"][known].tolist(), values[known].tolist(), strict=True)),
+            device=runs.first("device"),
+            values=dict(zip(runs["seed"][known].tolist(), values[known].tolist(), strict=True)),
             steps=steps_to_target(runs),
             bounded=target and bool(np.isinf(np.median(values))),
             obstacle=obstacle(runs),
@@ -84,12 +85,6 @@ def samples(frame: pd.DataFrame, metric: Metric, blocks: pd.DataFrame) -> dict[s
         )
         found.setdefault(runs.group, []).append(sample)
     return found
-
-
-_COLUMNS = [
-    "device", "status", "seed", "isolation", "equivalence", "outdated", "epochs_to_target", "epochs", "steps",
-    "epochs_done",
-]  # fmt: skip
 
 
 def for_show(frame: pd.DataFrame, blocks: pd.DataFrame) -> pd.DataFrame:
@@ -146,7 +141,11 @@ def with_gate_of_blocks(frame: pd.DataFrame, blocks: pd.DataFrame) -> pd.DataFra
 
 
 def unranked(runs: Repeats) -> str:
-    """Why these runs are shown and ranked nowhere, or "": older code made them, or their equivalence gate failed."""
+    """Why these runs are shown and ranked nowhere, or "": older code made them, their equivalence gate
+    failed, or there are only blocks of them.
+    """
+    if runs.texts("status") == {NOT_TRAINED}:
+        return NOT_TRAINED
     outdated = sorted(runs.texts("outdated") - {""})
     if outdated:
         return f"outdated: {outdated[0]}"
@@ -157,7 +156,7 @@ def unranked(runs: Repeats) -> str:
 def unranked_settings(frame: pd.DataFrame) -> dict[tuple[str, str], str]:
     """The reason by (group, settings) for those of a frame that are ranked nowhere."""
     rows = frame[(frame["status"] == "finished") & (frame["repeat"] == 0)]
-    found = {(runs.group, runs.settings): unranked(runs) for runs in repeats(rows, ["outdated", "equivalence"])}
+    found = {(runs.group, runs.settings): unranked(runs) for runs in repeats(rows)}
     return {key: reason for key, reason in found.items() if reason}
 
 
@@ -195,3 +194,17 @@ def settle_outcomes(frame: pd.DataFrame) -> pd.DataFrame:
         inside = max(-low, high) < ACCURACY_FLOOR
         settled.loc[rows.index, "equivalence"] = "passed" if inside else "failed: outcome differs by over 0.3 points"
     return settled
+
+
+def accuracy_of(runs: Repeats) -> dict[str, Any]:
+    """What tables show of test accuracy; a diverged seed counts with its last evaluation."""
+    shown = statistics.summarize(runs.known("test_accuracy"), logarithmic=False)
+    return {
+        "n": shown.n,
+        "test_accuracy": shown.value,
+        "low": max(0.0, shown.low) if shown.n > 1 else math.nan,
+        "high": min(1.0, shown.high) if shown.n > 1 else math.nan,
+        "interval": shown.kind,
+        "diverged": int((runs["status"] == "diverged").sum()),
+        "unranked": unranked(runs),
+    }

@@ -105,13 +105,6 @@ def _resamples(size: int) -> NDArray[np.int64]:
     return np.random.default_rng(0).integers(0, size, (RESAMPLES, size))
 
 
-@functools.lru_cache(maxsize=10_000)
-def reached_interval(reached: int, runs: int) -> tuple[float, float]:
-    """Clopper–Pearson interval of the share of seeds that reached the target."""
-    interval = stats.binomtest(reached, runs).proportion_ci(CONFIDENCE, method="exact")
-    return float(interval.low), float(interval.high)
-
-
 @dataclass(frozen=True)
 class Difference:
     """a less b, with its interval."""

@@ -68,6 +68,36 @@ class Column:
         return self.kind in _TEXTS or self.order is not None
 
 
+_SHARED = [
+    Column("architecture_label", "architecture", "name", filtered=True),
+    Column("optimizer_label", "optimizer", "name", filtered=True),
+    Column("schedule_label", "schedule", "name", filtered=True),
+    Column("execution_label", "execution", "name", filtered=True, hidden=True),
+    Column("batch_size", "batch", "count", filtered=True),
+    Column("device", "device", filtered=True, hidden=True),
+    Column("tuning", "tuning", filtered=True),
+    Column("test_accuracy", "test accuracy", "percent"),
+    Column("interval", "interval"),
+    Column("diverged", "diverged seeds", "count"),
+    Column("unranked", "ranked nowhere", "long"),
+    Column("verdict", "verdict", "tag", filtered=True),
+    Column("text", "in words", "long"),
+    Column("peak_share", "share of peak", "share"),
+    Column("flags", "flags", "words"),
+]
+"""Columns that say the same in several tables."""
+
+
+def shared(keys: str) -> list[Column]:
+    """Those of `_SHARED` with these keys, which a space parts."""
+    return [column for key in keys.split() for column in _SHARED if column.key == key]
+
+
+def of_kind(kind: str, keys: str) -> list[Column]:
+    """Columns of one kind that are headed by their keys, which a space parts."""
+    return [Column(key, key.replace("_", " "), kind) for key in keys.split()]
+
+
 @dataclass(frozen=True)
 class Cell:
     """One cell: its text, the number it sorts by, its classes, the kind of its tag, and what stands underneath."""

@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 
 from mnistbench.report import statistics
-from mnistbench.report.blocks import NO_BLOCKS, CycleTable, cycle_table, halves, is_clean
+from mnistbench.report.blocks import NO_BLOCKS, CycleTable, cycle_table
 from mnistbench.report.estimator import ENOUGH_CYCLES, cycles_wanted, holm, judge
 from mnistbench.report.exhibit import Exhibit, nothing
-from mnistbench.report.repeats import counted
 from mnistbench.report.samples import (
     ACCURACY_FLOOR,
     INTERVAL_SEEDS,
@@ -71,13 +70,7 @@ class Pair:
 def pairwise(frame: pd.DataFrame, metric: Metric = "examples_per_second", blocks: pd.DataFrame = NO_BLOCKS) -> Exhibit:
     """Every pair of settings (`settings`: a cell without its seed) of one group, with a verdict.
 
-    Columns: group, device (of both, or `cpu / cuda`), metric, settings_a, settings_b, label_a, label_b, n (common
-    cycles; for test_accuracy common seeds), ratio (how many times faster a is than b; for test_accuracy the difference
-    a − b, as a share), low, high (at the level of the pair's own step; NaN where there is no interval), level, verdict
-    (`faster`, `slower`, `same`, `open` for a seen from b; `better`/`worse` for accuracy; "" when there is none), reason
-    (why there is no verdict: "no blocks of speed", "equivalence: not checked", …), text (both in words), method (`t`,
-    `rank`), busy, new_seeds (verdict on a time to target for seeds that were not run), more_seconds (about how much
-    longer to time until an open pair is settled).
+    A row has the columns of `Pair`, `n` in common cycles, for test accuracy in common seeds.
     """
     rows, notes = [], []
     for group, pairs in compare(frame, metric, blocks).items():
@@ -194,7 +187,7 @@ def _judged_pair(a: Sample, b: Sample, difference: np.void, more: float) -> Pair
 def _no_verdict(a: Sample, b: Sample, place: Mapping[str, int], metric: Metric) -> str:
     if hindered := a.obstacle or b.obstacle:
         return hindered
-    if metric in ("cold_seconds", "cold_seconds_to_target"):
+    if metric == "cold_seconds":
         return "by the clock of the runs: values"
     return NOT_TIMED if a.settings not in place or b.settings not in place else ""
 
@@ -253,73 +246,37 @@ def _accuracy_pairs(wanted: Sequence[tuple[Sample, Sample]], comparisons: int) -
 
 
 def _columns(pair: Pair) -> dict[str, Any]:
-    devices = dict.fromkeys((pair.a.device, pair.b.device))
+    names = [
+        "n",
+        "ratio",
+        "low",
+        "high",
+        "level",
+        "verdict",
+        "reason",
+        "text",
+        "method",
+        "busy",
+        "new_seeds",
+        "more_seconds",
+    ]
     return {
-        "device": " / ".join(devices),
+        "device": " / ".join(dict.fromkeys((pair.a.device, pair.b.device))),
         "settings_a": pair.a.settings,
         "settings_b": pair.b.settings,
         "label_a": pair.a.label,
         "label_b": pair.b.label,
-        "n": pair.n,
-        "ratio": pair.ratio,
-        "low": pair.low,
-        "high": pair.high,
-        "level": pair.level,
-        "verdict": pair.verdict,
-        "reason": pair.reason,
-        "text": pair.text,
-        "method": pair.method,
-        "busy": pair.busy,
-        "new_seeds": pair.new_seeds,
-        "more_seconds": pair.more_seconds,
+        **{name: getattr(pair, name) for name in names},
     }
 
 
-def noise(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhibit:
-    """What the noise was: one row per group and device. It sets no floor.
-
-    Columns: group, device, runs, quiet (runs without a flag), noisy, shared, unknown (noise not observable),
-    twin_pairs, twin_gap (A/A: by how much the second run of the same cell differs, median, a share; NaN without
-    twins), blocks, disturbed (blocks with a cause), sessions, half_gap (A/A: by how much two random halves of a
-    setting's blocks differ, median over the settings, a share), flags (text: count by flag).
-    """
-    counting = counted(frame)
-    rows = []
-    for group in [name for name in dict.fromkeys(counting["group"]) if name]:
-        done = counting[(counting["group"] == group) & (counting["status"] == "finished")]
-        timed = blocks_of(blocks, counting, group)
-        for kind, part in done.groupby("device"):
-            own = timed[timed["device"] == kind]
-            gaps = np.abs(list(halves(cycle_table(own)).values()))
-            twins = _twin_gaps(part)
-            flags = part["flags"].str.split("; ").explode()
-            rows.append(
-                {
-                    "group": group,
-                    "device": str(kind),
-                    "runs": len(part),
-                    "quiet": int((part["flags"] == "").sum()),
-                    "noisy": int(part["noisy"].sum()),
-                    "shared": int((part["isolation"] != "alone").sum()),
-                    "unknown": int((~part["noise_known"]).sum()),
-                    "twin_pairs": len(twins),
-                    "twin_gap": math.expm1(np.median(twins)) if len(twins) else math.nan,
-                    "blocks": len(own),
-                    "disturbed": int((~is_clean(own)).sum()),
-                    "sessions": own["session"].nunique(),
-                    "half_gap": math.expm1(np.median(gaps)) if len(gaps) else math.nan,
-                    "flags": ", ".join(f"{flag} {count}" for flag, count in flags[flags != ""].value_counts().items()),
-                }
-            )
-    return Exhibit(pd.DataFrame(rows)) if rows else nothing("No cell finished, so nothing is known of the noise.")
-
-
-def _twin_gaps(rows: pd.DataFrame) -> Sequence[float]:
-    """How far the second run of a cell is from its first, in logarithms."""
-    known = rows[rows["examples_per_second"] > 0]
-    speeds = known.set_index(["settings", "seed", "repeat"])["examples_per_second"].groupby(level=[0, 1, 2]).last()
-    wide = np.log(speeds).unstack("repeat")
-    if 0 not in wide or wide.shape[1] < 2:
-        return []
-    gaps = wide.drop(columns=0).sub(wide[0], axis=0).abs().to_numpy().ravel()
-    return [float(gap) for gap in gaps if math.isfinite(gap)]
+def ratio_columns(pair: Pair) -> dict[str, Any]:
+    """n, ratio, low, high, verdict, reason and text of a pair; no number where the equivalence gate did not pass."""
+    hidden = pair.a.hidden or pair.b.hidden
+    return {
+        "n": pair.n,
+        **{name: math.nan if hidden else getattr(pair, name) for name in ("ratio", "low", "high")},
+        "verdict": pair.verdict,
+        "reason": hidden or pair.reason,
+        "text": hidden or pair.text,
+    }

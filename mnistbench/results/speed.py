@@ -31,6 +31,8 @@ SPEED_SCHEMA_VERSION = 1
 PROTOCOL = 2
 """Of measurement: the first one whose speeds come from blocks."""
 SESSION_FILE = re.compile(r"\d{8}T\d{6}-[0-9a-f]{12}\.jsonl")
+UNKNOWN = "unknown"
+"""The cause of a block of which nothing could be observed; it counts as clean."""
 LARGEST_FILE_BYTES = 256 * 2**20
 
 
@@ -88,7 +90,7 @@ class Block:
         waited_seconds: that its threads together waited for a core; None where the system does not tell.
         throttled_seconds: that its group of processes was held back by a quota; None where the system does not tell.
         gpu_slowdown: the GPU reported that it was slowed down.
-        cause: what disturbed it, which makes the block count as missing; `unknown` if nothing could be observed, which
+        cause: what disturbed it, which makes the block count as missing; `UNKNOWN` if nothing could be observed, which
             does not; None if it was observed and nothing did.
         error: why there is no time.
         wall_seconds: from the start of its process to its end, by which the rest of a run is estimated.
@@ -116,7 +118,7 @@ class Block:
     @property
     def is_clean(self) -> bool:
         """Whether there is a time, and nothing that was observed disturbed it."""
-        return self.seconds is not None and self.cause in (None, "unknown")
+        return self.seconds is not None and self.cause in (None, UNKNOWN)
 
 
 Line = SpeedSession | SpeedSetting | Block

@@ -17,7 +17,7 @@ from synthetic import make_grid_records
 
 from mnistbench import run_grid
 from mnistbench.cli import app as cli
-from mnistbench.cli.outcome import print_best, typed_again
+from mnistbench.cli.outcome import console_for_tables, print_best, typed_again
 from mnistbench.grid.grid import Grid
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.run.executors import InlineExecutor
@@ -106,15 +106,16 @@ def test_the_best_so_far_names_what_tells_its_rows_apart(capsys: pytest.CaptureF
     assert " · mlp · sgd · schedule constant · batch 8 · cpu." in " ".join(said.split())
 
 
-def test_the_best_so_far_fits_80_columns_and_keeps_its_numbers_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("console", [Console(width=80, record=True, file=io.StringIO()), console_for_tables()])
+def test_the_best_so_far_fits_80_columns_and_keeps_its_numbers_whole(tmp_path: Path, console: Console) -> None:
     records = make_grid_records(batch_sizes=[64, 512], seeds=2, twins=0, executions=["fast", "plain"])
     folder = ResultsFolder(write_folder(tmp_path / "wide", records))
     cells = {record.cell.without_seed(): record.cell for record in records}
     write_session(folder, make_session({cell: 1e4 * (1 + number) for number, cell in enumerate(cells.values())}))
-    console = Console(width=80, record=True, file=io.StringIO())
-    print_best(folder, console)
-    lines = console.export_text().splitlines()
-    assert max(map(len, lines)) <= 80
+    with console.capture() as capture:
+        print_best(folder, console)
+    lines = capture.get().splitlines()
+    assert max(len(line) for line in lines if " · batch " in line) <= 80
     assert "…" not in "".join(lines)
     first = next(line for line in lines if " · batch " in line)
     assert re.match(r" *\d+(–\d+)? ", first)

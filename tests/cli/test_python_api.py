@@ -5,15 +5,22 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
-
 DOC = Path(__file__).parents[2] / "docs" / "python-api.md"
 
 
+def test_what_the_docs_name_is_there() -> None:
+    named = re.findall(r"`(\w+)[^`]*` (?:in|of)\s+`(mnistbench[\w.]*)`", DOC.read_text(encoding="utf-8"))
+    assert len(named) >= 4
+    for name, module in named:
+        assert hasattr(import_module(module), name), f"{module} has no {name}"
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("digit_images")
 def test_the_example_of_the_docs_runs(tmp_path: Path) -> None:
     """Every block of it, in one script without a guard: a cell's process does not run the script again."""

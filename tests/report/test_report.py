@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import io
 import os
 import re
 from collections import Counter
@@ -14,12 +15,16 @@ from typing import Any
 import pandas as pd
 import pytest
 from report_pages import Page, rendered, write_folder
+from rich.console import Console
 from speed_sessions import make_session, write_session
 from synthetic import HOSTILE_NAMES, make_cell, make_grid_records, make_record
 
+from mnistbench.cli.outcome import print_best
 from mnistbench.errors import UserError
 from mnistbench.report import render
+from mnistbench.report.frame import results_frame
 from mnistbench.report.page import _beside, read_study
+from mnistbench.report.sections import section, sections
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.records import Data
 
@@ -156,6 +161,27 @@ def test_the_page_leads_with_what_the_grid_varies(tmp_path: Path) -> None:
     assert leading("batches", optimizers=["sgd"], batch_sizes=[64, 512], target=None)[0] == "large-batches"
 
 
+def test_profiles_are_no_repeats_of_each_other(tmp_path: Path) -> None:
+    """A line is one execution's, and a rank says whose it is."""
+    records = make_grid_records(
+        architectures=["mlp"], batch_sizes=[64, 512], executions=["fast", "plain"], seeds=1, twins=0
+    )
+    page = rendered(tmp_path / "profiles", records)
+    shown = {"large-batches": ["fast", "plain"], "learning": 2 * ["adam · fast", "adam · plain"]}
+    for question, charts in shown.items():
+        titles = [title.text for title in page.all("p", "title", inside=question)]
+        assert [title for title in titles if "sgd" not in title] == charts
+    cells = [cell.text for cell in page.all("td", inside="optimizers")]
+    assert cells.count("fast") == cells.count("plain") == 4
+
+
+def test_every_file_of_a_section_is_in_the_list() -> None:
+    """A section is its file and its line."""
+    files = {path.stem for path in Path(section.__file__).parent.glob("*.py")} - {"__init__", "section"}
+    listed = {each.answer.__module__.rpartition(".")[2] for each in sections(results_frame([]))}
+    assert listed == files
+
+
 def test_where_everything_failed_the_reasons_are_there(failed: Page) -> None:
     """Status, reason, log, and the command that reruns it."""
     text = next(element for element in failed.all("section") if element.attributes["id"] == "failures").text
@@ -238,6 +264,15 @@ def test_fallback_data_are_said_loudly(tmp_path: Path) -> None:
     records = [make_record(make_cell(seed=seed), data=Data(sha256="d1f3", fallback=True)) for seed in range(2)]
     page = rendered(tmp_path / "fallback", records)
     assert "not at hand" in page.all("li", "loud")[0].text
+
+
+def test_what_is_typed_is_code_in_the_sentences_of_a_page(tmp_path: Path) -> None:
+    old = make_record(make_cell(architecture="resnet"), training_revision=1)
+    page = rendered(tmp_path / "old", [old, make_record(make_cell(architecture="a`b"))])
+    (banner,) = (item for item in page.all("li") if "outdated: an older release" in item.text)
+    assert [element.text for element in page.all("code") if banner in element.parents] == ["run"]
+    assert "`" not in banner.text
+    assert any("a`b" in item.text for item in page.all("ul", "verdict"))
 
 
 def test_two_machines_stand_apart(tmp_path: Path) -> None:
@@ -326,8 +361,8 @@ def test_different_targets_are_ranked_apart(tmp_path: Path) -> None:
     ]
     page = rendered(tmp_path / "targets", records)
     headings = " ".join(element.text for element in page.all("h3", inside="first"))
-    assert "target 97.0 %" in headings
-    assert "target 90.0 %" in headings
+    assert "target 97 %" in headings
+    assert "target 90 %" in headings
 
 
 def test_a_page_of_600_cells_is_small_and_says_what_it_thins(tmp_path: Path) -> None:
@@ -356,6 +391,23 @@ def test_a_page_of_a_folder_with_blocks_has_ranks_and_offers_them(tmp_path: Path
     assert len(blocks) == 16 * len(cells)
     assert {"session", "cycle", "settings", "seconds", "cause"} <= set(blocks)
     assert "16 blocks" in page.source
+
+
+def test_a_setting_that_was_timed_and_not_trained_yet_has_a_row_with_its_speed(tmp_path: Path) -> None:
+    cells = [make_cell(batch_size=batch) for batch in (64, 512, 1024)]
+    folder = ResultsFolder(write_folder(tmp_path / "begun", [make_record(cells[0])]))
+    folder.write_cells(cells[:2])  # the third has left the grid
+    write_session(folder, make_session(dict.fromkeys(cells, 20000.0), spread=0.0, drift=0.0))
+    page = Page.of(render([folder], folder.report_file).read_text(encoding="utf-8"))
+    for question in ("first", "throughput"):
+        (row,) = (element.text for element in page.all("tr", inside=question) if "not trained yet" in element.text)
+        assert "512" in row
+        assert "20,000" in row
+    assert "1 of 2" in page.all("dl", "facts")[0].text
+    assert "batch 512 (ranked nowhere: not trained yet)" in (folder.path / "summary.md").read_text()
+    console = Console(width=100, record=True, file=io.StringIO())
+    print_best(folder, console)
+    assert "not trained yet" in console.export_text()
 
 
 def test_a_file_of_the_users_called_speed_csv_stays(tmp_path: Path) -> None:

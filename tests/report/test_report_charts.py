@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mnistbench.report import accuracy_charts, charts, noise_charts, palette, speed_charts, svg, time_charts
-from mnistbench.report.sections.trust import against_first
+from mnistbench.report import charts, palette, svg
+from mnistbench.report.sections import classes, devices, first, learning, noise, throughput, time
+from mnistbench.report.sections.noise import against_first
 from mnistbench.report.tables import UNREACHED, Column, table
 from mnistbench.words import wording
 
@@ -107,7 +108,7 @@ def test_a_series_differs_by_marker_and_line_style_too() -> None:
 def test_charts_draw_in_colours_that_the_page_can_swap() -> None:
     """Every colour in a chart is one of the palette's, so that dark mode misses none."""
     styles = svg.StyleSheet()
-    for chart in (speed_charts.throughput(speeds(), "a"), speed_charts.speedup_map(ratios(), "b", "steady")):
+    for chart in (throughput.throughput_chart(speeds(), "a"), devices.speedup_map(ratios(), "b", "steady")):
         assert chart is not None
         drawn = svg.inline(chart.svg(), name=chart.name, label=chart.alt, styles=styles)
         assert not re.search(r'(fill|stroke)="#', drawn)
@@ -119,7 +120,7 @@ def test_charts_draw_in_colours_that_the_page_can_swap() -> None:
 
 def hostile_chart() -> charts.Chart:
     rows = pd.concat([speeds(architecture_label=name) for name in HOSTILE])
-    chart = speed_charts.throughput(rows, "hostile")
+    chart = throughput.throughput_chart(rows, "hostile")
     assert chart is not None
     return chart
 
@@ -183,44 +184,44 @@ def test_the_users_own_matplotlib_style_changes_nothing() -> None:
 def test_throughput_marks_what_ran_out_of_memory() -> None:
     """A cell without a number is a cross with an entry in the legend, and is said."""
     rows = speeds(status=["ok", "out_of_memory"], examples_per_second=[20_000.0, math.nan])
-    chart = speed_charts.throughput(rows, "x")
+    chart = throughput.throughput_chart(rows, "x")
     assert chart is not None
     assert "out of memory</text>" in chart.svg()
     assert "1 setting ran out of memory" in chart.alt
-    plain = speed_charts.throughput(speeds(), "x")
+    plain = throughput.throughput_chart(speeds(), "x")
     assert plain is not None
     assert "out of memory" not in plain.svg()
 
 
 def test_throughput_is_worded_from_the_data() -> None:
     """Highest and lowest, with where they are."""
-    chart = speed_charts.throughput(speeds(), "x")
+    chart = throughput.throughput_chart(speeds(), "x")
     assert chart is not None
     assert "highest 60,000 examples/s (mlp on cpu at batch 512), lowest 20,000 (mlp on cpu at batch 64)" in chart.alt
 
 
 def test_nothing_to_draw_is_no_chart() -> None:
     """Without a number there is no empty pair of axes."""
-    assert speed_charts.throughput(speeds(examples_per_second=math.nan), "x") is None
+    assert throughput.throughput_chart(speeds(examples_per_second=math.nan), "x") is None
 
 
 def test_the_speed_up_map_hatches_what_is_open() -> None:
     """A pattern is there exactly when a verdict is missing."""
-    assert "<pattern" in speed_charts.speedup_map(ratios(), "x", "steady").svg()
-    assert "<pattern" not in speed_charts.speedup_map(ratios(verdict="faster"), "x", "steady").svg()
+    assert "<pattern" in devices.speedup_map(ratios(), "x", "steady").svg()
+    assert "<pattern" not in devices.speedup_map(ratios(verdict="faster"), "x", "steady").svg()
 
 
 def test_the_speed_up_map_is_centred_on_one() -> None:
     """1x is neutral, and a ratio and its inverse lie as far to each side."""
-    assert speed_charts._diverging_step(1.0) == palette.NEUTRAL
+    assert devices._diverging_step(1.0) == palette.NEUTRAL
     for ratio in (1.2, 3.0, 6.0):
-        above = speed_charts._diverging_step(ratio) - palette.NEUTRAL
-        assert 0 < above == palette.NEUTRAL - speed_charts._diverging_step(1 / ratio)
+        above = devices._diverging_step(ratio) - palette.NEUTRAL
+        assert 0 < above == palette.NEUTRAL - devices._diverging_step(1 / ratio)
 
 
 def test_a_ratio_that_may_not_be_printed_is_a_dash() -> None:
     """Where the gate did not pass, the map has no number."""
-    drawn = speed_charts.speedup_map(ratios(ratio=[math.nan, 1.02, 64.0]), "x", "steady").svg()
+    drawn = devices.speedup_map(ratios(ratio=[math.nan, 1.02, 64.0]), "x", "steady").svg()
     assert ">–</text>" in drawn
     assert "0.500×" not in drawn
 
@@ -234,10 +235,10 @@ def test_time_to_target_draws_no_seed_that_did_not_reach_it() -> None:
             "seconds_values": [[2.9, 3.0, math.inf], [math.inf]],
         }
     )  # fmt: skip
-    chart = time_charts.first_at_target(board, "x")
+    chart = first.first_at_target(board, "x")
     assert chart is not None
     assert "cnn" not in chart.svg()
-    assert time_charts.first_at_target(board.tail(1), "x") is None
+    assert first.first_at_target(board.tail(1), "x") is None
 
 
 def test_error_over_time_thins_what_lies_behind_the_front_and_says_so() -> None:
@@ -252,16 +253,16 @@ def test_error_over_time_thins_what_lies_behind_the_front_and_says_so() -> None:
     ).assign(error_low=0.01, error_high=0.2)
     rows["target_errors"] = [[0.03]] * len(rows)
     rows["pareto"] = rows["settings"] == "s0"
-    chart = time_charts.time_buys(rows, "x")
+    chart = time.time_buys(rows, "x")
     drawn = int(re.search(r"(\d+) of 399 other settings are drawn", chart.alt).group(1))  # type: ignore[union-attr]
-    assert 100 <= drawn <= time_charts.MOST_GREY
-    assert "target 97.00 %" in chart.svg()
+    assert 100 <= drawn <= time.MOST_GREY
+    assert "target 97 %</text>" in chart.svg()
 
 
 def test_learning_curves_are_thinned_to_their_ends() -> None:
     """Five thousand epochs become a hundred, the first and the last among them."""
     rows = pd.DataFrame({"epoch": range(1, 5001)})
-    thinned = accuracy_charts.thin(rows)
+    thinned = learning.thin(rows)
     assert len(thinned) <= 100
     assert {1, 5000} <= set(thinned["epoch"])
 
@@ -272,7 +273,7 @@ def test_the_confusion_matrix_names_the_most_common_mistake() -> None:
         [(4, 4, 90, 0.9), (4, 9, 10, 0.1), (9, 9, 97, 0.97), (9, 4, 3, 0.03)],
         columns=["true", "predicted", "count", "share"],
     )
-    chart = accuracy_charts.confusion_map(rows, "x", {4: "4", 9: "9"})
+    chart = classes.confusion_map(rows, "x", {4: "4", 9: "9"})
     assert "most often 4 taken for 9, 10 times" in chart.alt
     assert ">10</text>" in chart.svg()
 
@@ -282,10 +283,10 @@ def test_runs_flagged_as_noisy_are_crossed_and_counted() -> None:
     runs = pd.DataFrame(
         {"label": "mlp", "device": "cpu", "deviation": [0.0, 0.01, -0.2], "noisy": [False, False, True]}
     )
-    chart = noise_charts.seed_dots(runs, "x")
+    chart = noise.seed_dots(runs, "x")
     assert "1 are flagged as noisy" in chart.alt
     assert "flagged as noisy</text>" in chart.svg()
-    assert "flagged" not in noise_charts.seed_dots(runs.head(2), "x").svg()
+    assert "flagged" not in noise.seed_dots(runs.head(2), "x").svg()
 
 
 def pairs() -> pd.DataFrame:
@@ -321,7 +322,7 @@ def test_pairs_without_a_ratio_are_left_out() -> None:
 
 def test_a_wild_interval_does_not_flatten_the_others() -> None:
     """An interval of six decades leaves the plot."""
-    assert noise_charts._limits(pd.DataFrame({"ratio": [1.1, 2.0], "low": [1e-3, 1.5], "high": [1e3, 3.0]})) == (
+    assert noise._limits(pd.DataFrame({"ratio": [1.1, 2.0], "low": [1e-3, 1.5], "high": [1e3, 3.0]})) == (
         pytest.approx(0.97 / 3), pytest.approx(6.0),
     )  # fmt: skip
 

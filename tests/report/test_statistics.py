@@ -13,7 +13,6 @@ from mnistbench.report.statistics import (
     Difference,
     paired_difference,
     rank_test,
-    reached_interval,
     summarize,
     verdict_within,
     welch,
@@ -58,15 +57,6 @@ def test_ten_runs_have_the_bca_interval_of_the_median() -> None:
     assert shown.low == pytest.approx(theirs.low, abs=0.2 * width)
     assert shown.high == pytest.approx(theirs.high, abs=0.2 * width)
     assert shown.kind == "95 % of 25 (BCa)"
-
-
-def test_share_that_reached_has_the_exact_interval() -> None:
-    """Clopper–Pearson by beta quantiles."""
-    low, high = reached_interval(2, 3)
-    assert low == pytest.approx(stats.beta.ppf(0.025, 2, 2))
-    assert high == pytest.approx(stats.beta.ppf(0.975, 3, 1))
-    assert reached_interval(0, 5)[0] == 0.0
-    assert reached_interval(5, 5)[1] == 1.0
 
 
 def test_intervals_widen_with_the_number_of_pairs() -> None:

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+from report_pages import study_of
 from synthetic import HOSTILE_NAMES, all_runs, make_cell, make_grid_records, make_record
 from test_exhibits import gpu_and_cpu, reaching, runs
 from test_verdicts import blocks_like
@@ -86,7 +87,7 @@ def test_every_number_of_seeds_makes_a_summary(seeds: int) -> None:
     records = make_grid_records(
         seeds=seeds, devices=("cpu", "cuda"), executions=("plain", "fast"), batch_sizes=(64, 512), failing=0.1
     )
-    text = summary_markdown(all_runs(records), name="quick", asked=len(records) + 3)
+    text = summary_markdown(study_of(all_runs(records), asked=len(records) + 3))
     for heading in ("# quick", "## First at the target", "## What did not finish", "## Where it ran"):
         assert heading in text
     assert "3 not run yet" in text
@@ -94,7 +95,7 @@ def test_every_number_of_seeds_makes_a_summary(seeds: int) -> None:
 
 
 def test_a_fallback_is_said_loudly() -> None:
-    text = summary_markdown(all_runs([make_record(data=Data(sha256="x", fallback=True))]), name="quick")
+    text = summary_markdown(study_of(all_runs([make_record(data=Data(sha256="x", fallback=True))])))
     assert "> **The dataset that was asked for was not at hand" in text
 
 
@@ -104,7 +105,7 @@ def test_hostile_names_are_text(name: str) -> None:
         make_record(make_cell(architecture=name)),
         make_record(make_cell(architecture=name, seed=1), status="failed"),
     ]
-    text = summary_markdown(all_runs(records), name=name)
+    text = summary_markdown(study_of(all_runs(records), name))
     assert "<script>" not in text
     assert "[f](" not in text
     for table in text.split("\n\n"):

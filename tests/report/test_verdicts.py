@@ -14,7 +14,8 @@ from synthetic import HOSTILE_NAMES, all_runs, make_cell, make_environment, make
 from mnistbench.cell import Component, Training
 from mnistbench.report.blocks import blocks_frame
 from mnistbench.report.labels import labels
-from mnistbench.report.verdicts import noise, pairwise
+from mnistbench.report.sections.noise import disturbances as noise
+from mnistbench.report.verdicts import pairwise
 from mnistbench.results.records import CellRecord
 
 WOBBLE = (1.0, 1.004, 0.997, 1.002, 0.999, 1.003, 0.998, 1.001, 1.0, 0.996, 1.002, 1.0)

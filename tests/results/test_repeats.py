@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from report_pages import Page, write_folder
+from report_pages import Page, study_of, write_folder
 from rich.console import Console
 from synthetic import START, make_cell, make_environment, make_grid_records, make_record
 
@@ -21,14 +21,16 @@ from mnistbench.cli.outcome import print_best
 from mnistbench.grid.grid import Grid
 from mnistbench.grid.tune import pick
 from mnistbench.report import render
-from mnistbench.report.accuracy import accuracy_by_batch, confusion, optimizer_ranking
 from mnistbench.report.frame import KINDS, epochs_frame, results_frame
 from mnistbench.report.inventory import banners
 from mnistbench.report.page import read_study
-from mnistbench.report.ranking import leaderboard, time_curves
 from mnistbench.report.repeats import counted
+from mnistbench.report.sections.classes import confusion
+from mnistbench.report.sections.first import leaderboard
+from mnistbench.report.sections.large_batches import accuracy_by_batch
+from mnistbench.report.sections.optimizers import best_after_trials, optimizer_ranking
+from mnistbench.report.sections.time import time_curves
 from mnistbench.report.summary import summary_markdown, verdict_sentences
-from mnistbench.report.trials import best_after_trials
 from mnistbench.report.verdicts import pairwise
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.merging import merge_folders
@@ -129,7 +131,7 @@ def test_a_report_of_folders_and_of_their_merge_agree(folders: list[list[CellRec
         apart, together = read_study(sources), read_study([merged])
         assert {record.record_id for record in apart.records} == {record.record_id for record in together.records}
         told = [
-            sorted(summary_markdown(study.runs.sort_values("record_id"), name="x", asked=study.asked).split("\n"))
+            sorted(summary_markdown(study_of(study.runs.sort_values("record_id"), "x", study.asked)).split("\n"))
             for study in (apart, together)
         ]
         assert told[0] == told[1]
@@ -183,7 +185,7 @@ def test_seeds_with_the_same_weights_are_one_run_and_are_said_to_be(tmp_path: Pa
     assert len(said) == 1
     assert "seeds 0, 1, 2" in said[0]
     folder = folder_of(tmp_path / "seeded", records)
-    console = Console(record=True, width=200)
+    console = Console(record=True, width=200, force_terminal=True)
     print_best(folder, console)
     assert "seeds 0, 1, 2 trained to the same weights. These seeds are one run" in console.export_text()
 
@@ -234,7 +236,7 @@ def test_what_may_not_be_ranked_is_shown_last_and_is_best_at_nothing(
     assert "adam is most accurate" not in said
     assert f"Shown and ranked nowhere, in accuracy neither: adam ({reason})." in said
     assert any("ranked nowhere" in text for text in banners(frame))
-    console = Console(record=True, width=200)
+    console = Console(record=True, width=200, force_terminal=True)
     print_best(folder_of(tmp_path / "gate", records), console)
     assert f"(ranked nowhere: {reason})" in console.export_text()
 
@@ -263,10 +265,10 @@ def test_plain_json_says_as_well_what_is_outdated() -> None:
 def test_diverged_seeds_are_marked_where_the_best_are_shown(tmp_path: Path) -> None:
     records = in_session(0, range(2), status="diverged")
     assert leaderboard(results_frame(records)).frame["diverged"].tolist() == [2]
-    console = Console(record=True, width=200)
+    console = Console(record=True, width=200, force_terminal=True)
     print_best(folder_of(tmp_path / "diverged", records), console)
-    assert "(2 of 2 diverged)" in console.export_text()
-    assert "(2 of 2 seeds diverged)" in summary_markdown(results_frame(records), name="x")
+    assert "(2 of 2 seeds diverged)" in console.export_text()
+    assert "(2 of 2 seeds diverged)" in summary_markdown(study_of(results_frame(records)))
 
 
 TUNED = """

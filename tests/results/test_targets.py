@@ -20,7 +20,7 @@ from mnistbench.report import render
 from mnistbench.report.compare import compare
 from mnistbench.report.frame import at_target, results_frame, targets_in, write_csv
 from mnistbench.report.page import read_study
-from mnistbench.report.ranking import leaderboard
+from mnistbench.report.sections.first import leaderboard
 from mnistbench.report.summary import verdict_sentences
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.merging import merge_folders
@@ -203,4 +203,4 @@ def test_the_page_has_a_leaderboard_of_each_target(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "both", [make_record(cell)])
     page = Page.of(render([folder], tmp_path / "page.html").read_text(encoding="utf-8"))
     headings = [heading.text for heading in page.all("h3", inside="first")]
-    assert headings == ["target 90.0 %", "target 97.0 %"]
+    assert headings == ["target 90 %", "target 97 %"]

@@ -13,10 +13,10 @@ from mnistbench.cell import Component
 from mnistbench.grid.grid import Grid
 from mnistbench.grid.options import lr_of
 from mnistbench.report import render
-from mnistbench.report.accuracy import accuracy_by_batch, optimizer_ranking
-from mnistbench.report.ranking import leaderboard
+from mnistbench.report.sections.first import leaderboard
+from mnistbench.report.sections.large_batches import accuracy_by_batch
+from mnistbench.report.sections.optimizers import best_after_trials, optimizer_ranking
 from mnistbench.report.summary import verdict_sentences
-from mnistbench.report.trials import best_after_trials
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.records import CellRecord
 from mnistbench.run.executors import InlineExecutor

@@ -27,7 +27,7 @@ from mnistbench.cell import Cell, Component, Training
 from mnistbench.data import datasets
 from mnistbench.grid.grid import Grid
 from mnistbench.report.frame import results_frame
-from mnistbench.report.speed import device_speedups
+from mnistbench.report.sections.devices import device_speedups
 from mnistbench.results.merging import one_per_build
 from mnistbench.results.records import CellRecord, Data
 from mnistbench.run.executors import ProcessExecutor

@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from report_pages import write_folder
+from report_pages import Page, write_folder
 from synthetic import all_runs, make_cell, make_record
 
 from mnistbench.report.page import render
@@ -187,5 +187,25 @@ def test_the_report_shows_energy_or_says_that_it_is_not_measurable(tmp_path: Pat
     record = record.with_changes(environment=replace(record.environment, energy_source=source))
     page = render([write_folder(tmp_path / "made", [record])], tmp_path / "page.html").read_text()
     assert ("energy per 1,000 examples" in page) is (source is not None)
+    assert ("What does it cost in energy? <bdi>No record says" in page) is (source is None)
     assert ("RAPL" in page) is (source is not None)
     assert ("not measurable here" in page) is (source is None)
+
+
+def test_energy_is_told_by_setting_and_device(tmp_path: Path) -> None:
+    """Medians over the seeds, the least of each device in the verdict."""
+    records = []
+    for device, batch, joules in (("cpu", 64, 240.0), ("cpu", 512, 120.0), ("cuda", 512, 30.0)):
+        for seed in range(3):
+            record = make_record(make_cell(device=device, batch_size=batch, seed=seed), accuracies=(0.98,))
+            epochs = [replace(epoch, train_joules=joules * (1 + seed)) for epoch in record.epochs]
+            records.append(record.with_changes(epochs=epochs))
+    page = Page.of(render([write_folder(tmp_path / "made", records)], tmp_path / "page.html").read_text())
+    rows = [row.text for row in page.all("tr", inside="energy")][1:]
+    assert [("cuda" in row, "512" in row) for row in rows] == [(True, True), (False, True), (False, False)]
+    for row, median, low, high in zip(rows, ["1.00 J", "4.00 J", "8.00 J"], ["500 mJ", "2.00 J", "4.00 J"],
+                                      ["1.50 J", "6.00 J", "12.0 J"], strict=True):  # fmt: skip
+        assert median in row and low in row and high in row and "range of 3" in row
+    (said,) = (text.text for text in page.all("ul", "verdict"))
+    assert "The least energy on cuda: 1.00 J per 1,000 examples with batch 512 · cuda (range of 3; 1 setting)." in said
+    assert "with batch 512 · cpu (range of 3; 2 settings, and 8.00 J at most)." in said

@@ -1,47 +1,54 @@
-"""The questions of the report, the grid's own first; each becomes one section of the page."""
+"""The questions of the report, one file each, the grid's own first. A new one is a file here and a line below."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import pandas as pd
 
 from mnistbench.report.frame import targets_in
-from mnistbench.report.sections import accuracy, speed, trust
-from mnistbench.report.sections.section import Section, Study
-from mnistbench.report.trials import is_tuned
+from mnistbench.report.sections import (
+    classes,
+    devices,
+    energy,
+    failures,
+    first,
+    large_batches,
+    learning,
+    levers,
+    noise,
+    optimizers,
+    repeat,
+    throughput,
+    time,
+)
+from mnistbench.report.sections.optimizers import is_tuned
+from mnistbench.report.sections.section import Answer, Section, Study
 
-Question = Callable[[Study], Section]
 
-
-def questions(frame: pd.DataFrame) -> list[Question]:
-    """One function a question: what the grid varies and asks for leads, then what can be said of every grid."""
+def sections(frame: pd.DataFrame) -> list[Section]:
+    """All of them: what the grid varies and asks for leads, then what can be said of every grid."""
 
     def varies(column: str) -> bool:
         return bool(frame[column].nunique() > 1)
 
-    order: list[tuple[Question, bool]] = [
-        (speed.devices, varies("device")),
-        (speed.levers, varies("execution_label")),
-        (accuracy.optimizers, is_tuned(frame)),
-        (speed.first, bool(targets_in(frame))),
-        (accuracy.optimizers, varies("optimizer_label")),
-        (accuracy.large_batches, varies("batch_size")),
-        (speed.throughput, varies("batch_size")),
-        (speed.first, True),
-        (speed.time, True),
-        (trust.noise, True),
-        (speed.throughput, True),
-        (accuracy.learning, True),
-        (accuracy.classes, True),
-        (trust.failures, True),
-        (trust.repeat, True),
-        (speed.devices, True),
-        (speed.levers, True),
-        (accuracy.optimizers, True),
-        (accuracy.large_batches, True),
+    order = [
+        (devices.SECTION, varies("device")),
+        (levers.SECTION, varies("execution_label")),
+        (optimizers.SECTION, is_tuned(frame)),
+        (first.SECTION, bool(targets_in(frame))),
+        (optimizers.SECTION, varies("optimizer_label")),
+        (large_batches.SECTION, varies("batch_size")),
+        (throughput.SECTION, varies("batch_size")),
+        (first.SECTION, True),
+        (time.SECTION, True),
+        (energy.SECTION, True),
+        (noise.SECTION, True),
+        (throughput.SECTION, True),
+        (learning.SECTION, True),
+        (classes.SECTION, True),
+        (failures.SECTION, True),
+        (repeat.SECTION, True),
     ]
-    return list(dict.fromkeys(question for question, is_asked in order if is_asked))
+    return list(dict.fromkeys([section for asked in (True, False) for section, is_asked in order if is_asked is asked]))
 
 
-__all__ = ["Section", "Study", "questions"]
+__all__ = ["Answer", "Section", "Study", "sections"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -18,6 +18,10 @@ MOST_PANELS = 12
 """Small multiples of one group that are drawn; the notice says how many are not."""
 
 
+MOST_SENTENCES = 3
+"""Of one kind, for each group; the tables have the rest."""
+
+
 @dataclass(frozen=True)
 class Study:
     """The records of a report, read once.
@@ -26,7 +30,7 @@ class Study:
         name: of the grid, or of all grids that were merged.
         records: those that count.
         runs: `results_frame` of them.
-        frame: the runs among them that count (`counted`), and twins.
+        frame: the runs among them that count (`counted`), twins, and settings that are not trained yet (`not_trained`).
         epochs: `epochs_frame` of them.
         grids: the resolved grid file of each folder, by the folder's name.
         unread: files that are no record, with the reason.
@@ -84,8 +88,8 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Section:
-    """One question and its answer.
+class Answer:
+    """What the page says to one question.
 
     Attributes:
         lead: how to read what follows.
@@ -101,6 +105,25 @@ class Section:
     notes: Sequence[str] = ()
     notice: str = ""
     downloads: bool = False
+
+
+def _nothing(*_: object) -> Iterator[str]:
+    yield from ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """One question: each has a file with its numbers, table, chart and sentence.
+
+    Attributes:
+        answer: its section of the page.
+        sentences: of it in the verdict, from the runs of one group and the blocks.
+        text: its paragraphs in `summary.md`.
+    """
+
+    answer: Callable[[Study], Answer]
+    sentences: Callable[[pd.DataFrame, pd.DataFrame], Iterator[str]] = _nothing
+    text: Callable[[Study], Iterator[str]] = _nothing
 
 
 def groups(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
@@ -131,6 +154,6 @@ def slug(*parts: object) -> str:
     return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:6]}" if lost else plain
 
 
-def unanswered(question: Question, exhibit: Exhibit) -> Section:
-    """The section of a question that has no data."""
-    return Section(question, reason=exhibit.reason or "The records hold nothing on it.", notes=exhibit.notes)
+def unanswered(question: Question, exhibit: Exhibit) -> Answer:
+    """Of a question that the records hold no data for."""
+    return Answer(question, reason=exhibit.reason or "The records hold nothing on it.", notes=exhibit.notes)

@@ -1,0 +1,119 @@
+"""What did not finish, why, and how to run it again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from mnistbench.report.exhibit import Exhibit, nothing, rows_of
+from mnistbench.report.inventory import STATUSES
+from mnistbench.report.labels import labels
+from mnistbench.report.sections.section import Answer, Log, Part, Question, Section, Study, unanswered
+from mnistbench.report.tables import Column, of_kind, table
+from mnistbench.results.records import RESULTS
+from mnistbench.words import markdown
+from mnistbench.words.wording import missing
+
+MOST_LOGS = 50
+MOST_ROWS = 10
+"""In `summary.md`."""
+MOST_LOG_CHARACTERS = 6000
+
+
+def _answer(study: Study) -> Answer:
+    """What failed?"""
+    question = Question("failures", "What failed?", "Failures")
+    exhibit = failures(study.runs)
+    unread: list[Part] = []
+    if study.unread:
+        files = pd.DataFrame(study.unread, columns=["file", "reason"])
+        shown = table(
+            files, [*of_kind("code", "file"), *of_kind("long", "reason")], name="unread", caption="Files set aside"
+        )
+        unread = [Part("Files that are no record", table=shown, disclosed=False)]
+    if not exhibit:
+        empty = unanswered(question, exhibit)
+        return empty if not unread else Answer(question, lead=exhibit.reason, parts=unread, notes=exhibit.notes)
+    columns = [
+        Column("label", "cell", "name"),
+        Column("status", "status", "tag", filtered=True),
+        *of_kind("long", "reason"),
+        *of_kind("count", "step"),
+        Column("rerun", "command that reruns it", "command"),
+        Column("cell_id", "id", "code", hidden=True),
+    ]
+    shown = table(exhibit.frame, columns, name="failures-table", caption="Cells that did not finish", most=500)
+    logs = [
+        Log(f"{row.label}: {row.status}", "\n".join(part for part in (_tail(row.log), _tail(row.stack)) if part))
+        for row in rows_of(exhibit.frame)
+        if _tail(row.log) or _tail(row.stack)
+    ]
+    parts = [Part(table=shown, disclosed=False)]
+    if logs:
+        more = f" The first {MOST_LOGS} of {len(logs)} are shown." if len(logs) > MOST_LOGS else ""
+        parts.append(Part("Last lines", sentences=[f"What the worker printed last.{more}"], logs=logs[:MOST_LOGS]))
+    lead = (
+        "Diverged and out-of-memory cells are answers and are kept; failed, timed-out and killed ones run again with"
+        " the grid."
+    )
+    return Answer(question, lead=lead, parts=[*parts, *unread], notes=exhibit.notes)
+
+
+def failures(frame: pd.DataFrame, *, command: str = "python -m mnistbench run grid.yaml") -> Exhibit:
+    """Every cell that did not finish, with its reason and the command that runs it again.
+
+    Diverged and out of memory are answers, so there it has `--force`.
+    """
+    rows = frame[frame["status"] != "finished"]
+    if rows.empty:
+        return nothing("Every cell that ran has finished." if len(frame) else "There are no records.")
+    order = {status: place for place, status in enumerate(STATUSES)}
+    rows = rows.sort_values("status", key=lambda column: column.map(order), ascending=False, kind="stable")
+    names = labels(frame)
+    return Exhibit(
+        pd.DataFrame(
+            {
+                "group": rows["group"],
+                "cell_id": rows["cell_id"],
+                "label": rows["settings"].map(names),
+                "seed": rows["seed"],
+                "device": rows["device"],
+                "status": rows["status"],
+                "reason": rows["error"].fillna("no reason was recorded"),
+                "step": rows["error_step"],
+                "log": rows["error_log"].fillna(""),
+                "stack": rows["error_stack"].fillna(""),
+                "rerun": [_rerun(row, command) for row in rows.to_dict("records")],
+            }
+        ).reset_index(drop=True)
+    )
+
+
+def _rerun(row: dict[Any, Any], command: str) -> str:
+    only = {name: row[name] for name in ("architecture", "optimizer", "batch_size", "device", "seed")}
+    words = " ".join(f"--only {shlex.quote(f'{name}={value}')}" for name, value in only.items())
+    return f"{command} {words}{' --force' if row['status'] in RESULTS else ''}"
+
+
+def _tail(text: object) -> str:
+    return "" if missing(text) or not isinstance(text, str) else text[-MOST_LOG_CHARACTERS:]
+
+
+def _text(study: Study) -> Iterator[str]:
+    failed = failures(study.runs)
+    if not failed:
+        return
+    yield "## What did not finish"
+    rows = failed.frame.head(MOST_ROWS).to_dict("records")
+    yield markdown.table(
+        ["cell", "seed", "status", "reason"],
+        [[row["label"], row["seed"], row["status"], row["reason"]] for row in rows],
+    )
+    if len(failed.frame) > MOST_ROWS:
+        yield f"{len(failed.frame) - MOST_ROWS} more in results.csv."
+
+
+SECTION = Section(_answer, text=_text)

@@ -1,0 +1,194 @@
+"""What a large batch costs, and which optimizer is robust to it (rules 10 and 18)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from mnistbench.report import charts
+from mnistbench.report.exhibit import Exhibit, lowest, nothing, rows_of
+from mnistbench.report.labels import labels
+from mnistbench.report.palette import MUTED, PAPER
+from mnistbench.report.repeats import counted, measured, repeats
+from mnistbench.report.samples import accuracy_of, settle_outcomes
+from mnistbench.report.sections.section import (
+    MOST_PANELS,
+    Answer,
+    Part,
+    Question,
+    Section,
+    Study,
+    groups,
+    panels_of,
+    slug,
+    unanswered,
+)
+from mnistbench.report.tables import Column, Table, of_kind, shared, table
+from mnistbench.words.wording import points
+
+
+def _answer(study: Study) -> Answer:
+    """What does a large batch cost, and which optimizer is robust to it?"""
+    question = Question("large-batches", "What does a large batch cost?", "Cost of a large batch")
+    exhibit = accuracy_by_batch(study.frame)
+    if exhibit and not exhibit.frame.duplicated(["group", "series"]).any():
+        exhibit = nothing("No series ran at more than one batch size.")
+    if not exhibit:
+        return unanswered(question, exhibit)
+    drops = worst_drops(study.frame)
+    seen = charts.looks(exhibit.frame["optimizer_label"])
+    lowest = _lowest(exhibit.frame)
+    parts, panels = [], 0
+    for heading, suffix, rows in groups(exhibit.frame):
+        figures = []
+        for title, own in panels_of(rows, ["architecture_label", "device", "execution_label"]):
+            panels += 1
+            if own["batch_size"].nunique() > 1 and panels <= MOST_PANELS:
+                stem = slug("batch-cost", title) + suffix
+                figures.append(batch_cost(own, stem, title, seen, lowest))
+        columns = [
+            *shared("architecture_label optimizer_label batch_size device execution_label"),
+            Column("lr_scaling", "learning-rate rule"),
+            *shared("test_accuracy"),
+            *of_kind("percent", "low high"),
+            *shared("interval"),
+            Column("drop", "points below best batch", "points"),
+            Column("best_batch", "best batch", "count"),
+            *shared("diverged unranked"),
+        ]
+        shown = table(rows, columns, name=f"accuracy-by-batch{suffix}", caption="Test accuracy by batch size")
+        parts.append(Part(heading, charts=figures, table=shown, disclosed=bool(figures)))
+    if drops:
+        parts.append(Part("Worst drops", table=_drops(drops.frame), disclosed=False))
+    lead = "Test accuracy after the last epoch, in points below the best batch size of the same network and optimizer."
+    notice = f"{MOST_PANELS} of {panels} panels are drawn; the table holds all." if panels > MOST_PANELS else ""
+    return Answer(
+        question, lead=lead, parts=parts, notes=list(dict.fromkeys([*exhibit.notes, *drops.notes])), notice=notice
+    )
+
+
+def _drops(frame: pd.DataFrame) -> Table:
+    return table(
+        frame,
+        [
+            *shared("architecture_label optimizer_label batch_size device execution_label"),
+            Column("drop", "points lost", "points"),
+            *shared("test_accuracy"),
+            Column("best_accuracy", "at its best batch", "percent"),
+            Column("best_batch", "best batch", "count"),
+            Column("lr_scaling", "learning-rate rule"),
+            Column("n", "seeds", "count"),
+            *shared("diverged"),
+        ],
+        name="worst-drops",
+        caption="Largest losses of accuracy against the best batch of the same series",
+    )
+
+
+def _lowest(rows: pd.DataFrame) -> float:
+    """Bottom of the axis in points; where a seed diverged the line may leave the plot, lest it flatten all others."""
+    whole = rows.loc[rows["diverged"] == 0, "drop"].dropna()
+    drops = whole if len(whole) else rows["drop"].dropna()
+    return 100 * float(drops.min()) if len(drops) else -1.0
+
+
+def accuracy_by_batch(frame: pd.DataFrame) -> Exhibit:
+    """Test accuracy by batch size, and how far (a share) it is below the series' best batch that may be ranked."""
+    frame = settle_outcomes(counted(frame))
+    rows = measured(frame, ["finished", "diverged"])
+    if rows["test_accuracy"].notna().sum() == 0:
+        return nothing("No evaluation was recorded, so there is no accuracy to show.")
+    names, series = labels(frame), labels(frame, "any_batch", without=("batch",))
+    about = ["architecture_label", "optimizer_label", "device", "execution_label", "batch_size", "lr_scaling"]
+    entries = [
+        {
+            "group": runs.group,
+            "settings": runs.settings,
+            "label": names[runs.settings],
+            "series": series[runs.first("any_batch")],
+            **{name: runs.first(name) for name in about},
+            **accuracy_of(runs),
+        }
+        for runs in repeats(rows)
+    ]
+    table = pd.DataFrame(entries)
+    table = table[table["n"] > 0].sort_values(["group", "series", "batch_size"], ignore_index=True)
+    ranked = table["unranked"] == ""
+    none = ~ranked.groupby([table["group"], table["series"]]).transform("any")
+    rivals = table[ranked | none]
+    best = rivals.loc[rivals.groupby(["group", "series"])["test_accuracy"].idxmax()]
+    best = best.rename(columns={"batch_size": "best_batch", "test_accuracy": "best_accuracy"})
+    table = table.merge(best[["group", "series", "best_batch", "best_accuracy"]], on=["group", "series"])
+    table["drop"] = table["test_accuracy"] - table["best_accuracy"]
+    return Exhibit(table, notes=_lr_notes(table))
+
+
+def _lr_notes(table: pd.DataFrame) -> tuple[str, ...]:
+    rules = sorted(set(table["lr_scaling"]))
+    words = {"none": "kept for all batch sizes", "linear": "scaled with the batch size", "sqrt": "scaled with its root"}
+    return (f"Learning rate: {'; '.join(words.get(rule, rule) for rule in rules)}.",)
+
+
+def worst_drops(frame: pd.DataFrame, *, limit: int = 20) -> Exhibit:
+    """The largest losses of accuracy against the best batch of the same series."""
+    found = accuracy_by_batch(frame)
+    if not found:
+        return found
+    table = found.frame[(found.frame["drop"] < 0) & (found.frame["unranked"] == "")].nsmallest(limit, "drop")
+    if table.empty:
+        return nothing("Every series has one batch size only, or loses nothing at any.")
+    return Exhibit(table.reset_index(drop=True), notes=found.notes)
+
+
+def _sentences(frame: pd.DataFrame, _: pd.DataFrame) -> Iterator[str]:
+    drops = worst_drops(frame, limit=1)
+    for row in drops.frame.to_dict("records"):
+        yield (
+            f"The largest loss to a batch size: {row['series']} at batch {row['batch_size']} is "
+            f"{-100 * row['drop']:.1f} points below batch {row['best_batch']} (medians of n = {row['n']})."
+        )
+
+
+def batch_cost(rows: pd.DataFrame, name: str, title: str, seen: dict[str, charts.Look], bottom: float) -> charts.Chart:
+    """Accuracy lost against the series' best batch, in points, one line an optimizer.
+
+    Args:
+        rows: `accuracy_by_batch` of one network, device and execution.
+        seen: looks of the optimizers, the same in every chart of the exhibit.
+        bottom: of the axis in points, the same in every chart.
+    """
+    import seaborn as sns
+
+    known = rows.dropna(subset=["drop"])
+    with charts.style():
+        figure, axes = charts.canvas(charts.WIDTH, 3.4)
+        charts.batch_axis(axes, rows["batch_size"])
+        for optimizer, own in known.groupby("optimizer_label", sort=False):
+            look = seen[str(optimizer)]
+            sns.lineplot(
+                x=own["batch_size"], y=100 * own["drop"], ax=axes, color=look.colour, marker=look.marker, legend=False,
+                linestyle=(0, look.dashes) if look.dashes else "-", markeredgecolor=PAPER.light, estimator=None,
+            )  # fmt: skip
+        axes.axhline(0, color=MUTED.light, linewidth=0.9, zorder=0)
+        axes.set_ylim(min(1.08 * bottom, -0.1), max(-0.06 * bottom, 0.02))
+        for row in rows_of(rows[rows["diverged"] > 0]):
+            charts.cross(axes, row.batch_size, axes.get_ylim()[0])
+        axes.set(ylabel="points below its best batch")
+        here = list(dict.fromkeys(rows["optimizer_label"]))
+        handles, labels = [charts.handle(seen[optimizer]) for optimizer in here], list(here)
+        if (rows["diverged"] > 0).any():
+            handles.append(charts.cross_handle())
+            labels.append("a seed diverged")
+        charts.legend(figure, handles, labels)
+    alt = f"{title}: accuracy by batch size, less each optimizer's best batch."
+    if len(known):
+        worst = lowest(known, "drop")
+        alt += (
+            f" Worst: {worst.optimizer_label} at batch {worst.batch_size}, {points(worst.drop)} points"
+            f" from batch {worst.best_batch}."
+        )
+    return charts.Chart(name, title, alt, figure)
+
+
+SECTION = Section(_answer, _sentences)
