@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,7 +80,14 @@ class PluginSource:
         if train_inputs.ndim == 3:
             return image_arrays(self.name, (train_inputs, train_labels), (test_inputs, test_labels), class_names)
         with np.errstate(over="ignore"):  # `check` says that numbers are not finite
-            train_inputs, test_inputs = train_inputs.astype(np.float32), test_inputs.astype(np.float32)
+            stored = train_inputs.astype(np.float32), test_inputs.astype(np.float32)
+        if collapsed := _collapsed_columns((train_inputs, test_inputs), stored):
+            raise UserError(
+                f"dataset {self.name}: columns {', '.join(map(str, collapsed[:10]))} (counted from 0) have one value in"
+                " all rows once they are float32 (7 digits), as networks take them; rescale them (subtract their mean,"
+                " divide by their deviation) or leave them out"
+            )
+        train_inputs, test_inputs = stored
         return Arrays(
             train_inputs=train_inputs,
             train_labels=train_labels.astype(np.int64),
@@ -95,6 +102,16 @@ class PluginSource:
                 class_names=class_names,
             ),
         )
+
+
+def _collapsed_columns(given: Sequence[npt.NDArray[Any]], stored: Sequence[npt.NDArray[np.float32]]) -> list[int]:
+    """Columns that tell rows apart, and no longer do in float32; one that is constant as given is the user's choice."""
+    if not len(given[0]) or given[0].shape[1] != given[1].shape[1]:
+        return []  # `check` says so
+    varied, varies = (
+        np.any([(part != parts[0][0]).any(axis=0) for part in parts], axis=0) for parts in (given, stored)
+    )
+    return [int(column) for column in np.flatnonzero(varied & ~varies & np.isfinite(stored[0][0]))]
 
 
 def _are_inputs(part: npt.NDArray[Any]) -> bool:
