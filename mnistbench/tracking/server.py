@@ -403,8 +403,10 @@ class Server:
     def _create_summary_run(self) -> str:
         text = "The report of all cells, as artifacts: `report.html`, `summary.md`, and its tables as CSV files."
         tags = {KIND: "summary", WHAT: "summary", "mlflow.note.content": text, "mlflow.source.name": "mnistbench"}
-        with _without_retries():
-            run = self._client.create_run(self._experiment.experiment_id, tags=tags, run_name="summary")
+        run = next(self._runs(f"tags.`{KIND}` = 'summary'"), None)  # of a process that was killed here
+        if run is None:
+            with _without_retries():
+                run = self._client.create_run(self._experiment.experiment_id, tags=tags, run_name="summary")
         self._client.set_terminated(run.info.run_id, "FINISHED")
         self._client.set_experiment_tag(self._experiment.experiment_id, SUMMARY_RUN, run.info.run_id)
         return str(run.info.run_id)
