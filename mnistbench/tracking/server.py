@@ -450,7 +450,7 @@ def make_database(path: Path) -> None:
     """
     if path.exists():
         return
-    from mlflow import MlflowClient
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(f".{path.name}.lock")
@@ -459,7 +459,9 @@ def make_database(path: Path) -> None:
             for left_by_the_dead in path.parent.glob(f".{path.name}.*.part*"):
                 left_by_the_dead.unlink()
             part = path.with_name(f".{path.name}.{os.getpid()}.part")
-            MlflowClient(tracking_uri=database_uri(part)).search_experiments(max_results=1)
+            # MLflow's client would put the folder's name into its SQL as it is, quotes and colons too.
+            root = (path.parent / "mlruns").absolute().as_uri()
+            SqlAlchemyStore(database_uri(part), root)  # type: ignore[no-untyped-call]
             part.replace(path)
         lock.unlink(missing_ok=True)  # from now on nobody needs it: the database is there
 

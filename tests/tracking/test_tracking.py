@@ -658,10 +658,17 @@ def test_the_database_of_the_working_folder_is_opened_whatever_the_folder_is_cal
     assert list(tmp_path.rglob("*.db")) == [place / "mlflow.db"], "and no other was made"
 
 
-def test_a_new_database_is_made_in_a_folder_with_signs_that_mean_something_in_an_address(tmp_path: Path) -> None:
-    database = tmp_path / "50% of #1?" / "mlflow.db"
+def test_a_new_database_is_made_in_a_folder_with_signs_that_mean_something_in_an_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or in MLflow's SQL."""
+    database = tmp_path / '50% of #1? it\'s "so" :x \\ -- ;' / "mlflow.db"
+    database.parent.mkdir()
+    monkeypatch.chdir(database.parent)
     make_database(database)
     assert list(tmp_path.rglob("*.db*")) == [database]
+    folder = folder_of(database.parent / "results" / "quick", "quick")
+    assert sync(folder, address.default_uri(database.parent)).mirrored == 2
 
 
 def test_a_folder_in_use_is_not_mirrored_beside_its_runner(uri: str, results: ResultsFolder) -> None:
