@@ -166,7 +166,8 @@ def print_best(results: ResultsFolder, console: Console) -> None:
         aimed = frames.targets_in(frame) != []
         way = f" to {accuracy_text(float(str(target)))}" if aimed else ", by test accuracy"
         where = f" on {group}" if board["group"].nunique() > 1 else ""
-        table = Table(title=f"Best so far{way}{where}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        title = Text(markdown.one_line(f"Best so far{way}{where}"))
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         table.add_column("rank", no_wrap=True)
         table.add_column("trained", overflow="fold")
         names = ["to target"] * aimed + ["accuracy", "examples/s", "seeds"]
@@ -175,12 +176,12 @@ def print_best(results: ResultsFolder, console: Console) -> None:
         best = rows.sort_values("order").head(SHOWN)
         for _, row in best.iterrows():
             cells = _best_row(row)
-            table.add_row(*(Text(text) for text in cells[:2] + cells[-len(names) :]))
+            table.add_row(*(Text(markdown.one_line(text)) for text in cells[:2] + cells[-len(names) :]))
         console.print(table)
     for sentence in labels.shared(frame):
         console.print(markdown.one_line(sentence), markup=False)
     for sentence in inventory.equal_seed_sentences(runs):
-        console.print(f"note: {sentence}", markup=False, soft_wrap=True)
+        console.print(markdown.one_line(f"note: {sentence}"), markup=False, soft_wrap=True)
 
 
 def print_cells(results: ResultsFolder, console: Console) -> None:
@@ -196,7 +197,7 @@ def print_cells(results: ResultsFolder, console: Console) -> None:
         accuracy = record.epochs[-1].test_accuracy if record.epochs else None
         ended = outcome(record) if record.status != "finished" or accuracy is None else percent(accuracy, 2)
         cells = (record.cell_id, record.cell.label, ended, str(kept or "–"))
-        table.add_row(*(Text(text, overflow="fold") for text in cells))
+        table.add_row(*(Text(markdown.one_line(text), overflow="fold") for text in cells))
     console.print(table)
 
 
