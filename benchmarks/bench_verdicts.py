@@ -1,15 +1,18 @@
 """Does the estimator of docs/statistics.md keep its promise, and what does it tell?
 
     python benchmarks/bench_verdicts.py simulate [--grids 1000]
-    python benchmarks/bench_verdicts.py equal [--sessions 20] [--busy] [--out FOLDER]
+    python benchmarks/bench_verdicts.py equal [--sessions 20] [--busy 1] [--out FOLDER]
     python benchmarks/bench_verdicts.py planted [--sessions 10] [--out FOLDER]
+    python benchmarks/bench_verdicts.py flagged [--cells 100] [--busy 2]
     python benchmarks/bench_verdicts.py steady
 
 `simulate`, on simulated machines (`tests/simulated_machines.py`): the share of grids of equal settings in which one is
 told to be faster than another, and the shares of true differences that are told. `equal`, on this machine: one setting
-under twelve names, whose every winner is a false one; with --busy beside a foreign process that takes one core.
-`planted`, on this machine: five settings, four of which take every tenth, fifth, second or each step twice. `steady`,
-on this machine: the rate of each block beside that of the training that its process goes on with.
+under twelve names, whose every winner is a false one. `planted`, on this machine: five settings, four of which take
+every tenth, fifth, second or each step twice. `flagged`, on this machine: how many cells, trained for an epoch each,
+are marked as disturbed; on a quiet machine these are false alarms. With --busy beside so many foreign processes that
+take a core each. `steady`, on this machine: the rate of each block beside that of the training that its process goes on
+with.
 
 Raw blocks are left in FOLDER/speed. The number of epochs, which no block reaches, is what gives one setting many names.
 """
@@ -26,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -203,31 +207,32 @@ def take_session(epochs: Sequence[int], function: str, out: Path) -> tuple[Timed
 
 
 @contextlib.contextmanager
-def neighbour(*, wanted: bool) -> Iterator[None]:
-    """A foreign process that takes one core."""
-    if not wanted:
+def neighbours(count: int) -> Iterator[None]:
+    """Foreign processes that take a core each."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
         yield
-        return
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
-        try:
-            yield
-        finally:
-            process.kill()
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
 
 
-def equal(sessions: int, out: Path, *, busy: bool) -> bool:
+def equal(sessions: int, out: Path, *, busy: int) -> bool:
     """One setting under twelve names.
 
     Returns:
         Whether at most 3 in 20 sessions named a winner, and in 15 of 20 every pair was judged.
     """
     winners = judged = 0
-    with neighbour(wanted=busy):
+    with neighbours(busy):
         for number in range(sessions):
-            _, told = take_session(range(1, 13), "mnistbench.train.block:time_block", out)
+            session, told = take_session(range(1, 13), "mnistbench.train.block:time_block", out)
             won = int(np.isin(told["verdict"], ["faster", "slower"]).sum())
             winners, judged = winners + (won > 0), judged + bool((told["verdict"] != "").all())
-            print(f"session {number + 1}: {won} of {len(told)} pairs told, {int(told['busy'].sum())} busy", flush=True)
+            flagged = sum(not block.is_clean for block in session.blocks.values())
+            said = f"{won} of {len(told)} pairs told, {int(told['busy'].sum())} busy"
+            print(f"session {number + 1}: {said}; {flagged} of {len(session.blocks)} blocks flagged", flush=True)
     print(f"{winners} of {sessions} sessions with a winner, {judged} with every pair judged")
     return winners <= sessions * 3 / 20 and judged >= sessions * 15 / 20
 
@@ -258,6 +263,19 @@ def planted(sessions: int, out: Path) -> bool:
     return not wrong and told_of[4] >= 0.9 * sessions and told_of[3] >= 0.5 * sessions and share >= 0.9
 
 
+def flagged(cells: int, *, busy: int) -> None:
+    """Print how many cells have flags of noise, by flag; `short` says nothing of the machine."""
+    text = GRID.format(epochs=1).replace("seeds: [0]", f"seeds: {list(range(cells))}")
+    grid = Grid.from_text(text.replace("speed: {cycles: 14}", "speed: off"))
+    with tempfile.TemporaryDirectory() as folder, neighbours(busy):
+        run_grid(grid, RunOptions(out=folder))
+        noises = [record.noise for record in ResultsFolder(Path(folder)).records() if record.noise is not None]
+    flags = [set(noise.flags) - {"short"} for noise in noises]
+    by_flag = Counter(flag for of_cell in flags for flag in sorted(of_cell))
+    named = ", ".join(f"{flag}: {count}" for flag, count in by_flag.most_common())
+    print(f"{sum(map(bool, flags))} of {len(flags)} cells flagged beside {busy} busy processes ({named or 'none'})")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 1 if a promise was broken."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -268,7 +286,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = commands.add_parser(name)
         command.add_argument("--sessions", type=int, default=sessions)
         command.add_argument("--out", type=Path, default=Path("results") / "verdicts" / name)
-        command.add_argument("--busy", action="store_true")
+    commands.add_parser("flagged").add_argument("--cells", type=int, default=100)
+    for name in ("equal", "flagged"):
+        commands.choices[name].add_argument("--busy", type=int, default=0)
     options = parser.parse_args(arguments)
     if options.command == "simulate":
         return 0 if simulate(options.grids) else 1
@@ -276,6 +296,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0 if steady() else 1
     if options.command == "equal":
         return 0 if equal(options.sessions, options.out, busy=options.busy) else 1
+    if options.command == "flagged":
+        flagged(options.cells, busy=options.busy)
+        return 0
     return 0 if planted(options.sessions, options.out) else 1
 
 

@@ -1,7 +1,8 @@
 """Runs that are killed with -9 at a write boundary; `test_faults.py` tells this script which, one line of JSON a run.
 
 The boundaries lie where every writer must pass: before and after each fsync and each rename; with a mirror, before and
-after each line of its journal and each call that writes to MLflow. At every other fsync of a file, the file is first
+after each line of its journal and each call that writes to MLflow; for a `sync` to a server, before and after each line
+of the journal and each request. At every other fsync of a file, the file is first
 cut in half, as a power cut may leave it. Runs are forked off after all imports, which take longer than all the rest.
 """
 
@@ -16,12 +17,15 @@ import stat
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from mnistbench import run_grid
 from mnistbench.data import datasets
 from mnistbench.grid.grid import Grid
+from mnistbench.results.folder import ResultsFolder
 from mnistbench.run.executors import InlineExecutor
+from mnistbench.tracking import sync
 from mnistbench.tracking.journal import Journal
 
 GRID = """
@@ -96,6 +100,22 @@ def run(grid: Grid, folder: str, fatal: int, database: str | None) -> int:
     return boundaries.count
 
 
+def sync_folder(folder: str, fatal: int, uri: str) -> int:
+    """Mirror a folder; returns the number of boundaries that were passed."""
+    from mlflow import MlflowClient
+    from requests.adapters import HTTPAdapter
+
+    boundaries = Boundaries(fatal)
+    calls = ("create_experiment", "create_run", "set_experiment_tag", "log_batch", "log_artifact", "set_terminated")
+    for owner, names in ((HTTPAdapter, ["send"]),) if uri.startswith("http") else ((MlflowClient, calls),):
+        for name in names:
+            setattr(owner, name, boundaries.around(getattr(owner, name)))
+    Journal._append = boundaries.around(Journal._append)  # type: ignore[method-assign]
+    done = sync(ResultsFolder(Path(folder)), uri, patience_seconds=0.0)
+    assert (done.failed, done.sessions.failed, done.reason) == (0, 0, None), done
+    return boundaries.count
+
+
 def main() -> None:
     grid = Grid.from_text(GRID)
     grid.cells(datasets.prepare(grid.dataset).component, 70, ["cpu"])
@@ -109,7 +129,8 @@ def main() -> None:
         if child == 0:
             status = 1
             try:
-                os.write(writing, str(run(grid, **asked)).encode())
+                passed = sync_folder(**asked) if "uri" in asked else run(grid, **asked)
+                os.write(writing, str(passed).encode())
                 status = 0
             except BaseException:
                 traceback.print_exc()
@@ -117,8 +138,8 @@ def main() -> None:
         os.close(writing)
         _, ended = os.waitpid(child, 0)
         with os.fdopen(reading) as pipe:
-            passed = pipe.read()
-        print(json.dumps({"code": os.waitstatus_to_exitcode(ended), "passed": int(passed or 0)}), flush=True)
+            written = pipe.read()
+        print(json.dumps({"code": os.waitstatus_to_exitcode(ended), "passed": int(written or 0)}), flush=True)
 
 
 if __name__ == "__main__":

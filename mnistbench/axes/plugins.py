@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from mnistbench.errors import UserError
-from mnistbench.errors.problems import nearest
+from mnistbench.errors.problems import message_of, nearest, shown
 
 if TYPE_CHECKING:
     import psutil
@@ -245,7 +245,7 @@ def _what_failed(error: BaseException) -> str:
     elif isinstance(error, SyntaxError):
         return f"is no Python: {error.msg} ({Path(error.filename or '?').name}:{error.lineno})"
     else:
-        message = " ".join(str(error).split())[:300]
+        message = shown(" ".join(message_of(error).split()), longest=300)
         what = f"cannot be imported: {type(error).__name__}: {message}"
     trace, place = error.__traceback__, ""
     while trace is not None:

@@ -61,6 +61,8 @@ MeanLoss = Annotated[float, Field(ge=-1e38, le=1e38), AfterValidator(_loss)]
 ShareOfTime = Annotated[float, Field(ge=-1, le=1e6)]
 Moment = Annotated[str, AfterValidator(_moment)]
 """ISO 8601."""
+RecordId = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{1,64}$")]
+"""It names files and folders: one with `../` in it would reach others."""
 
 
 def finite(value: Any, place: str = "") -> Any:

@@ -24,6 +24,7 @@ from mnistbench.cli import look as looking
 from mnistbench.cli import models, reports
 from mnistbench.cli import run as grids
 from mnistbench.errors import UserError
+from mnistbench.errors.problems import message_of, shown
 from mnistbench.errors.redaction import without_credentials
 from mnistbench.files.homeless import ensure_home
 from mnistbench.run.worker import is_out_of_memory
@@ -147,7 +148,7 @@ def _said(error: Exception) -> int:
         print(f"error: no memory is left: {why}. What was measured is kept.", file=sys.stderr)
         return BAD_USAGE
     if where := where_in_plugin(error):
-        message = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        message = shown(" ".join(f"{type(error).__name__}: {message_of(error)}".split()), longest=500)
         print(f"error: {without_credentials(message)} ({where})", file=sys.stderr)
         return BAD_USAGE
     print(without_credentials("".join(traceback.format_exception(error))), end="", file=sys.stderr)

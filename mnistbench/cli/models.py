@@ -9,6 +9,7 @@ import typer
 
 from mnistbench.cli.flags import DataDir, In, Plugin, Source, TrackingUri
 from mnistbench.errors import UserError
+from mnistbench.words.markdown import one_line
 from mnistbench.words.wording import percent
 
 
@@ -93,7 +94,7 @@ def verify(
 
     record = record_in(find_record_file(cell, folder=folder))
     console = Console()
-    console.print(f"{record.cell_id}: {record.cell.label}")
+    console.print(one_line(f"{record.cell_id}: {record.cell.label}"), markup=False)
     verdict = rerun_and_compare(record, data_dir=data_dir, plugins=tuple(plugin or ()))
     for line in verdict.lines:
         console.print(f"  {line}")

@@ -162,7 +162,7 @@ def print_best(results: ResultsFolder, console: Console) -> None:
         way = f" to {accuracy_text(float(str(target)))}" if aimed else ", by test accuracy"
         where = f" on {group}" if board["group"].nunique() > 1 else ""
         table = Table(
-            title=f"Best so far{way}{where}",
+            title=Text(markdown.one_line(f"Best so far{way}{where}")),
             title_justify="left",
             box=box.SIMPLE_HEAD,
             padding=(0, 1, 0, 0),
@@ -175,12 +175,12 @@ def print_best(results: ResultsFolder, console: Console) -> None:
             table.add_column(name, justify="right", no_wrap=True)
         for row in rows.sort_values("order").head(SHOWN).to_dict("records"):
             texts = texts_of(row)
-            table.add_row(*(Text(texts[name]) for name in ("rank", "trained", *names)))
+            table.add_row(*(Text(markdown.one_line(texts[name])) for name in ("rank", "trained", *names)))
         console.print(table, width=console.width if console.is_terminal else NARROW)
     for sentence in labels.shared(study.frame):
         console.print(markdown.one_line(sentence), markup=False)
     for sentence in inventory.equal_seed_sentences(study.runs):
-        console.print(f"note: {sentence}", markup=False, soft_wrap=True)
+        console.print(markdown.one_line(f"note: {sentence}"), markup=False, soft_wrap=True)
 
 
 def print_cells(results: ResultsFolder, console: Console) -> None:
@@ -196,5 +196,5 @@ def print_cells(results: ResultsFolder, console: Console) -> None:
         accuracy = record.epochs[-1].test_accuracy if record.epochs else None
         ended = outcome(record) if record.status != "finished" or accuracy is None else percent(accuracy, 2)
         cells = (record.cell_id, record.cell.label, ended, str(kept or "–"))
-        table.add_row(*(Text(text, overflow="fold") for text in cells))
+        table.add_row(*(Text(markdown.one_line(text), overflow="fold") for text in cells))
     console.print(table)

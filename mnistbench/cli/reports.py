@@ -11,6 +11,7 @@ from mnistbench.cli.flag_values import path
 from mnistbench.cli.flags import RESULTS, Figures, Folder, Folders, TensorBoard, TrackingUri, results_folder
 from mnistbench.errors import UserError
 from mnistbench.errors.layers import require
+from mnistbench.words.markdown import one_line
 from mnistbench.words.wording import plural, records_and_sessions
 
 
@@ -117,5 +118,5 @@ def from_mlflow(
     rebuilt = tracking.rebuild(experiment, tracking_uri, folder)
     print(f"{records_and_sessions(rebuilt.written, rebuilt.sessions)}: {folder.path}")
     for run_id, reason in rebuilt.set_aside:
-        print(f"run {run_id} left out: {reason}")
+        print(one_line(f"run {run_id} left out: {reason}"))
     print(write_outcome([folder]))

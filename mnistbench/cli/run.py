@@ -15,6 +15,7 @@ from mnistbench.cli.flag_values import seconds
 from mnistbench.cli.flag_values import shard as read_shard
 from mnistbench.errors import UserError
 from mnistbench.errors.layers import Layer, left_out, missing, require
+from mnistbench.words.markdown import one_line
 from mnistbench.words.wording import plural, records_and_sessions
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ def status(
     else:
         print_best(results, console)
     for line in status_lines(results):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(one_line(line), markup=False, soft_wrap=True)
     return 0
 
 

@@ -152,7 +152,8 @@ def write_entry(directory: Path, arrays: Arrays) -> Entry:
     """
     with writing_to(directory.parent):
         _remove_abandoned(directory)
-        temporary = Path(tempfile.mkdtemp(prefix=f"{directory.name}.making-", dir=directory.parent))
+        temporary = directory.with_name(f"{directory.name}.making-{os.getpid()}")
+        temporary.mkdir()  # with the user's own mask, unlike `tempfile`'s: other users may be meant to read it
         try:
             for name, array in arrays.items():
                 _write_array(temporary / f"{name}.npy", array)

@@ -20,6 +20,7 @@ from mnistbench.cell.data_spec import DataSpec
 from mnistbench.data.arrays import Arrays
 from mnistbench.data.tables import held_out_rows, stratified, table_arrays
 from mnistbench.errors import UserError
+from mnistbench.errors.problems import shown
 from mnistbench.words.wording import plural
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
@@ -64,7 +65,8 @@ class Problems:
 
     def add(self, message: str, line: int | None = None) -> None:
         """Note a problem, with its line where it has one."""
-        self.lines.append(f"{self.source}:{line}: {message}" if line else f"{self.source}: {message}")
+        text = f"{self.source}:{line}: {message}" if line else f"{self.source}: {message}"
+        self.lines.append(shown(text, longest=1000))
 
     def raise_if_any(self) -> None:
         """Raise UserError with the first few problems and the number of the others."""
@@ -259,8 +261,8 @@ def _choose_columns(names: list[str], table: Table, source: str) -> tuple[int, l
             return names.index(column)
         if isinstance(column, int) and -len(names) <= column < len(names):
             return column % len(names)
-        shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
-        problems.add(f"{option}: there is no column {column!r}; the columns are {shown}")
+        there = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+        problems.add(f"{option}: there is no column {column!r}; the columns are {there}")
         return None
 
     label = place_of(-1 if table.label is None else table.label, "label")
@@ -364,8 +366,8 @@ def _one_spelling(cells: Sequence[str]) -> tuple[list[str], list[str]]:
     for name in sorted(chosen.values()):
         by_case.setdefault(name.casefold(), []).append(name)
     if alike := [each for each in by_case.values() if len(each) > 1]:
-        shown = " and ".join(f"`{name[:40]}`" for name in alike[0])
-        notes.append(f"{shown} differ in upper and lower case alone, and are counted as {len(alike[0])} classes")
+        spelled = " and ".join(f"`{name[:40]}`" for name in alike[0])
+        notes.append(f"{spelled} differ in upper and lower case alone, and are counted as {len(alike[0])} classes")
     return [chosen[_class_key(text)] for text in texts], notes
 
 

@@ -16,6 +16,7 @@ from mnistbench.data.arrays import Arrays, check, checksum, image_arrays
 from mnistbench.data.csv import MAX_CLASSES
 from mnistbench.data.sources import Opened, Search
 from mnistbench.errors import UserError
+from mnistbench.errors.problems import message_of, shown
 
 EXPECTED = (
     "must return (train_inputs, train_labels, test_inputs, test_labels): images as uint8 [n, height, width] or rows as "
@@ -56,11 +57,14 @@ class PluginSource:
                 made = self.function(**as_declared(self.function, self.options))
             if isinstance(made, Arrays):
                 return made
+            if isinstance(made, tuple | list) and any(np.ma.is_masked(part) for part in made):
+                raise UserError(f"dataset {self.name}: values are masked, and would be trained on: fill or drop them")
             parts = [np.asarray(part) for part in made] if isinstance(made, tuple | list) else []
         except UserError:
             raise
         except (Exception, SystemExit) as error:  # whatever a user's function does, the user hears of it
-            raise UserError(f"dataset {self.name}: failed: {type(error).__name__}: {error}") from error
+            said = shown(" ".join(message_of(error).split()), longest=300)
+            raise UserError(f"dataset {self.name}: failed: {type(error).__name__}: {said}") from error
         if len(parts) != 4:
             raise UserError(f"dataset {self.name}: {EXPECTED}; it returned {type(made).__name__}")
         if not (_are_inputs(parts[0]) and _are_inputs(parts[2]) and _are_labels(parts[1]) and _are_labels(parts[3])):
@@ -80,7 +84,14 @@ class PluginSource:
         if train_inputs.ndim == 3:
             return image_arrays(self.name, (train_inputs, train_labels), (test_inputs, test_labels), class_names)
         with np.errstate(over="ignore"):  # `check` says that numbers are not finite
-            train_inputs, test_inputs = train_inputs.astype(np.float32), test_inputs.astype(np.float32)
+            stored = train_inputs.astype(np.float32)
+            if collapsed := _collapsed_columns(train_inputs, stored):
+                raise UserError(
+                    f"dataset {self.name}: columns {', '.join(map(str, collapsed[:10]))} (counted from 0) have one"
+                    " value in all rows of the training part once they are float32 (7 digits), as networks take them;"
+                    " rescale them (subtract their mean, divide by their deviation) or leave them out"
+                )
+            train_inputs, test_inputs = stored, test_inputs.astype(np.float32)
         return Arrays(
             train_inputs=train_inputs,
             train_labels=train_labels.astype(np.int64),
@@ -97,8 +108,18 @@ class PluginSource:
         )
 
 
+def _collapsed_columns(given: npt.NDArray[Any], stored: npt.NDArray[np.float32]) -> list[int]:
+    """Columns that tell rows apart, and no longer do in float32; one that is constant as given is the user's choice."""
+    if not len(given):
+        return []  # `check` says so
+    varied, varies = ((part != part[0]).any(axis=0) for part in (given, stored))
+    return [int(column) for column in np.flatnonzero(varied & ~varies & np.isfinite(stored[0]))]
+
+
 def _are_inputs(part: npt.NDArray[Any]) -> bool:
-    return (part.ndim == 3 and part.dtype == np.uint8) or (part.ndim == 2 and part.dtype.kind in "fiu")
+    return (part.ndim == 3 and part.dtype == np.uint8) or (
+        part.ndim == 2 and part.dtype.kind in "fiu" and part.shape[1] > 0
+    )
 
 
 def _are_labels(part: npt.NDArray[Any]) -> bool:

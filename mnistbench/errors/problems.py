@@ -60,6 +60,14 @@ def shown(text: str, longest: int = 60) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in cut)
 
 
+def message_of(error: BaseException) -> str:
+    """What an exception says; that of a plug-in may not even be able to say it."""
+    try:
+        return str(error)
+    except BaseException as another:
+        return f"its message cannot be read: str() of it raised {type(another).__name__}"
+
+
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """The end of a message about a wrong word: `; did you mean …?` where one is close, else nothing."""
     lowered = {name.lower(): name for name in reversed(known)}

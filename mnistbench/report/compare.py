@@ -96,10 +96,10 @@ class Comparison:
 
     def to_text(self) -> str:
         """The comparison as plain text for a terminal."""
-        head = "\n".join(self.notes)
+        head = "\n".join(map(markdown.one_line, self.notes))
         if not self.table:
-            return f"{self.table.reason}\n{head}".strip()
-        rows = pd.DataFrame(self._rows(), columns=_HEADERS)
+            return f"{markdown.one_line(self.table.reason)}\n{head}".strip()
+        rows = pd.DataFrame([list(map(markdown.one_line, row)) for row in self._rows()], columns=_HEADERS)
         return f"{rows.to_string(index=False)}\n\n{head}".rstrip()
 
     def to_markdown(self) -> str:

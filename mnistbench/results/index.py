@@ -167,9 +167,13 @@ def _index_file(results: ResultsFolder) -> Path:
 def _files(folder: Path) -> list[tuple[str, tuple[int, int]]]:
     """Names of the JSON files of a folder, each with its time of change and its size."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        return sorted(
-            (entry.name, (entry.stat().st_mtime_ns, entry.stat().st_size))
-            for entry in entries
-            if entry.name.endswith(".json")
-        )
+        return sorted((entry.name, _state(entry)) for entry in entries if entry.name.endswith(".json"))
     return []
+
+
+def _state(entry: os.DirEntry[str]) -> tuple[int, int]:
+    try:
+        status = entry.stat()
+    except OSError:  # a link that leads nowhere, or a file that was just deleted: reading it says so
+        return 0, 0
+    return status.st_mtime_ns, status.st_size

@@ -28,6 +28,7 @@ from mnistbench.cell.checked import (
     Moment,
     Ordinal,
     PlainData,
+    RecordId,
     Seconds,
     ShareOfTime,
     Whole,
@@ -247,7 +248,7 @@ class CellRecord:
         training_revision: of the code that trained it; 1 where a record of an older schema does not say.
     """
 
-    record_id: str
+    record_id: RecordId
     cell_id: str
     attempt: Ordinal = 1
     status: Status

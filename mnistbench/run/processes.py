@@ -81,7 +81,7 @@ class ForkServer:
 
     def start(self) -> None:
         """Start the server if it does not run, without waiting until it has imported."""
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None and self._process.poll() is None and not self._has_hung_up():
             return
         self.close()
         self._control, servers_control = socket.socketpair()
@@ -103,6 +103,16 @@ class ForkServer:
         finally:
             servers_control.close()
             os.close(alive)
+
+    def _has_hung_up(self) -> bool:
+        """Whether it is dying: killed on a busy machine, it closes its files well before `poll` finds it gone."""
+        assert self._control is not None
+        try:
+            return not self._control.recv(1, socket.MSG_DONTWAIT)  # it never says anything here
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def order_worker(self, channel: int, log: int, stack: int, status: int) -> None:
         """Have a worker forked that talks over these descriptors; see `serve` for what comes over `status`."""

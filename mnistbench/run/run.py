@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from mnistbench.cell import Cell
 from mnistbench.data import datasets
 from mnistbench.errors import UserError
+from mnistbench.files.cache_folder import cache_folder
 from mnistbench.files.whole import weaknesses
 from mnistbench.results.folder import ResultsFolder, SetAside
 from mnistbench.results.index import attempts_made, is_noisy, read_index, refuse_newer, save_index
@@ -253,6 +255,11 @@ def _rerun_noisy(session: Session, stage: Stage) -> None:
 
 
 def _begin(session: Session, cells: Sequence[Cell]) -> None:
+    if cache_folder().is_dir() and not os.access(cache_folder(), os.W_OK):
+        session.warn(
+            f"the cache folder {cache_folder()} can only be read: what is measured once on a machine (choices of"
+            " kernels, the equivalence gate) is not kept for later runs; MNISTBENCH_CACHE names another"
+        )
     session.executor.prepare(cells)
     session.watchers.begin(len(cells), session.kept)
 

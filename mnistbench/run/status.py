@@ -94,7 +94,7 @@ def status_lines(results: ResultsFolder) -> list[str]:
     lines += [f"set aside {item.file.name}: {item.reason}" for item in aside]
     if note := _note(results.path):
         left = note.get("seconds_left")
-        rest = f", {rough_time(left)} left" if isinstance(left, int | float) else ""
+        rest = f", {rough_time(left)} left" if isinstance(left, int | float) and 0 <= left < 1e9 else ""
         counted = f"{note.get('done')} of {note.get('cells')} in this session{rest}; " if note.get("cells") else ""
         lines.append(f"running: {counted}{note.get('now')}")
     elif open_ := sum(not item.is_result for item in known.values()) + pending:

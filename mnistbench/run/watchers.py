@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
+from mnistbench.errors.problems import message_of
 from mnistbench.train.watcher import Ending, Remarks, Watcher
 
 if TYPE_CHECKING:
@@ -105,5 +106,5 @@ def _end(watcher: Watcher, ending: Ending | None) -> Remarks:
     try:
         return watcher.end(ending) or Remarks()
     except Exception as error:
-        said = f"{type(watcher).__name__} failed at the end of the run ({type(error).__name__}: {error})"
+        said = f"{type(watcher).__name__} failed at the end of the run ({type(error).__name__}: {message_of(error)})"
         return Remarks(warnings=(said,))

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from mnistbench.axes.execution import levers_of
 from mnistbench.axes.plugins import where_in_plugin
+from mnistbench.errors.problems import message_of
 from mnistbench.errors.redaction import redact
 from mnistbench.results.records import EpochMeasurement, Error, Status, utc_now
 from mnistbench.train.clocks import keep_allocated
@@ -96,14 +97,6 @@ def describe(error: BaseException) -> Error:
     said = one_line(message) + (f" ({where})" if where else "")
     stack = "".join(traceback.format_exception(error, limit=-20))
     return Error(type=type(error).__name__, message=said, stack=redact(stack)[-8000:])
-
-
-def message_of(error: BaseException) -> str:
-    """What an exception says; an exception of a plug-in may not even be able to say it."""
-    try:
-        return str(error)
-    except BaseException as another:
-        return f"its message cannot be read: str() of it raised {type(another).__name__}"
 
 
 def one_line(text: str) -> str:

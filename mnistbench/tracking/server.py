@@ -403,8 +403,10 @@ class Server:
     def _create_summary_run(self) -> str:
         text = "The report of all cells, as artifacts: `report.html`, `summary.md`, and its tables as CSV files."
         tags = {KIND: "summary", WHAT: "summary", "mlflow.note.content": text, "mlflow.source.name": "mnistbench"}
-        with _without_retries():
-            run = self._client.create_run(self._experiment.experiment_id, tags=tags, run_name="summary")
+        run = next(self._runs(f"tags.`{KIND}` = 'summary'"), None)  # of a process that was killed here
+        if run is None:
+            with _without_retries():
+                run = self._client.create_run(self._experiment.experiment_id, tags=tags, run_name="summary")
         self._client.set_terminated(run.info.run_id, "FINISHED")
         self._client.set_experiment_tag(self._experiment.experiment_id, SUMMARY_RUN, run.info.run_id)
         return str(run.info.run_id)
@@ -448,7 +450,7 @@ def make_database(path: Path) -> None:
     """
     if path.exists():
         return
-    from mlflow import MlflowClient
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(f".{path.name}.lock")
@@ -457,7 +459,9 @@ def make_database(path: Path) -> None:
             for left_by_the_dead in path.parent.glob(f".{path.name}.*.part*"):
                 left_by_the_dead.unlink()
             part = path.with_name(f".{path.name}.{os.getpid()}.part")
-            MlflowClient(tracking_uri=database_uri(part)).search_experiments(max_results=1)
+            # MLflow's client would put the folder's name into its SQL as it is, quotes and colons too.
+            root = (path.parent / "mlruns").absolute().as_uri()
+            SqlAlchemyStore(database_uri(part), root)  # type: ignore[no-untyped-call]
             part.replace(path)
         lock.unlink(missing_ok=True)  # from now on nobody needs it: the database is there
 

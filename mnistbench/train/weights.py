@@ -17,6 +17,7 @@ from mnistbench.cell import Cell, Loss
 from mnistbench.cell.checked import read_checked
 from mnistbench.cell.data_spec import DataSpec
 from mnistbench.errors import UserError
+from mnistbench.errors.problems import shown
 from mnistbench.files.whole import write_whole
 from mnistbench.train.pictures import Framing, framing_by_name, read_image
 
@@ -432,7 +433,7 @@ def read_model(path: Path, *, plugins: Sequence[str] = ()) -> KeptModel:
             raise UserError(f"{path}: its weights are not finite: damaged, or not of a run of ours")
         network.load_state_dict(weights)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a weights file that safetensors can read ({error})") from None
+        raise UserError(f"{path}: not a weights file that safetensors can read ({shown(str(error), 200)})") from None
     except RuntimeError as error:
         label = settings.cell.architecture.label
         raise UserError(f"{path}: the weights do not fit {label}: {_first_line(error)}") from None
@@ -463,7 +464,7 @@ def _metadata(path: Path) -> dict[str, str]:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a weights file that safetensors can read ({error})") from None
+        raise UserError(f"{path}: not a weights file that safetensors can read ({shown(str(error), 200)})") from None
 
 
 def _first_line(error: Exception) -> str:

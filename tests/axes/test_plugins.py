@@ -213,6 +213,11 @@ def test_the_checksum_of_a_package_is_that_of_all_its_files() -> None:
         ("\n1 / 0", "cannot be imported: ZeroDivisionError: division by zero (bad_plugin.py:2)"),
         ("import sys\nsys.exit(3)", "called sys.exit(3) while being imported (bad_plugin.py:2)"),
         ("raise BaseException('x')", "cannot be imported: BaseException: x"),
+        (
+            "class E(Exception):\n    def __str__(self): 1 / 0\nraise E",
+            "cannot be imported: E: its message cannot be read",
+        ),
+        ("raise ValueError('\x1b[2J')", r"cannot be imported: ValueError: \x1b[2J"),
         ("def f(): f()\nf()", "cannot be imported: RecursionError"),
         ("\0", "is no Python: "),
     ],

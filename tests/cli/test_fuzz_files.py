@@ -153,6 +153,12 @@ def test_any_note_of_the_present_cell_is_shown_or_passed_over(folder: ResultsFol
     assert all(isinstance(line, str) for line in status_lines(folder))
 
 
+@pytest.mark.parametrize("left", ["1" + 400 * "0", "NaN", "1e999", "-3"])
+def test_a_time_left_that_cannot_be_is_passed_over(folder: ResultsFolder, left: str) -> None:
+    (folder.path / ".now.json").write_text(json.dumps({**NOTE, "seconds_left": "HERE"}).replace('"HERE"', left))
+    assert status_lines(folder)[-1] == f"running: 1 of 2 in this session; {NOTE['now']}"
+
+
 @tries(120)
 @given(st.data())
 def test_any_note_of_a_holder_is_named_or_passed_over(tmp_path: Path, data: st.DataObject) -> None:
@@ -322,6 +328,14 @@ def read_or_refuse(path: Path) -> None:
     except UserError as error:
         assert str(path.with_suffix("")) in str(error)
         assert len(str(error).splitlines()) == 1
+
+
+def test_a_weights_file_does_not_choose_the_lines_of_its_refusal(tmp_path: Path, weights: bytes) -> None:
+    path = tmp_path / "kept.safetensors"
+    header = weights[8:].partition(b"}}")[0].replace(b'"F32"', b'"F\x7f\xc2\x85\xe2\x80\xa8"', 1) + b"}}"
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    path.with_suffix(".json").unlink(missing_ok=True)
+    read_or_refuse(path)
 
 
 @tries(200)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import signal
@@ -13,13 +14,14 @@ import pytest
 from report_pages import write_folder
 from rich.console import Console
 from speed_sessions import make_session, write_session
-from synthetic import make_grid_records
+from synthetic import make_cell, make_environment, make_grid_records, make_record
 
 from mnistbench import run_grid
 from mnistbench.cli import app as cli
 from mnistbench.cli.outcome import console_for_tables, print_best, typed_again
 from mnistbench.grid.grid import Grid
 from mnistbench.results.folder import ResultsFolder
+from mnistbench.results.records import Error
 from mnistbench.run.executors import InlineExecutor
 from mnistbench.train.watcher import Watcher
 
@@ -44,6 +46,31 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("my grid.yaml").write_text(GRID)
     Path("failing.py").write_text("def fails(features=3, classes=3):\n    raise ValueError('on purpose')\n")
+
+
+@pytest.mark.parametrize(
+    "command", [["status", "theirs"], ["status", "theirs", "--cells"], ["compare", "theirs", "too"]]
+)
+def test_the_folder_of_somebody_else_gives_the_terminal_no_orders(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Escape sequences clear the screen, set its title, or turn the text around."""
+    orders = "x\x1b[2J\x1b]0;title\x07\u202e\x9b31m"
+    cells = [make_cell(architecture=orders), make_cell(device=orders), make_cell(dataset=orders)]
+    environment = make_environment(orders, device_name=orders)
+    checks = {"equivalence": f"failed: {orders}"}
+    for name in ("theirs", "too"):
+        records = [make_record(cell, flags=[orders], checks=checks, environment=environment) for cell in cells]
+        failed = make_record(make_cell(), status="failed", error=Error(type=orders, message=orders))
+        folder = ResultsFolder(write_folder(Path(name), [*records, failed]))
+        (folder.cells / f"{orders}.json").write_text("{")
+        write_session(folder, make_session(dict.fromkeys(cells, 1e4), cycles=12))
+    note = {"pid": os.getpid(), "now": orders, "done": orders, "cells": orders}
+    Path("theirs/.now.json").write_text(json.dumps(note))
+    assert cli.main(command) == 0
+    said = capsys.readouterr().out
+    assert "title" in said
+    assert not set(said) & set("\x1b\x07\u202e\x9b")
 
 
 def test_the_resume_line_is_the_command_that_was_typed(capsys: pytest.CaptureFixture[str]) -> None:

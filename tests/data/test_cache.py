@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from mnistbench.errors import UserError
 
 WRITE = """
 import os, signal, sys
-from mnistbench import cache
+from mnistbench.data import cache
 from mnistbench.data.tables import sum3_arrays
 name, count = sys.argv[1], int(sys.argv[2])
 real = {"fsync": os.fsync, "rename": cache.Path.rename, "replace": cache.Path.replace}
@@ -147,6 +148,7 @@ def test_kill_at_every_write_boundary_leaves_a_whole_entry_or_none(folder: Path)
         assert entry is None or is_intact(entry)
         if "whole" in output:
             break
+        assert process.returncode == -signal.SIGKILL
         outcomes.append(entry is None)
         assert is_intact(find_or_make(name, made))
         assert sorted(path.name for path in folder.glob(f"{name}.*")) == [f"{name}.lock"]

@@ -103,6 +103,7 @@ def test_an_index_that_is_used_as_a_feature_is_pointed_out() -> None:
         ("a,label\n1,0\nNaN,1\n", {}, "t.csv:3: column `a`: a value is missing"),
         ("a,label\n1,0\n2,\n", {}, "t.csv:3: label `label`: a value is missing"),
         ("a,label\n1,0\nred,1\n", {}, "t.csv:3: column `a`: `red` is no number"),
+        ("a\x1b[2J,label\n1,0\n\x0b\u2028,1\n", {}, r"t.csv:3: column `a\x1b[2J`: a value is missing"),
         ("a,label\n1,0\ninf,1\n", {}, "t.csv:3: column `a`: `inf` is no number"),
         ("a,label\n1,0\n1e39,1\n", {}, "t.csv:3: column `a`: `1e39` is no number"),
         ("a,label\n1,0\n1_000,1\n", {}, "t.csv:3: column `a`: `1_000` is no number"),

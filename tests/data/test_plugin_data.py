@@ -46,6 +46,20 @@ def negative(): return np.zeros((2, 3)), np.array([0, -1]), np.zeros((1, 3)), np
 def unequal(): return np.zeros((2, 3)), np.array([0, 1, 1]), np.zeros((1, 3)), np.array([0])
 def not_finite(): return np.full((2, 3), np.nan), np.array([0, 1]), np.zeros((1, 3)), np.array([0])
 def overflowing(): return np.array([[1e300], [1.0]]), np.array([0, 1]), np.zeros((1, 1)), np.array([0])
+def collapsing():
+    inputs = np.array([[0.0, 1e15 + row, row * 1e-320, row, 7.0] for row in range(4)])
+    return inputs[:2], np.array([0, 1]), inputs[2:], np.array([0, 1])
+def masked(): return np.ma.masked_array(np.eye(3), mask=np.eye(3)), np.array([0, 1, 1]), np.eye(3)[:1], np.array([0])
+def no_columns(): return np.zeros((2, 0)), np.array([0, 1]), np.zeros((1, 0)), np.array([0])
+class Mute(Exception):
+    def __str__(self): raise RuntimeError
+def mute(): raise Mute
+def talkative(): raise ValueError("two\\nlines \\x1b[31m\\u2028")
+def varied_in_the_test_part():
+    inputs = np.array([[1e15 + row, row] for row in range(4)])
+    return inputs[:2], np.array([0, 1]), np.array([[5.0, 1.0]]), np.array([0])
+def large_integers(): return np.array([[10**15], [10**15 + 1]]), np.array([0, 1]), np.array([[10**15]]), np.array([0])
+def constant(): return np.array([[7.0, 1], [7, 2]]), np.array([0, 1]), np.array([[7.0, 3]]), np.array([0])
 def ragged(): return [[1], [2, 3]], [0, 1], [[1]], [0]
 def empty(): return np.zeros((0, 3)), np.zeros(0, int), np.zeros((1, 3)), np.array([0])
 '''
@@ -102,6 +116,13 @@ def test_the_component_carries_the_checksum_of_the_arrays(plugins: Plugins) -> N
         ("unequal", "train"),
         ("not_finite", "not finite"),
         ("overflowing", "not finite"),
+        ("collapsing", r"columns 1, 2 \(counted from 0\) have one value in all rows of the training part.*rescale"),
+        ("masked", "values are masked, and would be trained on"),
+        ("no_columns", r"it returned float64 \[2, 0\]"),
+        ("mute", r"failed: Mute: its message cannot be read"),
+        ("talkative", r"failed: ValueError: two lines \\x1b\[31m$"),
+        ("varied_in_the_test_part", r"columns 0 \(counted"),
+        ("large_integers", r"columns 0 \(counted"),
         ("ragged", "failed: ValueError"),
         ("empty", "must return"),
     ],
@@ -109,6 +130,10 @@ def test_the_component_carries_the_checksum_of_the_arrays(plugins: Plugins) -> N
 def test_what_does_not_fit_is_refused_by_name(plugins: Plugins, function: str, reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         prepare(plugins, function)
+
+
+def test_a_column_that_is_constant_as_given_is_the_users_choice(plugins: Plugins) -> None:
+    assert prepare(plugins, "constant").spec.input_shape == (2,)
 
 
 @pytest.mark.parametrize(

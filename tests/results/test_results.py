@@ -204,6 +204,16 @@ def test_the_index_notices_a_file_that_changed(results: ResultsFolder, cell: Cel
     assert len(aside) == 1
 
 
+@pytest.mark.parametrize("target", ["nowhere.json", "0123456789abcdef.json"])
+def test_a_link_that_leads_nowhere_hides_no_record(results: ResultsFolder, cell: Cell, target: str) -> None:
+    """A run that saw no record would train them all again."""
+    results.write(record(cell))
+    (results.cells / "0123456789abcdef.json").symlink_to(target)
+    index, aside = read_index(results)
+    assert list(index) == [cell.cell_id]
+    assert [item.file.name for item in aside] == ["0123456789abcdef.json"]
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"version": 1, "files": {"x.json": [[1], {}]}}', '{"version": 9}'])
 def test_a_broken_index_costs_nothing_but_time(results: ResultsFolder, cell: Cell, content: str) -> None:
     results.write(record(cell))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import time
 import uuid
 from collections.abc import Iterator
@@ -133,6 +134,20 @@ def test_a_kill_for_memory_is_a_result(
     monkeypatch.setattr(running, "kills_for_memory", lambda: next(counts))
     record = only(processes("killed"), job(cell))
     assert record.status == "out_of_memory"
+
+
+def test_a_server_that_is_dying_takes_no_order() -> None:
+    """On a busy machine it is a while from the end of its files to its own; two orders lost by it failed a cell."""
+    server = ForkServer(("slow_to_die",))
+    try:
+        server.start()
+        dying = server.pid
+        assert server._control is not None
+        assert select.select([server._control], [], [], 30)[0], "it has closed its end"
+        server.start()
+        assert server.pid != dying
+    finally:
+        server.close()
 
 
 def test_the_kernels_counter_of_kills_can_be_read() -> None:

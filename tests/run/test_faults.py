@@ -17,6 +17,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,15 +26,22 @@ import psutil
 import pytest
 from cgroups import cgroup
 from killed_at import GRID
+from mlflow_server import MlflowServer
+from speed_sessions import make_session, write_session
+from synthetic import make_cell, make_record
 
 from mnistbench import run_grid
 from mnistbench.data import datasets
 from mnistbench.errors import UserError
 from mnistbench.grid.grid import Grid
 from mnistbench.results.folder import ResultsFolder, read_record
-from mnistbench.results.records import CellRecord
+from mnistbench.results.records import CellRecord, dump
 from mnistbench.run.executors import InlineExecutor, ProcessExecutor
 from mnistbench.run.run import RunSummary
+from mnistbench.tracking.address import place
+from mnistbench.tracking.content import RECORD_ID, SESSION
+from mnistbench.tracking.journal import done_at
+from mnistbench.tracking.sources import sessions_of
 from mnistbench.train.job import Job
 from mnistbench.train.watcher import Watcher
 
@@ -70,8 +78,9 @@ def killed_at(tmp_path: Path, environment: None, request: pytest.FixtureRequest)
     assert process.stdin is not None and process.stdout is not None
     asking, answers = process.stdin, process.stdout
 
-    def run(folder: Path, fatal: int = 0, database: Path | None = None) -> dict[str, int]:
-        asked = {"folder": str(folder), "fatal": fatal, "database": database and str(database)}
+    def run(folder: Path, fatal: int = 0, database: Path | None = None, uri: str | None = None) -> dict[str, int]:
+        target = {"uri": uri} if uri else {"database": database and str(database)}
+        asked = {"folder": str(folder), "fatal": fatal, **target}
         print(json.dumps(asked), file=asking, flush=True)
         answer: dict[str, int] = json.loads(answers.readline())
         return answer
@@ -118,6 +127,91 @@ def test_a_kill_at_any_write_of_the_mirror_leaves_each_record_there_once(killed_
         after = whole_records(folder)
         assert before.items() <= after.items()
         assert mirrored(database) == {record_id: ["FINISHED"] for record_id in after.values()}, f"boundary {fatal}"
+
+
+@pytest.fixture(params=["server", "sqlite"])
+def store(tmp_path: Path, environment: None, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of a real `mlflow server`, or of its database without the server."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    if request.param == "sqlite":
+        yield uri
+        return
+    server = MlflowServer(tmp_path, uri)
+    server.start()
+    yield server.uri
+    server.kill()
+
+
+@pytest.mark.parametrize("killed_at", [("--mirror",)], indirect=True, ids=["sync"])
+def test_a_sync_that_is_killed_anywhere_is_completed_by_the_next_and_has_said_nothing_untrue(
+    killed_at: Run, store: str, tmp_path: Path
+) -> None:
+    """At every fifth boundary of two records, one with kept weights, a session of speed and a report."""
+    database = tmp_path / "mlflow.db"
+    boundaries = killed_at(mirrorable(tmp_path / "count").path, uri=store)["passed"]
+    assert boundaries > 30
+    for fatal in range(1, boundaries + 1, 5):
+        results = mirrorable(tmp_path / f"at{fatal}")
+        assert killed_at(results.path, fatal, uri=store)["code"] == -signal.SIGKILL, f"boundary {fatal}"
+        there = whole_runs(database, tmp_path, results)
+        assert done_at(results.mirrored_file, place(store, results.name)) <= there.keys(), f"boundary {fatal}"
+        assert killed_at(results.path, uri=store)["code"] == 0, f"sync after boundary {fatal}"
+        keys = {record.record_id for record in results.records()} | {sessions_of(results, results.name)[0].key}
+        assert whole_runs(database, tmp_path, results) == dict.fromkeys(keys, 1), f"boundary {fatal}"
+        assert every_run(database, results) == [("cell", 2), ("speed", 1), ("summary", 1)], f"boundary {fatal}"
+
+
+def mirrorable(folder: Path) -> ResultsFolder:
+    """A results folder with something of each kind that is mirrored."""
+    results = ResultsFolder(folder)
+    results.create()
+    for seed in (0, 1):
+        results.write(make_record(make_cell(seed=seed)))
+    kept = results.models / results.records()[0].record_id
+    kept.mkdir(parents=True)
+    (kept / "last.safetensors").write_bytes(b"weights")
+    write_session(results, make_session({make_cell(): 1e4}, cycles=2))
+    results.write_grid(f"name: {folder.name}\n")
+    results.report_file.write_text('<meta name="generator" content="mnistbench 0.2.0">')
+    return results
+
+
+def whole_runs(database: Path, artifacts: Path, results: ResultsFolder) -> dict[str, int]:
+    """Keys of the journal -> how many closed runs have the file whole, and a record's kept weights too."""
+    files = {record.record_id: ("record.json", dump(record).encode()) for record in results.records()}
+    for session in sessions_of(results, results.name):
+        files[session.key] = (session.file, session.data())
+    found: dict[str, int] = {}
+    for run_id, record_id, session_name, status in runs_in(database, results.name):
+        key = record_id or next((key for key in files if session_name and key.startswith(f"speed/{session_name}@")), "")
+        if status == "FINISHED" and key:
+            (folder,) = artifacts.glob(f"**/{run_id}/artifacts")
+            name, content = files[key]
+            kept = list((results.models / key).glob("*"))
+            assert (folder / name).read_bytes() == content
+            assert [(folder / "model" / path.name).read_bytes() for path in kept] == [b"weights"] * len(kept)
+            found[key] = found.get(key, 0) + 1
+    return found
+
+
+def runs_in(database: Path, experiment: str) -> list[tuple[str, str | None, str | None, str]]:
+    """Of an experiment's runs that were not deleted: id, record, session of speed, status."""
+    tag = "(SELECT value FROM tags WHERE tags.run_uuid = runs.run_uuid AND key = '{}')"
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        return connection.execute(
+            f"SELECT run_uuid, {tag.format(RECORD_ID)}, {tag.format(SESSION)}, status FROM runs JOIN experiments"
+            " USING (experiment_id) WHERE runs.lifecycle_stage = 'active' AND experiments.name = ?",
+            (experiment,),
+        ).fetchall()
+
+
+def every_run(database: Path, results: ResultsFolder) -> list[tuple[str, int]]:
+    """How many runs of each kind an experiment has."""
+    kinds = [
+        "cell" if record_id else "speed" if session else "summary"
+        for _, record_id, session, _ in runs_in(database, results.name)
+    ]
+    return sorted(Counter(kinds).items())
 
 
 def whole_records(folder: Path) -> dict[str, str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -475,6 +477,59 @@ def test_a_tracking_server_that_is_down_fails_nothing(run: Run, folder: ResultsF
     assert (summary.counts, summary.exit_code) == ({"finished": 2}, 0)
     assert summary.not_mirrored == 2
     assert summary.not_mirrored_reason
+
+
+@pytest.fixture
+def plain_user() -> Iterator[tuple[Path, Callable[[], None]]]:
+    """A folder that everybody may enter, and what makes a process one that may only read its `cache`."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for made, mode in ((folder, 0o755), (folder / "cache", 0o755), (folder / "theirs", 0o777)):
+            made.mkdir(exist_ok=True)
+            made.chmod(mode)
+
+        def become() -> None:
+            if os.geteuid():
+                for path in (*folder.glob("cache/**/"), folder / "cache"):
+                    path.chmod(0o555)
+            else:
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+
+        yield folder, become
+        for path in folder.glob("cache/**/"):
+            path.chmod(0o755)
+
+
+def test_another_users_cache_is_read_and_the_run_says_what_is_not_kept(
+    plain_user: tuple[Path, Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, become = plain_user
+    monkeypatch.setenv("MNISTBENCH_CACHE", str(folder / "cache"))
+    monkeypatch.chdir(folder / "theirs")
+
+    def run(out: str) -> list[str]:
+        told = Told()
+        executor = InlineExecutor(train="stand_ins:quick")
+        summary = run_grid(Grid.from_text(GRID), out=out, tracking=False, executor=executor, watchers=[told])
+        assert summary.counts == {"finished": 6}
+        return told.said
+
+    assert "cache" not in "".join(run("first"))
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            become()
+            os.write(writing, "\n".join(run("second")).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    os.waitpid(child, 0)
+    with os.fdopen(reading) as pipe:
+        said = pipe.read()
+    assert said.count(f"the cache folder {folder / 'cache'} can only be read: what is measured once") == 1
 
 
 REAL = """

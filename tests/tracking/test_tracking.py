@@ -13,20 +13,24 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from report_pages import Page
+from speed_sessions import make_session, write_session
 from synthetic import START, make_cell, make_environment, make_record
 
-from mnistbench.cell import Component, Training
+from mnistbench.cell import Cell, Component, Training
 from mnistbench.errors import UserError
+from mnistbench.report import render
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.merging import merge_folders
 from mnistbench.results.ownership import SUMMARY_END
-from mnistbench.results.records import CellRecord
+from mnistbench.results.records import CellRecord, Noise
 from mnistbench.tracking import Mirror, address, download_weights, rebuild, sync
 from mnistbench.tracking.content import RECORD_ID, milliseconds, run_content
 from mnistbench.tracking.journal import Journal, done_at
@@ -654,10 +658,17 @@ def test_the_database_of_the_working_folder_is_opened_whatever_the_folder_is_cal
     assert list(tmp_path.rglob("*.db")) == [place / "mlflow.db"], "and no other was made"
 
 
-def test_a_new_database_is_made_in_a_folder_with_signs_that_mean_something_in_an_address(tmp_path: Path) -> None:
-    database = tmp_path / "50% of #1?" / "mlflow.db"
+def test_a_new_database_is_made_in_a_folder_with_signs_that_mean_something_in_an_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or in MLflow's SQL."""
+    database = tmp_path / '50% of #1? it\'s "so" :x \\ -- ;' / "mlflow.db"
+    database.parent.mkdir()
+    monkeypatch.chdir(database.parent)
     make_database(database)
     assert list(tmp_path.rglob("*.db*")) == [database]
+    folder = folder_of(database.parent / "results" / "quick", "quick")
+    assert sync(folder, address.default_uri(database.parent)).mirrored == 2
 
 
 def test_a_folder_in_use_is_not_mirrored_beside_its_runner(uri: str, results: ResultsFolder) -> None:
@@ -838,6 +849,72 @@ def test_a_results_folder_is_rebuilt_from_the_runs_alone(uri: str, results: Resu
         rebuild("quick", uri, back)
 
 
+MARKUP = "</script></style><script>alert(1)</script><img src=x onerror=alert(1)><svg/onload=alert(1)>&lt;b&gt;"
+
+
+def put_markup(holder: Any, accepted: Callable[[], bool]) -> int:
+    """Put markup in the place of each text in plain data with which it is still accepted; how many there were."""
+    replaced = 0
+    for key, value in list(holder.items() if isinstance(holder, dict) else enumerate(holder)):
+        if isinstance(value, dict | list):
+            replaced += put_markup(value, accepted)
+        elif isinstance(value, str) and key not in ("record_id", "cell_id"):
+            holder[key] = f"{MARKUP} {key}"
+            if accepted():
+                replaced += 1
+            else:
+                holder[key] = value
+    return replaced
+
+
+def test_markup_that_comes_back_from_a_server_is_text_in_the_page(
+    uri: str, results: ResultsFolder, tmp_path: Path
+) -> None:
+    """In every text of records and sessions that may be any, in the grid, and in the names of both folders."""
+
+    checks = {"equivalence": "failed: x", "outputs": "x", "kept_model": "not kept: x", "tuning": "tuned over 2 trials"}
+    noise = Noise(foreign_cpu=0.5, flags=["foreign_cpu"])
+    for seed, status in enumerate(("finished", "failed", "diverged", "timed_out")):
+        extra: dict[str, Any] = {"checks": checks, "noise": noise} if status == "finished" else {}
+        plain = make_record(make_cell(seed=seed), status=status, **extra).to_json()  # type: ignore[arg-type]
+
+        def is_record(plain: dict[str, Any] = plain) -> bool:
+            try:
+                plain["cell_id"] = Cell.from_json(plain["cell"]).cell_id
+                return bool(CellRecord.from_json(plain))
+            except (ValueError, KeyError, TypeError):
+                return False
+
+        assert put_markup(plain, is_record) > 15
+        assert is_record()
+        results.write(CellRecord.from_json(plain))
+    timed = make_session({make_cell(): 1e4, make_cell(batch_size=64): 2e4}, cycles=3)
+    lines = []
+    for line in write_session(results, timed).read_text().splitlines():
+        plain = json.loads(line)
+        if plain["kind"] == "session":
+            plain["environment"] |= dict.fromkeys(("machine", "os", "cpu", "device_name", "governor"), MARKUP)
+            plain |= {"build": MARKUP, "data": MARKUP}
+        elif plain["kind"] == "setting":
+            plain |= {"equivalence": f"failed: {MARKUP}", "resolved": {MARKUP: MARKUP}}
+        else:
+            plain |= {"cause": MARKUP, "error": MARKUP}
+        lines.append(json.dumps(plain))
+    (results.speed / f"{timed.name}.jsonl").write_text("\n".join(lines) + "\n")
+    results.write_grid(f"# {MARKUP}\nname: quick\nnote: '{MARKUP}'\n")
+    assert sync(results, uri, experiment=MARKUP).failed == 0
+    back = ResultsFolder(tmp_path / "<script>alert(1)<" / "img src=x onerror=alert(1)>")
+    done = rebuild(MARKUP, uri, back)
+    assert (done.written, done.sessions, done.set_aside) == (4, 1, [])
+    (back.cells / "<img src=x onerror=alert(1)>.json").write_text("{")
+    render([back], back.report_file)
+    page = Page.of(back.report_file.read_text())
+    assert "<script>alert(1)" in "".join(element.text for element in page.all("section")), "it is there, as text"
+    assert (len(page.all("script")), len(page.all("style")), page.all("img"), page.all("b")) == (1, 1, [], [])
+    attributes = {name for element in page.elements for name in element.attributes}
+    assert [name for name in attributes if name.startswith("on")] == []
+
+
 def test_two_machines_records_of_one_cell_both_come_back(uri: str, tmp_path: Path) -> None:
     for machine in ("laptop", "server"):
         folder = ResultsFolder(tmp_path / machine)
@@ -865,16 +942,14 @@ def test_a_spoilt_record_on_the_server_is_set_aside(
     spoil: str, uri: str, results: ResultsFolder, tmp_path: Path
 ) -> None:
     records = filled(results, 2)
-    if spoil == "path in id":
-        records[0] = make_record(make_cell(seed=7), record_id="../../../../outside")
-        results.write(records[0])
     sync(results, uri)
     run = next(run for run in runs(uri) if run.data.tags[RECORD_ID] == records[0].record_id)
     artifact = Path(run.info.artifact_uri.removeprefix("file://")) / "record.json"
     if spoil == "cut":
         artifact.write_text(artifact.read_text()[:-100])
-    elif spoil == "other id":
-        artifact.write_text(artifact.read_text().replace(records[0].record_id, records[1].record_id))
+    elif spoil in ("other id", "path in id"):
+        other = records[1].record_id if spoil == "other id" else "../../../../outside"
+        artifact.write_text(artifact.read_text().replace(records[0].record_id, other))
     elif spoil == "gone":
         artifact.unlink()
     back = ResultsFolder(tmp_path / "back")
