@@ -130,7 +130,7 @@ def row_of(record: CellRecord | Mapping[str, Any], source: str) -> dict[str, Any
         "stepped_aside": "; ".join(f"{lever}: {why}" for lever, why in (resolved.get("stepped_aside") or {}).items()),
         "tuning": tuning,
         **{measure.name: measure.value(trained) for measure in MEASURES},
-        "evaluations": evaluations(plain.get("epochs") or ()),
+        "evaluations": evaluations(plain.get("epochs") or (), trained.told("environment", "energy_source")),
         "weights_sha256": trained.told("model", "weights_sha256"),
         **_noise(plain),
         "group": _group(plain, environment),

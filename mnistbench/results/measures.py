@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from mnistbench.results.records import CellRecord
-from mnistbench.results.targets import Evaluation
+from mnistbench.results.targets import Evaluation, counted_joules
 
 Unit = Literal["s", "examples/s", "share", "", "count", "bytes", "FLOP", "FLOP/s", "J"]
 
@@ -36,7 +36,7 @@ class TrainingSoFar(NamedTuple):
 
     Attributes:
         record, last: the fields of the record and of the epoch; no epoch has none.
-        joules: None unless every epoch so far has some.
+        counted: joules; None unless every epoch so far has some.
     """
 
     record: Mapping[str, Any]
@@ -46,7 +46,7 @@ class TrainingSoFar(NamedTuple):
     steps: int = 0
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
-    joules: float | None = 0.0
+    counted: float | None = 0.0
     best_test_accuracy: float | None = None
 
     def after(self, epoch: Mapping[str, Any]) -> TrainingSoFar:
@@ -62,13 +62,19 @@ class TrainingSoFar(NamedTuple):
             self.steps + epoch["steps"],
             self.train_seconds + epoch["train_seconds"],
             self.eval_seconds + epoch["eval_seconds"],
-            None if self.joules is None or joules is None else self.joules + joules,
+            None if self.counted is None or joules is None else self.counted + joules,
             best,
         )
 
     def told(self, part: str, name: str) -> Any:
         """A field of a part of the record, such as `timing`; None where it has no such part."""
         return parts(self.record.get(part)).get(name)
+
+    @property
+    def joules(self) -> float | None:
+        """What was counted, where that is long enough for its counter to tell."""
+        source: str | None = self.told("environment", "energy_source")
+        return counted_joules(self.counted, self.train_seconds, source)
 
     @property
     def flops_per_second(self) -> float | None:

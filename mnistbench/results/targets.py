@@ -23,7 +23,7 @@ class Evaluation(NamedTuple):
     Attributes:
         seconds: on the training clock so far.
         cold_seconds: from the start of the cell's process.
-        joules: of the training so far; None unless every epoch so far has some.
+        joules: of the training so far; None unless every epoch so far has some, and its counter can tell.
     """
 
     epoch: int
@@ -33,8 +33,24 @@ class Evaluation(NamedTuple):
     joules: float | None = None
 
 
-def evaluations(epochs: Iterable[EpochMeasurement | Mapping[str, Any]]) -> tuple[Evaluation, ...]:
-    """The evaluations of a record's epochs, or of their plain JSON, in order."""
+COUNTED_SECONDS = {"nvml": 1.0, "rapl": 0.01}
+"""Ten steps of the counter, by what counts: NVML's advances every tenth of a second on an H200, where epochs of 0.16 s
+had 30 or 78 J by chance; RAPL's every millisecond."""
+
+
+def counted_joules(joules: float | None, seconds: float, source: str | None) -> float | None:
+    """Energy of a training of so many seconds; None where that is too short for its counter to tell."""
+    return None if seconds < COUNTED_SECONDS.get(source or "", 0.0) else joules
+
+
+def evaluations(
+    epochs: Iterable[EpochMeasurement | Mapping[str, Any]], energy_source: str | None = None
+) -> tuple[Evaluation, ...]:
+    """The evaluations of a record's epochs, or of their plain JSON, in order.
+
+    Args:
+        energy_source: what counted their joules, as the record's environment says.
+    """
     found: list[Evaluation] = []
     seconds, joules = 0.0, 0.0
     for item in epochs:
@@ -42,7 +58,7 @@ def evaluations(epochs: Iterable[EpochMeasurement | Mapping[str, Any]]) -> tuple
         seconds += epoch["train_seconds"]
         measured = epoch.get("train_joules")
         joules = math.nan if measured is None else joules + measured
-        known = None if math.isnan(joules) else joules
+        known = counted_joules(None if math.isnan(joules) else joules, seconds, energy_source)
         found.append(Evaluation(epoch["epoch"], seconds, epoch["cold_seconds"], epoch["test_accuracy"], known))
     return tuple(found)
 

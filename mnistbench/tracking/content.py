@@ -226,7 +226,8 @@ def _points(record: CellRecord, ended: int, targets: Sequence[float]) -> Iterato
 
 
 def _final(record: CellRecord, targets: Sequence[float]) -> Iterator[tuple[str, float | None]]:
-    trained, evaluated = whole(record), evaluations(record.epochs)
+    source = record.environment.energy_source if record.environment else None
+    trained, evaluated = whole(record), evaluations(record.epochs, source)
     for measure in MEASURES:
         if measure.at_end:
             yield measure.at_end, measure.value(trained)

@@ -160,6 +160,27 @@ def test_energy_is_told_by_1000_examples_and_to_the_target() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("source", "seconds", "told"), [("nvml", 0.3, False), ("nvml", 0.4, True), ("rapl", 0.3, True)]
+)
+def test_a_training_shorter_than_ten_steps_of_its_counter_has_no_energy(
+    source: str, seconds: float, told: bool
+) -> None:
+    """An H200's counter advances every tenth of a second: epochs of 7 ms had 0 J, and were the cheapest of all."""
+    record = with_joules(30.0, 20.0, 10.0)
+    assert record.environment is not None
+    record = record.with_changes(
+        environment=replace(record.environment, energy_source=source),
+        epochs=[replace(epoch, train_seconds=seconds) for epoch in record.epochs],
+    )
+    (row,) = all_runs([record]).to_dict("records")
+    for name in ("train_joules", "joules_per_1000_examples", "joules_to_target"):
+        assert (row[name] > 0) is told
+    last = [point for point in run_content(record).points if point.key.startswith("energy/")]
+    assert bool(last) is told
+    assert [epoch.train_joules for epoch in record.epochs] == [30.0, 20.0, 10.0]
+
+
 def test_one_epoch_without_a_number_leaves_the_sum_unknown() -> None:
     record = with_joules(30.0, None, 10.0)
     assert [passed.joules for passed in evaluations(record.epochs)] == [30.0, None, None]
