@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from mnistbench.results.records import CellRecord
-from mnistbench.results.targets import Evaluation
+from mnistbench.results.targets import CurvePoint
 
 Unit = Literal["s", "examples/s", "share", "", "count", "bytes", "FLOP", "FLOP/s", "J"]
 
@@ -139,7 +139,7 @@ class TargetMeasure:
 
     name: str
     unit: Unit
-    value: Callable[[Evaluation], float | None]
+    value: Callable[[CurvePoint], float | None]
     at_end: str = ""
     title: str = ""
     shown: str = "number"

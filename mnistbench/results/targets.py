@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mnistbench.results.folder import ResultsFolder
 
 
-class Evaluation(NamedTuple):
+class CurvePoint(NamedTuple):
     """What one evaluation told, and when.
 
     Attributes:
@@ -33,9 +33,9 @@ class Evaluation(NamedTuple):
     joules: float | None = None
 
 
-def evaluations(epochs: Iterable[EpochMeasurement | Mapping[str, Any]]) -> tuple[Evaluation, ...]:
+def evaluations(epochs: Iterable[EpochMeasurement | Mapping[str, Any]]) -> tuple[CurvePoint, ...]:
     """The evaluations of a record's epochs, or of their plain JSON, in order."""
-    found: list[Evaluation] = []
+    found: list[CurvePoint] = []
     seconds, joules = 0.0, 0.0
     for item in epochs:
         epoch = item if isinstance(item, Mapping) else vars(item)
@@ -43,11 +43,11 @@ def evaluations(epochs: Iterable[EpochMeasurement | Mapping[str, Any]]) -> tuple
         measured = epoch.get("train_joules")
         joules = math.nan if measured is None else joules + measured
         known = None if math.isnan(joules) else joules
-        found.append(Evaluation(epoch["epoch"], seconds, epoch["cold_seconds"], epoch["test_accuracy"], known))
+        found.append(CurvePoint(epoch["epoch"], seconds, epoch["cold_seconds"], epoch["test_accuracy"], known))
     return tuple(found)
 
 
-def time_to_target(evaluated: Iterable[Evaluation], target: float) -> Evaluation | None:
+def time_to_target(evaluated: Iterable[CurvePoint], target: float) -> CurvePoint | None:
     """The first evaluation whose test accuracy is at least the target (PROTOCOL rule 9); None if there is none."""
     return next((item for item in evaluated if item.test_accuracy is not None and item.test_accuracy >= target), None)
 

@@ -351,11 +351,11 @@ def test_predict_takes_a_csv_file_for_a_model_of_a_table(work: Path, capsys: pyt
     """Each row is answered under its line; columns are found by name."""
     from mnistbench.axes import architectures
     from mnistbench.cell import Cell, Component, Training
-    from mnistbench.data.csv import Table, read_table
+    from mnistbench.data.csv import CsvTable, read_table
     from mnistbench.train.weights import save_model
 
     content = b"a,b,kind\n" + b"".join(b"%d,%d,%s\n" % (n, n * n, b"xy"[n % 2 : n % 2 + 1]) for n in range(20))
-    spec = read_table(content, Table(task="classes"), "t.csv").spec
+    spec = read_table(content, CsvTable(task="classes"), "t.csv").spec
     cell = Cell(
         dataset=Component(name="csv", options={"path": "t.csv", "task": "classes"}),
         architecture=Component(name="logistic"),
