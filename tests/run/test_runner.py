@@ -428,7 +428,7 @@ def test_the_parent_holds_no_records(run: Run) -> None:
 
     told = Counting()
     before = sum(type(item) is CellRecord for item in gc.get_objects())
-    run(watchers=[told], overrides=(f"seeds={list(range(20))}",))
+    run(watchers=[told], overrides=(f"seeds={list(range(6))}",))
     assert told.most - before <= 3
 
 

@@ -611,7 +611,7 @@ def test_a_summary_that_could_not_be_written_is_said(uri: str, results: ResultsF
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.write_text("a file stands where the artifacts belong")
-    done = sync(results, uri)
+    done = sync(results, uri, patience_seconds=0)
     assert (done.already, done.failed) == (3, 0)
     assert done.reason is not None and done.reason.startswith("the report could not be written to MLflow")
 
