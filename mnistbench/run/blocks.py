@@ -223,19 +223,7 @@ def _block(cycle: int, position: int, key: str, steps: int, measured: BlockMeasu
         return SpeedBlock(
             cycle=cycle, position=position, setting=key, steps=steps, examples=0, seconds=None, error=reason
         )
-    return SpeedBlock(
-        cycle=cycle,
-        position=position,
-        setting=key,
-        pid=measured.pid,
-        steps=measured.steps,
-        examples=measured.examples,
-        seconds=measured.seconds,
-        waited_seconds=measured.waited_seconds,
-        throttled_seconds=measured.throttled_seconds,
-        gpu_slowdown=measured.gpu_slowdown,
-        cause=measured.cause,
-    )
+    return SpeedBlock(cycle=cycle, position=position, setting=key, **vars(measured))
 
 
 def _label(cell: Cell) -> str:
