@@ -164,6 +164,7 @@ def test_any_note_of_a_holder_is_named_or_passed_over(tmp_path: Path, data: st.D
         assert str(held.value)
 
 
+@pytest.mark.slow
 @tries(120)
 @given(st.data())
 def test_any_grid_file_of_a_folder_leaves_it_readable(folder: ResultsFolder, data: st.DataObject) -> None:
@@ -177,6 +178,7 @@ def test_any_grid_file_of_a_folder_leaves_it_readable(folder: ResultsFolder, dat
         folder.grid_file.write_bytes(content)
 
 
+@pytest.mark.slow
 @tries(60)
 @given(st.data())
 def test_any_records_are_reported_and_merged_or_refused(folder: ResultsFolder, data: st.DataObject) -> None:
