@@ -20,7 +20,7 @@ bench: $(READY)  ## train the grid in grid.yaml, and end with its report
 test: $(READY)  ## the whole test suite
 	$(PY) -m pytest
 
-quick: $(READY)  ## the tests that are not marked slow, in under two minutes
+quick: $(READY)  ## the tests that are not marked slow: some minutes
 	$(PY) -m pytest -m 'not slow and not gpu and not outside'
 
 outside: $(READY)  ## other people's optimizers and networks against a bare loop: some minutes

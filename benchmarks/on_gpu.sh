@@ -2,7 +2,7 @@
 # Everything that only a machine with a GPU can show: gpu_probe.py, the tests marked gpu, the grids speedrun and
 # cpu_vs_gpu with the equivalence gate on every cell. Needs torch and no network: what else of requirements/core.txt is
 # missing there is carried as wheels. On any machine with a network, for the Python and system of the other:
-#     pip download --only-binary=:all: --python-version 3.12 --platform manylinux_2_28_x86_64 --no-deps -d wheels \
+#     pip download --only-binary=:all: --python-version 3.12 --platform manylinux2014_x86_64 --no-deps -d wheels \
 #         pydantic pydantic-core annotated-types typing-inspection ruamel.yaml platformdirs
 #
 #     benchmarks/on_gpu.sh DATA WHEELS OUT

@@ -16,7 +16,7 @@ from mnistbench.cell import Cell
 from mnistbench.report.blocks import blocks_frame
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.records import Environment
-from mnistbench.results.speed import Block, SpeedSession, SpeedSetting, SpeedWriter, TimedSession
+from mnistbench.results.speed import SpeedBlock, SpeedSession, SpeedSetting, SpeedWriter, TimedSession
 
 
 def make_session(
@@ -56,7 +56,7 @@ def make_session(
         cell.without_seed(): SpeedSetting(setting=cell.without_seed(), cell=cell, equivalence=equivalence, steps=steps)
         for cell in rates
     }
-    blocks: dict[tuple[int, str], Block] = {}
+    blocks: dict[tuple[int, str], SpeedBlock] = {}
     skipped = set(missing)
     for cycle in range(cycles):
         shared = random.normal(0, drift)
@@ -65,7 +65,7 @@ def make_session(
             factor = float(np.exp(shared + random.normal(0, spread)))
             if (cycle, cell) in skipped:
                 continue
-            blocks[cycle, cell.without_seed()] = Block(
+            blocks[cycle, cell.without_seed()] = SpeedBlock(
                 cycle=cycle,
                 position=position,
                 setting=cell.without_seed(),

@@ -58,7 +58,7 @@ class Constant(Schedule):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step(Schedule):
+class StepDecay(Schedule):
     """Multiply by `gamma` at each milestone.
 
     Attributes:
@@ -132,7 +132,7 @@ class OneCycle(Schedule):
 
 SCHEDULES: dict[str, type[Schedule]] = {
     "constant": Constant,
-    "step": Step,
+    "step": StepDecay,
     "exponential": Exponential,
     "cosine": Cosine,
     "one_cycle": OneCycle,

@@ -137,7 +137,7 @@ def _profile(plain: Any) -> Component:
     return Component.from_json({("name" if key == "profile" else key): value for key, value in plain.items()})
 
 
-Entry = Annotated[Component, PlainValidator(Component.from_json)]
+AnyComponent = Annotated[Component, PlainValidator(Component.from_json)]
 Execution = Annotated[Component, PlainValidator(_profile)]
 
 
@@ -156,10 +156,10 @@ class Cell:
         execution: the profile (`plain`, `fast`) as its name, and the levers that override it as its options.
     """
 
-    dataset: Entry
-    architecture: Entry
-    optimizer: Entry
-    schedule: Entry = Component(name="constant")
+    dataset: AnyComponent
+    architecture: AnyComponent
+    optimizer: AnyComponent
+    schedule: AnyComponent = Component(name="constant")
     batch_size: Ordinal
     device: str
     seed: Whole

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -13,18 +12,11 @@ from mnistbench.cli.flag_values import path
 from mnistbench.cli.flags import DataDir, Plugin, TrackingUri
 from mnistbench.errors import UserError
 from mnistbench.errors.layers import require
+from mnistbench.errors.problems import did_you_mean
 from mnistbench.words.wording import plural
 
-
-class Names(StrEnum):
-    """What can be listed: an axis of a grid, in the plural, or the ready grids."""
-
-    architectures = "architectures"
-    optimizers = "optimizers"
-    schedules = "schedules"
-    datasets = "datasets"
-    executions = "executions"
-    grids = "grids"
+NAMES = ("architectures", "optimizers", "schedules", "datasets", "executions", "grids")
+"""What can be listed: an axis of a grid, in the plural, or the ready grids."""
 
 
 def show(
@@ -87,7 +79,7 @@ def doctor(data_dir: DataDir = None, tracking_uri: TrackingUri = None) -> int:
 
 
 def list_(
-    names: Annotated[Names | None, typer.Argument(help="Of which axis, or `grids`.", show_default=False)] = None,
+    names: Annotated[str | None, typer.Argument(metavar="NAMES", help=f"One of {', '.join(NAMES)}.")] = None,
 ) -> None:
     """Names that a grid file may use, with their options and defaults; the ready grids, with their questions."""
     from rich.console import Console
@@ -96,15 +88,16 @@ def list_(
     from mnistbench.grid import ready
     from mnistbench.grid.options import TABLES, Axis, declaration
 
-    if names is None:
-        raise UserError(f"list: say what to list, one of {', '.join(Names)}")
+    if names not in NAMES:
+        close = did_you_mean(names or "", NAMES)
+        raise UserError(f"list: say what to list, one of {', '.join(NAMES)}{close}")
     console = Console(highlight=False)
 
     def say(text: str, begin: str = " " * 4) -> None:
         """A text that goes on below its own beginning."""
         print(textwrap.fill(text, console.width, initial_indent=begin, subsequent_indent=" " * len(begin)))
 
-    if names is Names.grids:
+    if names == "grids":
         for name in ready.names():
             console.print(Text(name, style="bold"))
             for line in ready.header(name):

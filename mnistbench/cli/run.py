@@ -30,8 +30,8 @@ MAX_CELLS = 100_000
 OF_AN_OLDER_RELEASE = (
     "`run` takes grid files; cells that were resolved elsewhere belong to an older release. On a machine without a"
     " network, install the core from wheels and run the grid file there: `pip download --only-binary=:all:"
-    " --python-version 3.12 -d DIR -r requirements/core.txt` where there is a network, then `pip install --no-index"
-    " --find-links DIR -r requirements/core.txt` and `pip install --no-deps .` (docs/clusters.md)"
+    " --python-version 3.12 -d DIR -r requirements/core.txt 'setuptools>=77'` where there is a network, then `pip"
+    " install --no-index --find-links DIR -r requirements/core.txt` and the same with `--no-deps .` (docs/clusters.md)"
 )
 
 

@@ -29,7 +29,7 @@ ENTRY_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class CacheEntry:
     """One prepared dataset.
 
     Attributes:
@@ -49,7 +49,7 @@ def entry_directory(name: str) -> Path:
     return cache_folder() / "prepared" / name
 
 
-def read_entry(directory: Path) -> Entry | None:
+def read_entry(directory: Path) -> CacheEntry | None:
     """The entry, if it is there and whole.
 
     Sizes and modification times must be those noted when it was written; a file that was only touched is hashed.
@@ -58,7 +58,7 @@ def read_entry(directory: Path) -> Entry | None:
         note = json.loads(read_regular(directory / DESCRIPTION))
         if note["version"] != ENTRY_VERSION or note.pop("note_sha256") != _note_sha256(note):
             return None
-        entry = Entry(
+        entry = CacheEntry(
             directory=directory,
             spec=DataSpec.from_json(note["spec"]),
             sha256=str(note["sha256"]),
@@ -94,7 +94,7 @@ def check_shapes(arrays: Arrays) -> None:
             raise ValueError(f"{part}_labels is not as described")
 
 
-def is_intact(entry: Entry) -> bool:
+def is_intact(entry: CacheEntry) -> bool:
     """Whether every byte of the entry is as it was written (reads all of it)."""
     try:
         return checksum(load(entry.directory)) == entry.sha256
@@ -102,7 +102,7 @@ def is_intact(entry: Entry) -> bool:
         return False
 
 
-def find_or_make(name: str, make: Callable[[], Arrays], waiting: Callable[[], None] = lambda: None) -> Entry:
+def find_or_make(name: str, make: Callable[[], Arrays], waiting: Callable[[], None] = lambda: None) -> CacheEntry:
     """The entry of that name; the first one to ask makes it, others wait for it.
 
     Args:
@@ -144,7 +144,7 @@ def entry_lock(name: str, waiting: Callable[[], None] = lambda: None) -> Iterato
         lock.release()
 
 
-def write_entry(directory: Path, arrays: Arrays) -> Entry:
+def write_entry(directory: Path, arrays: Arrays) -> CacheEntry:
     """Write into a temporary folder beside `directory`, then rename it into place; nothing half-written stays.
 
     Raises:
@@ -157,7 +157,7 @@ def write_entry(directory: Path, arrays: Arrays) -> Entry:
         try:
             for name, array in arrays.items():
                 _write_array(temporary / f"{name}.npy", array)
-            entry = Entry(directory=temporary, spec=arrays.spec, sha256=checksum(arrays), notes=arrays.notes)
+            entry = CacheEntry(directory=temporary, spec=arrays.spec, sha256=checksum(arrays), notes=arrays.notes)
             _write_note(entry)
             if directory.exists():  # damaged: set it aside first, since a folder is not replaced in one step
                 old = Path(tempfile.mkdtemp(prefix=f"{directory.name}.old-", dir=directory.parent))
@@ -208,7 +208,7 @@ def _stamps(directory: Path) -> dict[str, list[int]]:
     return stamps
 
 
-def _write_note(entry: Entry) -> None:
+def _write_note(entry: CacheEntry) -> None:
     note: dict[str, Any] = {
         "version": ENTRY_VERSION,
         "spec": entry.spec.to_json(),

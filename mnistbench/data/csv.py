@@ -31,7 +31,7 @@ MAX_CLASSES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class CsvTable:
     """How a CSV file is read. Columns are named, or numbered from 0 (negative: from the end).
 
     Attributes:
@@ -57,7 +57,7 @@ class Table:
 
 
 @dataclass
-class Problems:
+class CsvProblems:
     """What is wrong with a file, gathered so that all of it is said at once."""
 
     source: str
@@ -76,7 +76,7 @@ class Problems:
             raise UserError("\n".join(self.lines[:MAX_PROBLEMS] + rest))
 
 
-def read_table(content: bytes, table: Table, source: str) -> Arrays:
+def read_table(content: bytes, table: CsvTable, source: str) -> Arrays:
     """Read a CSV file's content.
 
     Args:
@@ -88,7 +88,7 @@ def read_table(content: bytes, table: Table, source: str) -> Arrays:
     """
     names, rows, lines = _read_rows(content, table, source)
     label, features, index = _choose_columns(names, table, source)
-    problems = Problems(source)
+    problems = CsvProblems(source)
     values = _numbers(rows, lines, [(column, names[column]) for column in features], problems)
     texts, spellings = _one_spelling([row[label] for row in rows])
     labels, class_names = _labels(texts, lines, table.task, names[label], problems)
@@ -159,7 +159,7 @@ def read_rows(
         UserError: with file and line of everything that is wrong.
     """
     rows, lines = _parse(_decode(content, source), delimiter, source)
-    problems = Problems(source)
+    problems = CsvProblems(source)
     names, width, columns = [name.strip() for name in rows[0]], spec.input_shape[0], spec.columns
     named = header and bool(columns)
     has_header = (named and set(columns) <= set(names)) or any(_number(name) is None for name in names)
@@ -190,10 +190,10 @@ def read_rows(
     return values, lines
 
 
-def _read_rows(content: bytes, table: Table, source: str) -> tuple[list[str], list[list[str]], list[int]]:
+def _read_rows(content: bytes, table: CsvTable, source: str) -> tuple[list[str], list[list[str]], list[int]]:
     """Names of the columns, the rows as text, and the line on which each row ends."""
     rows, lines = _parse(_decode(content, source), table.delimiter, source)
-    problems = Problems(source)
+    problems = CsvProblems(source)
     names = [name.strip() for name in rows[0]] if table.header else [str(place) for place in range(len(rows[0]))]
     if len(names) < 2:
         other = next((character for character in ";\t|" if character in rows[0][0]), None)
@@ -243,7 +243,7 @@ def _parse(text: str, delimiter: str, source: str) -> tuple[list[list[str]], lis
     return rows, lines
 
 
-def _check_header(names: list[str], line: int, problems: Problems) -> None:
+def _check_header(names: list[str], line: int, problems: CsvProblems) -> None:
     if all(_number(name) is not None for name in names):
         problems.add("the first row holds numbers, not names of columns; say `header: false`", line)
         return
@@ -252,9 +252,9 @@ def _check_header(names: list[str], line: int, problems: Problems) -> None:
             problems.add(f"{count} columns are named `{name}`", line)
 
 
-def _choose_columns(names: list[str], table: Table, source: str) -> tuple[int, list[int], int | None]:
+def _choose_columns(names: list[str], table: CsvTable, source: str) -> tuple[int, list[int], int | None]:
     """Places of the label, of the features, and of the index column."""
-    problems = Problems(source)
+    problems = CsvProblems(source)
 
     def place_of(column: int | str, option: str) -> int | None:
         if isinstance(column, str) and column in names:
@@ -286,7 +286,7 @@ def _choose_columns(names: list[str], table: Table, source: str) -> tuple[int, l
 
 
 def _numbers(
-    rows: Sequence[Sequence[str]], lines: Sequence[int], columns: Sequence[tuple[int, str]], problems: Problems
+    rows: Sequence[Sequence[str]], lines: Sequence[int], columns: Sequence[tuple[int, str]], problems: CsvProblems
 ) -> npt.NDArray[np.float64]:
     values = np.zeros((len(rows), len(columns)))
     commas: list[tuple[int, str]] = []
@@ -319,7 +319,7 @@ def _number(text: str) -> float | None:
 
 
 def _labels(
-    texts: Sequence[str], lines: Sequence[int], task: str, name: str, problems: Problems
+    texts: Sequence[str], lines: Sequence[int], task: str, name: str, problems: CsvProblems
 ) -> tuple[npt.NDArray[np.int64], list[str]]:
     """Labels from 0, and the names of the classes in their order."""
     for text, line in zip(texts, lines, strict=True):

@@ -18,7 +18,7 @@ from mnistbench.data import digits as digits_
 from mnistbench.data import images
 from mnistbench.data.arrays import Arrays, load, notes_on_labels
 from mnistbench.data.cache import entry_directory, read_entry
-from mnistbench.data.csv import Table
+from mnistbench.data.csv import CsvTable
 from mnistbench.data.download import Progress
 from mnistbench.data.images import DataNotFound
 from mnistbench.data.plugin import PluginSource
@@ -118,7 +118,7 @@ def csv(
     Columns are named, or numbered from 0. The label is the last column and the features are all others, unless named.
     `stratified` takes the test rows from each class alike.
     """
-    table = Table(
+    table = CsvTable(
         index_column=index_column,
         label=label,
         features=None if features is None else tuple(features),

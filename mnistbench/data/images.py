@@ -64,7 +64,7 @@ class OfficialFile:
 
 
 @dataclass(frozen=True)
-class Place:
+class DataFolder:
     """A folder to look in, and what to call it in front of the user."""
 
     label: str
@@ -80,7 +80,7 @@ class Place:
 class Found:
     """What lies in a place."""
 
-    place: Place
+    place: DataFolder
     state: Literal["whole", "incomplete", "absent"]
     missing: tuple[str, ...] = ()
 
@@ -98,14 +98,14 @@ class ImageFiles:
     class_names: tuple[str, ...]
     files: tuple[OfficialFile, ...]
 
-    def find(self, place: Place) -> Found:
+    def find(self, place: DataFolder) -> Found:
         """Look for the files, by name alone."""
         missing = tuple(file.name for file in self.files if not self._candidates(file, place.folder))
         if len(missing) == len(self.files):
             return Found(place, "absent", missing)
         return Found(place, "incomplete" if missing else "whole", missing)
 
-    def verify(self, place: Place) -> None:
+    def verify(self, place: DataFolder) -> None:
         """Compare the checksums of the four files, without unpacking them.
 
         Raises:
@@ -113,7 +113,7 @@ class ImageFiles:
         """
         self._each(verified_content, place)
 
-    def read(self, place: Place) -> Arrays:
+    def read(self, place: DataFolder) -> Arrays:
         """Verify and read the four files.
 
         Raises:
@@ -142,7 +142,7 @@ class ImageFiles:
         raw = root / self.folder / "raw"
         return [path for path in (raw / f"{file.name}.gz", raw / file.name) if is_file(path)]
 
-    def _each(self, read: Callable[[OfficialFile, Path], T], place: Place) -> list[T]:
+    def _each(self, read: Callable[[OfficialFile, Path], T], place: DataFolder) -> list[T]:
         """What `read` makes of each file; where the packed one is damaged, the unpacked one beside it will do."""
         made, wrong = [], []
         for file in self.files:

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 from mnistbench.cell import canonical_json
 from mnistbench.cell.data_spec import DataSpec
 from mnistbench.data.arrays import Arrays
-from mnistbench.data.cache import Entry, entry_directory, find_or_make, read_entry, writing_to
-from mnistbench.data.csv import Table, read_table
+from mnistbench.data.cache import CacheEntry, entry_directory, find_or_make, read_entry, writing_to
+from mnistbench.data.csv import CsvTable, read_table
 from mnistbench.data.download import NotFetched, Progress
 from mnistbench.data.images import (
     CLASSES,
@@ -22,9 +22,9 @@ from mnistbench.data.images import (
     TEST_EXAMPLES,
     TRAIN_EXAMPLES,
     Damaged,
+    DataFolder,
     DataNotFound,
     ImageFiles,
-    Place,
     is_file,
     is_folder,
 )
@@ -50,20 +50,20 @@ class Search:
     progress: Progress | None = None
     expected_sha256: str | None = None
 
-    def places(self) -> list[Place]:
+    def places(self) -> list[DataFolder]:
         """Folders in the order in which they are looked in."""
         named = os.environ.get("MNISTBENCH_DATA")
-        places = [Place("--data", self.data_dir)] if self.data_dir else []
+        places = [DataFolder("--data", self.data_dir)] if self.data_dir else []
         if named:
-            places.append(Place("$MNISTBENCH_DATA", Path(named).expanduser()))
-        return [*places, Place("./data", Path("data")), Place("the cache folder", cache_folder())]
+            places.append(DataFolder("$MNISTBENCH_DATA", Path(named).expanduser()))
+        return [*places, DataFolder("./data", Path("data")), DataFolder("the cache folder", cache_folder())]
 
     def say(self, what: str) -> None:
         """Tell the user what takes time."""
         if self.progress:
             self.progress(what, 0, None)
 
-    def find_or_make(self, entry_name: str, make: Callable[[], Arrays]) -> Entry:
+    def find_or_make(self, entry_name: str, make: Callable[[], Arrays]) -> CacheEntry:
         """The cache's entry, with a word if another process is at it."""
         return find_or_make(entry_name, make, lambda: self.say(f"another process prepares {entry_name}: waiting"))
 
@@ -78,7 +78,7 @@ class Opened:
         warnings: what the user should know although it works.
     """
 
-    entry: Entry
+    entry: CacheEntry
     found_in: str
     sha256: str | None = None
     warnings: tuple[str, ...] = ()
@@ -124,7 +124,7 @@ class OfficialSource:
         if search.data_dir is not None:
             if not is_folder(search.data_dir):
                 raise UserError(f"--data {search.data_dir}: there is no such folder")
-            place = Place("--data", search.data_dir)
+            place = DataFolder("--data", search.data_dir)
             state = self.files.find(place).state
             if state == "absent":
                 name = self.files.name
@@ -170,7 +170,7 @@ class OfficialSource:
             try:
                 with writing_to(cache_folder()):
                     host = self.files.download(cache_folder(), search.progress)
-                return self.files.read(Place("the cache folder", cache_folder())), f"downloaded from {host}"
+                return self.files.read(DataFolder("the cache folder", cache_folder())), f"downloaded from {host}"
             except (NotFetched, Damaged) as error:
                 looked.extend(f"download: {line}" for line in str(error).splitlines())
         raise DataNotFound(self._nowhere(looked), [*warnings, *incomplete])
@@ -233,7 +233,7 @@ class CsvSource:
     """A user's table."""
 
     path: Path
-    table: Table
+    table: CsvTable
     version = 2
 
     @property

@@ -61,7 +61,7 @@ def results_frame(
         each of `MEASURES` (results/measures.py), over all epochs or of the last; target_accuracy (the largest of the
         targets), reached (True, False, None without a target), each of `TARGET_MEASURES` (NaN when not reached;
         `at_target` gives them for another target),
-        targets (those asked of this run), evaluations (list of `Evaluation`), weights_sha256, flags (text, `; `), noisy
+        targets (those asked of this run), evaluations (list of `CurvePoint`), weights_sha256, flags (text, `; `), noisy
         (a flag other than short and shared), short, noise_known (at least one cause was observable), equivalence,
         stepped_aside (`lever: why; …`),
         fallback, data_sha256.

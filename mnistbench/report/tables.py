@@ -99,7 +99,7 @@ def of_kind(kind: str, keys: str) -> list[Column]:
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """One cell: its text, the number it sorts by, its classes, the kind of its tag, and what stands underneath."""
 
     text: str
@@ -122,7 +122,7 @@ class Table:
     name: str
     caption: str
     columns: Sequence[Column]
-    rows: list[list[Cell]]
+    rows: list[list[TableCell]]
     notice: str = ""
 
 
@@ -153,7 +153,7 @@ def _holds_something(values: pd.Series) -> bool:
     return bool((values.notna() & (values.astype(str) != "")).any())
 
 
-def _column_cells(frame: pd.DataFrame, column: Column) -> list[Cell]:
+def _column_cells(frame: pd.DataFrame, column: Column) -> list[TableCell]:
     orders = frame[column.order] if column.order else frame[column.key]
     below = frame[column.below] if column.below else [""] * len(frame)
     return [
@@ -162,27 +162,27 @@ def _column_cells(frame: pd.DataFrame, column: Column) -> list[Cell]:
     ]
 
 
-def _slim(cells: list[Cell], column: Column) -> list[Cell]:
+def _slim(cells: list[TableCell], column: Column) -> list[TableCell]:
     """Leave out numbers that the text says itself: a table of 600 runs is a sixth smaller."""
     if column.kind not in _SELF_SORTING or column.order or any(not cell.text[:1].isdigit() for cell in cells):
         return cells
     return [replace(cell, order=None) for cell in cells]
 
 
-def _cell(value: Any, order: Any, below: str, column: Column) -> Cell:
+def _cell(value: Any, order: Any, below: str, column: Column) -> TableCell:
     text = _TEXTS[column.kind](value) if column.kind in _TEXTS else _plain(value)
     if text == f.MISSING:
-        return Cell(
+        return TableCell(
             text, _order(order, column) if column.numeric else None, "n missing" if column.numeric else "missing"
         )
     if column.kind == "tag":
-        return Cell(
+        return TableCell(
             text.replace("_", " "), tag="good" if text in _GOOD else "bad" if text in _BAD else "open", below=below
         )
     if column.numeric:
-        return Cell(text, _order(order, column), "n", below=below)
+        return TableCell(text, _order(order, column), "n", below=below)
     css = "" if column.kind == "text" else column.kind
-    return Cell(text, css=f"{css} wide" if css == "name" and len(text) > LONG_NAME else css, below=below)
+    return TableCell(text, css=f"{css} wide" if css == "name" and len(text) > LONG_NAME else css, below=below)
 
 
 def _plain(value: Any) -> str:

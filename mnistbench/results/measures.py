@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from mnistbench.results.records import CellRecord
-from mnistbench.results.targets import Evaluation, counted_joules
+from mnistbench.results.targets import CurvePoint, counted_joules
 
 Unit = Literal["s", "examples/s", "share", "", "count", "bytes", "FLOP", "FLOP/s", "J"]
 
@@ -145,7 +145,7 @@ class TargetMeasure:
 
     name: str
     unit: Unit
-    value: Callable[[Evaluation], float | None]
+    value: Callable[[CurvePoint], float | None]
     at_end: str = ""
     title: str = ""
     shown: str = "number"

@@ -82,7 +82,7 @@ class SpeedSetting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class SpeedBlock:
     """Some steps of one setting, timed in a fresh process. Its key is (session, cycle, setting).
 
     Attributes:
@@ -121,8 +121,8 @@ class Block:
         return self.seconds is not None and self.cause in (None, UNKNOWN)
 
 
-Line = SpeedSession | SpeedSetting | Block
-KINDS: dict[str, type[Line]] = {"session": SpeedSession, "setting": SpeedSetting, "block": Block}
+Line = SpeedSession | SpeedSetting | SpeedBlock
+KINDS: dict[str, type[Line]] = {"session": SpeedSession, "setting": SpeedSetting, "block": SpeedBlock}
 
 
 class TimedSession(NamedTuple):
@@ -131,7 +131,7 @@ class TimedSession(NamedTuple):
     name: str
     about: SpeedSession
     settings: dict[str, SpeedSetting]
-    blocks: dict[tuple[int, str], Block]
+    blocks: dict[tuple[int, str], SpeedBlock]
 
 
 def new_session_name() -> str:
@@ -164,7 +164,7 @@ class SpeedWriter:
             fsync_directory(results.speed)
         self.append(about)
 
-    def append(self, item: SpeedSetting | Block | SpeedSession) -> None:
+    def append(self, item: SpeedSetting | SpeedBlock | SpeedSession) -> None:
         """Write one line through to the disk.
 
         Raises:
@@ -347,7 +347,7 @@ def rows_of_blocks(sessions: Iterable[TimedSession]) -> list[dict[str, Any]]:
     return [_row(session, block) for session in sessions for block in session.blocks.values()]
 
 
-def _row(session: TimedSession, block: Block) -> dict[str, Any]:
+def _row(session: TimedSession, block: SpeedBlock) -> dict[str, Any]:
     setting = session.settings[block.setting]
     return {
         "session": session.name,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mnistbench.results.folder import ResultsFolder
 
 
-class Evaluation(NamedTuple):
+class CurvePoint(NamedTuple):
     """What one evaluation told, and when.
 
     Attributes:
@@ -45,13 +45,13 @@ def counted_joules(joules: float | None, seconds: float, source: str | None) -> 
 
 def evaluations(
     epochs: Iterable[EpochMeasurement | Mapping[str, Any]], energy_source: str | None = None
-) -> tuple[Evaluation, ...]:
+) -> tuple[CurvePoint, ...]:
     """The evaluations of a record's epochs, or of their plain JSON, in order.
 
     Args:
         energy_source: what counted their joules, as the record's environment says.
     """
-    found: list[Evaluation] = []
+    found: list[CurvePoint] = []
     seconds, joules = 0.0, 0.0
     for item in epochs:
         epoch = item if isinstance(item, Mapping) else vars(item)
@@ -59,11 +59,11 @@ def evaluations(
         measured = epoch.get("train_joules")
         joules = math.nan if measured is None else joules + measured
         known = counted_joules(None if math.isnan(joules) else joules, seconds, energy_source)
-        found.append(Evaluation(epoch["epoch"], seconds, epoch["cold_seconds"], epoch["test_accuracy"], known))
+        found.append(CurvePoint(epoch["epoch"], seconds, epoch["cold_seconds"], epoch["test_accuracy"], known))
     return tuple(found)
 
 
-def time_to_target(evaluated: Iterable[Evaluation], target: float) -> Evaluation | None:
+def time_to_target(evaluated: Iterable[CurvePoint], target: float) -> CurvePoint | None:
     """The first evaluation whose test accuracy is at least the target (PROTOCOL rule 9); None if there is none."""
     return next((item for item in evaluated if item.test_accuracy is not None and item.test_accuracy >= target), None)
 

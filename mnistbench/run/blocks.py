@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from mnistbench.cell import Cell
 from mnistbench.results.records import CellRecord, utc_now
-from mnistbench.results.speed import Block, SpeedSession, SpeedSetting, SpeedWriter, new_session_name
+from mnistbench.results.speed import SpeedBlock, SpeedSession, SpeedSetting, SpeedWriter, new_session_name
 from mnistbench.results.this_machine import machine_id, torch_build
 from mnistbench.run.cycles import TRIES, CyclePlan
 from mnistbench.run.executors import ProcessExecutor
@@ -88,7 +88,7 @@ class SpeedTaking:
     def settle(self) -> None:
         """Choose kernels and ask the gate for each setting, and begin the session's file."""
         session = self.session
-        failed: list[tuple[SpeedSetting, Block | None]] = []
+        failed: list[tuple[SpeedSetting, SpeedBlock | None]] = []
         for number, cell in enumerate(self.plan.cells, start=1):
             if session.ends:
                 return
@@ -133,7 +133,7 @@ class SpeedTaking:
         self._files.close()
         self._writer = None
 
-    def _begin_file(self, failed: Sequence[tuple[SpeedSetting, Block | None]]) -> None:
+    def _begin_file(self, failed: Sequence[tuple[SpeedSetting, SpeedBlock | None]]) -> None:
         session = self.session
         name = new_session_name()
         self._seed = int(name.rpartition("-")[2], 16) % 2**31
@@ -173,7 +173,7 @@ class SpeedTaking:
             self._count(cell, key, block)
         return True
 
-    def _count(self, cell: Cell, key: str, block: Block) -> None:
+    def _count(self, cell: Cell, key: str, block: SpeedBlock) -> None:
         if block.error is None:
             self.taken += 1
             self.busy += not block.is_clean
@@ -216,24 +216,14 @@ def _setting(cell: Cell, answer: SettledSetting) -> SpeedSetting:
     )
 
 
-def _block(cycle: int, position: int, key: str, steps: int, measured: BlockMeasurement | CellRecord) -> Block:
+def _block(cycle: int, position: int, key: str, steps: int, measured: BlockMeasurement | CellRecord) -> SpeedBlock:
     if isinstance(measured, CellRecord):
         error = measured.error
         reason = f"{error.type}: {error.message}" if error else measured.status
-        return Block(cycle=cycle, position=position, setting=key, steps=steps, examples=0, seconds=None, error=reason)
-    return Block(
-        cycle=cycle,
-        position=position,
-        setting=key,
-        pid=measured.pid,
-        steps=measured.steps,
-        examples=measured.examples,
-        seconds=measured.seconds,
-        waited_seconds=measured.waited_seconds,
-        throttled_seconds=measured.throttled_seconds,
-        gpu_slowdown=measured.gpu_slowdown,
-        cause=measured.cause,
-    )
+        return SpeedBlock(
+            cycle=cycle, position=position, setting=key, steps=steps, examples=0, seconds=None, error=reason
+        )
+    return SpeedBlock(cycle=cycle, position=position, setting=key, **vars(measured))
 
 
 def _label(cell: Cell) -> str:

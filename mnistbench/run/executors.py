@@ -12,6 +12,8 @@ from functools import partial
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any, Protocol
 
+from typing_extensions import override
+
 from mnistbench.axes.execution import levers_of
 from mnistbench.axes.plugins import same_folder
 from mnistbench.cell import Cell
@@ -58,7 +60,7 @@ class Executor(Protocol):
         ...
 
 
-class InlineExecutor:
+class InlineExecutor(Executor):
     """Trains in this process: for debugging, and where no process can be started. It cannot end a hang."""
 
     def __init__(self, *, train: str = TRAIN_CELL) -> None:
@@ -66,28 +68,31 @@ class InlineExecutor:
         self._reason: str | None = None
         self._training = False
 
+    @override
     def devices(self) -> list[str] | None:
-        """See `Executor`."""
         return None
 
+    @override
     def prepare(self, cells: Iterable[Cell]) -> None:
-        """See `Executor`."""
+        pass
 
+    @override
     def run(self, jobs: Iterable[Job], on_epoch: OnEpoch) -> Iterator[CellRecord]:
-        """See `Executor`."""
         for job in jobs:
             if self._reason is not None:
                 return
             yield self._run(job, on_epoch)
 
+    @override
     def stop(self, reason: str) -> None:
-        """See `Executor`; training stands in the way, so it is interrupted where it is."""
+        """Training stands in the way, so it is interrupted where it is."""
         self._reason = reason
         if self._training:
             raise KeyboardInterrupt
 
+    @override
     def close(self) -> None:
-        """See `Executor`."""
+        pass
 
     def _run(self, job: Job, on_epoch: OnEpoch) -> CellRecord:
         started, started_at = time.perf_counter(), utc_now()
@@ -113,7 +118,7 @@ class InlineExecutor:
             self._training = False
 
 
-class ProcessExecutor:
+class ProcessExecutor(Executor):
     """Runs each cell in a process of its own, forked by a server that has torch loaded.
 
     A cell whose CUDA graph cannot be captured runs again at once, in a fresh process and without one.
@@ -143,16 +148,17 @@ class ProcessExecutor:
         self._woken, self._wake = os.pipe()
         os.set_blocking(self._wake, False)
 
+    @override
     def devices(self) -> list[str] | None:
-        """See `Executor`."""
         return None
 
+    @override
     def prepare(self, cells: Iterable[Cell]) -> None:
-        """See `Executor`; the server imports torch while the caller does something else."""
+        """The server imports torch while the caller does something else."""
         self._server.start()
 
+    @override
     def run(self, jobs: Iterable[Job], on_epoch: OnEpoch) -> Iterator[CellRecord]:
-        """See `Executor`."""
         return self._results(jobs, self._train, {}, on_epoch)
 
     @property
@@ -207,13 +213,13 @@ class ProcessExecutor:
         finally:
             self._end_all()
 
+    @override
     def stop(self, reason: str) -> None:
-        """See `Executor`."""
         self._reason = reason
         os.write(self._wake, b"!")
 
+    @override
     def close(self) -> None:
-        """See `Executor`."""
         self._server.close()
 
     def _has_room(self) -> bool:

@@ -57,7 +57,7 @@ STOPPED_FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SI
 _CHUNK_BYTES, _CHUNKS = 1 << 16, 16
 _STATUS = struct.Struct("!q")
 
-Step = Literal["training", "asked for its stack", "asked to end", "killed"]
+Phase = Literal["training", "asked for its stack", "asked to end", "killed"]
 
 
 class ForkServer:
@@ -251,7 +251,7 @@ class WorkerProcess:
         self._epochs: list[EpochMeasurement] = []
         self._result: Any = None
         self._code: int | None = None
-        self._step: Step = "training"
+        self._step: Phase = "training"
         self._ending: Error | None = None
         self._next = float("inf")
         channel, workers_channel = socket.socketpair()
@@ -376,7 +376,7 @@ class WorkerProcess:
         message += ": the system killed what would start it because memory was used up"
         return "out_of_memory", Error(type="ServerLost", message=message, log=log)
 
-    def _end_by(self, number: int, step: Step, seconds: float, ending: Error | None = None) -> None:
+    def _end_by(self, number: int, step: Phase, seconds: float, ending: Error | None = None) -> None:
         self._step, self._next = step, time.monotonic() + seconds
         self._ending = ending or self._ending
         if self.pid is not None and number == STACK_SIGNAL:

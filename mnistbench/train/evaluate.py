@@ -18,7 +18,7 @@ EVALUATION_BATCH = 1000
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Score:
     """What a network reaches on one part of the data.
 
     Attributes:
@@ -32,7 +32,7 @@ class Evaluation:
     confusion: list[list[int]]
 
 
-def evaluate(trainee: Trainee, stored: Tensor, labels: Tensor) -> Evaluation:
+def evaluate(trainee: Trainee, stored: Tensor, labels: Tensor) -> Score:
     """Evaluate in evaluation mode, in batches of a size that does not depend on the cell's.
 
     The caller has called `trainee.update.eval()`, for optimizers that evaluate at other weights than they train.
@@ -51,7 +51,7 @@ def evaluate(trainee: Trainee, stored: Tensor, labels: Tensor) -> Evaluation:
         cells = (labels * classes + torch.cat(predicted))[torch.cat(finite)]
         counts = torch.bincount(cells, minlength=classes * classes)
     mean, table = loss / len(labels), counts.view(classes, classes)
-    return Evaluation(mean if math.isfinite(mean) else None, int(table.trace()) / len(labels), table.tolist())
+    return Score(mean if math.isfinite(mean) else None, int(table.trace()) / len(labels), table.tolist())
 
 
 def _sum_of_losses(trainee: Trainee, outputs: Tensor, labels: Tensor) -> float:

@@ -22,7 +22,7 @@ from mnistbench.train.clocks import InterferenceMeter, Stopwatch, read_counters
 from mnistbench.train.energy import NOT_MEASURABLE, EnergyMeter, energy_meter
 from mnistbench.train.epoch import take_steps
 from mnistbench.train.equivalence import check as equivalence
-from mnistbench.train.evaluate import Evaluation, evaluate, flops_per_example, is_finite
+from mnistbench.train.evaluate import Score, evaluate, flops_per_example, is_finite
 from mnistbench.train.kept_weights import KeptWeights
 from mnistbench.train.probe import take_probe
 from mnistbench.train.setup import Trainee, make_trainee
@@ -155,7 +155,7 @@ def _one_epoch(
     foreign: InterferenceMeter,
     *,
     energy: EnergyMeter = NOT_MEASURABLE,
-) -> tuple[EpochMeasurement, Evaluation, Error | None]:
+) -> tuple[EpochMeasurement, Score, Error | None]:
     train_before, eval_before = watch["train"], watch["eval"]
     trainee.model.train()
     before, joules_before = read_counters(), energy.read()

@@ -132,7 +132,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["compare", "missing", "."], "no such folder"),
         (["show", "lenet"], "lenet5"),
         (["show", "lenet5", "--set", "activation=swish"], "relu"),
-        (["list", "colours"], "architectures"),
+        (["list", "optimisers"], "executions, grids; did you mean `optimizers`?"),
         (
             ["list"],
             "error: list: say what to list, one of architectures, optimizers, schedules, datasets, executions, g",
@@ -351,11 +351,11 @@ def test_predict_takes_a_csv_file_for_a_model_of_a_table(work: Path, capsys: pyt
     """Each row is answered under its line; columns are found by name."""
     from mnistbench.axes import architectures
     from mnistbench.cell import Cell, Component, Training
-    from mnistbench.data.csv import Table, read_table
+    from mnistbench.data.csv import CsvTable, read_table
     from mnistbench.train.weights import save_model
 
     content = b"a,b,kind\n" + b"".join(b"%d,%d,%s\n" % (n, n * n, b"xy"[n % 2 : n % 2 + 1]) for n in range(20))
-    spec = read_table(content, Table(task="classes"), "t.csv").spec
+    spec = read_table(content, CsvTable(task="classes"), "t.csv").spec
     cell = Cell(
         dataset=Component(name="csv", options={"path": "t.csv", "task": "classes"}),
         architecture=Component(name="logistic"),
@@ -504,6 +504,19 @@ def test_list_keeps_its_indent_at_80_columns(
     lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
     assert all(len(line) <= 80 and line == line.rstrip() for line in lines)
     assert all(line.startswith("    ") or len(line.split()) == 1 for line in lines)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_breaks_no_word_at_80_columns(
+    command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each word stands there as it does where there is room."""
+    words = []
+    for columns in ("80", "400"):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert cli.main([*command, "--help"]) == 0
+        words.append({word for word in capsys.readouterr().out.split() if "─" not in word})
+    assert words[0] <= words[1]
 
 
 def test_the_grid_of_the_checkout_is_the_ready_one() -> None:

@@ -170,6 +170,7 @@ def test_any_note_of_a_holder_is_named_or_passed_over(tmp_path: Path, data: st.D
         assert str(held.value)
 
 
+@pytest.mark.slow
 @tries(120)
 @given(st.data())
 def test_any_grid_file_of_a_folder_leaves_it_readable(folder: ResultsFolder, data: st.DataObject) -> None:
@@ -183,6 +184,7 @@ def test_any_grid_file_of_a_folder_leaves_it_readable(folder: ResultsFolder, dat
         folder.grid_file.write_bytes(content)
 
 
+@pytest.mark.slow
 @tries(60)
 @given(st.data())
 def test_any_records_are_reported_and_merged_or_refused(folder: ResultsFolder, data: st.DataObject) -> None:
@@ -294,10 +296,10 @@ def test_any_description_of_prepared_data_is_right_or_passed_over(tmp_path: Path
         st.text(alphabet='0123456789.,-+eE"\n\r;\tnaif \x00\ufeff', max_size=120).map(str.encode),
     ),
     st.sampled_from(
-        [csv_table.Table(), csv_table.Table(task="classes", stratified=True, standardize=True, header=False)]
+        [csv_table.CsvTable(), csv_table.CsvTable(task="classes", stratified=True, standardize=True, header=False)]
     ),
 )
-def test_any_file_is_a_table_or_refused_with_its_name(content: bytes, table: csv_table.Table) -> None:
+def test_any_file_is_a_table_or_refused_with_its_name(content: bytes, table: csv_table.CsvTable) -> None:
     try:
         arrays = csv_table.read_table(content, table, "t.csv")
     except UserError as error:

@@ -34,6 +34,7 @@ def in_shell(command: str, folder: Path, **variables: str) -> subprocess.Complet
     )
 
 
+@pytest.mark.slow
 def test_an_encoding_that_lacks_letters_prints_question_marks(tmp_path: Path) -> None:
     done = in_shell(f"mnistbench status {PUBLISHED}", tmp_path, PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
@@ -49,6 +50,7 @@ def test_an_output_that_is_full_is_said_in_one_line(tmp_path: Path, command: str
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
 def test_a_run_with_closed_streams_trains_all_the_same(tmp_path: Path, closed: str) -> None:
     (tmp_path / "grid.yaml").write_text(GRID)
@@ -58,6 +60,7 @@ def test_a_run_with_closed_streams_trains_all_the_same(tmp_path: Path, closed: s
     assert (tmp_path / "results" / "streams" / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_warnings_made_errors_find_nothing_unclosed(tmp_path: Path) -> None:
     (tmp_path / "grid.yaml").write_text(GRID)
     done = in_shell("mnistbench run grid.yaml --no-tracking", tmp_path, PYTHONWARNINGS="error")

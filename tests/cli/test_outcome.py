@@ -114,12 +114,14 @@ def test_a_cell_that_ctrl_c_ended_is_no_failed_cell() -> None:
     assert (summary.failed, summary.left, summary.exit_code) == (0, 2, 130)
 
 
+@pytest.mark.slow
 def test_the_hint_to_sync_names_the_server_that_was_given(capsys: pytest.CaptureFixture[str]) -> None:
     typed = ["run", "my grid.yaml", "--executor", "inline", "--tracking-uri", "http://127.0.0.1:9", "--out", "my out"]
     assert cli.main(typed) == 0
     assert "`sync 'my out' --tracking-uri http://127.0.0.1:9` mirrors what is missing" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_best_so_far_names_what_tells_its_rows_apart(capsys: pytest.CaptureFixture[str]) -> None:
     several = ["--set", "execution=[plain, fast]", "--set", "training.shuffle=[true, false]", "--only", "seed=0"]
     assert cli.main(["run", "my grid.yaml", *several, "--executor", "inline", "--no-tracking"]) == 0

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnistbench.data.arrays import check, notes_on_labels
-from mnistbench.data.csv import Table, read_rows, read_table
+from mnistbench.data.csv import CsvTable, read_rows, read_table
 from mnistbench.errors import UserError
 
 ROWS = [(i, i * 0.5, (i * 7) % 5 - 2, i % 2) for i in range(10)]
@@ -17,7 +17,7 @@ GOOD = "id,a,b,label\n" + "".join(f"{i},{a},{b},{y}\n" for i, a, b, y in ROWS)
 
 def read(text: str | bytes, **options: object):
     content = text.encode() if isinstance(text, str) else text
-    return read_table(content, Table(**options), "t.csv")
+    return read_table(content, CsvTable(**options), "t.csv")
 
 
 def refused(text: str | bytes, **options: object) -> str:
@@ -285,7 +285,7 @@ def test_any_table_is_read_or_refused(rows: list[list[str]], task: str, header: 
     """Fuzz: fit arrays or a UserError that names the file, and nothing else."""
     content = "\n".join(",".join(row) for row in rows).encode("utf-8", "surrogatepass")
     try:
-        arrays = read_table(content, Table(task=task, header=header), "t.csv")  # type: ignore[arg-type]
+        arrays = read_table(content, CsvTable(task=task, header=header), "t.csv")  # type: ignore[arg-type]
     except UserError as error:
         assert str(error).startswith("t.csv")
     else:

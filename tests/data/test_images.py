@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mnistbench.data.images import FASHION_MNIST, KMNIST, MNIST, Damaged, ImageFiles, Place, read_official
+from mnistbench.data.images import FASHION_MNIST, KMNIST, MNIST, Damaged, DataFolder, ImageFiles, read_official
 from mnistbench.errors import UserError
 
 TEST_LABELS = MNIST.files[3]
@@ -26,14 +26,14 @@ def mnist(mnist_files: tuple[Path, ImageFiles]) -> ImageFiles:
 
 
 @pytest.fixture
-def copy(mnist_files: tuple[Path, ImageFiles], tmp_path: Path) -> Place:
+def copy(mnist_files: tuple[Path, ImageFiles], tmp_path: Path) -> DataFolder:
     """A folder with the MNIST files, to be damaged."""
     shutil.copytree(mnist_files[0] / "MNIST" / "raw", tmp_path / "MNIST" / "raw", copy_function=shutil.copyfile)
     (tmp_path / "MNIST" / "raw").chmod(0o755)
-    return Place("--data", tmp_path)
+    return DataFolder("--data", tmp_path)
 
 
-def labels_path(place: Place) -> Path:
+def labels_path(place: DataFolder) -> Path:
     return place.folder / "MNIST" / "raw" / "t10k-labels-idx1-ubyte.gz"
 
 
@@ -54,14 +54,14 @@ def test_checksums_and_class_names_are_torchvisions(files: ImageFiles) -> None:
 def test_the_real_files_are_read(
     request: pytest.FixtureRequest, folder: str, files: ImageFiles, mean: float, std: float
 ) -> None:
-    arrays = files.read(Place("--data", request.getfixturevalue(folder)))
+    arrays = files.read(DataFolder("--data", request.getfixturevalue(folder)))
     assert arrays.train_inputs.shape == (60_000, 28, 28)
     assert arrays.test_inputs.dtype == np.uint8
     assert (arrays.spec.mean, arrays.spec.std) == (mean, std)
     assert sorted(set(arrays.test_labels.tolist())) == list(range(10))
 
 
-def test_unpacked_files_are_verified_and_give_the_same(copy: Place, mnist: ImageFiles) -> None:
+def test_unpacked_files_are_verified_and_give_the_same(copy: DataFolder, mnist: ImageFiles) -> None:
     packed = mnist.read(copy)
     for file in mnist.files:
         path = copy.folder / "MNIST" / "raw" / f"{file.name}.gz"
@@ -75,7 +75,7 @@ def test_unpacked_files_are_verified_and_give_the_same(copy: Place, mnist: Image
         mnist.verify(copy)
 
 
-def test_where_the_packed_file_is_damaged_the_unpacked_one_will_do(copy: Place, mnist: ImageFiles) -> None:
+def test_where_the_packed_file_is_damaged_the_unpacked_one_will_do(copy: DataFolder, mnist: ImageFiles) -> None:
     path = labels_path(copy)
     labels = gzip.decompress(path.read_bytes())
     path.with_suffix("").write_bytes(labels)
@@ -104,7 +104,7 @@ def damages(content: bytes) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("damage", list(damages(b"0123")))
 @pytest.mark.parametrize("name", ["train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"])
-def test_a_damaged_file_is_named(copy: Place, mnist: ImageFiles, name: str, damage: str) -> None:
+def test_a_damaged_file_is_named(copy: DataFolder, mnist: ImageFiles, name: str, damage: str) -> None:
     path = copy.folder / "MNIST" / "raw" / name
     path.write_bytes(damages(path.read_bytes())[damage])
     for look in (mnist.verify, mnist.read):
@@ -115,7 +115,7 @@ def test_a_damaged_file_is_named(copy: Place, mnist: ImageFiles, name: str, dama
         assert len(str(error.value).splitlines()) == 1, "the three good files are not complained of"
 
 
-def test_every_damaged_file_is_named_at_once(copy: Place, mnist: ImageFiles) -> None:
+def test_every_damaged_file_is_named_at_once(copy: DataFolder, mnist: ImageFiles) -> None:
     for file in mnist.files[1:]:
         (copy.folder / "MNIST" / "raw" / f"{file.name}.gz").write_bytes(b"?")
     with pytest.raises(Damaged) as error:
@@ -144,7 +144,7 @@ def test_content_is_checked_even_under_a_right_checksum(tmp_path: Path, content:
         read_official(listed, path)
 
 
-def test_a_folder_with_some_of_the_files_is_incomplete(copy: Place, mnist: ImageFiles) -> None:
+def test_a_folder_with_some_of_the_files_is_incomplete(copy: DataFolder, mnist: ImageFiles) -> None:
     labels_path(copy).unlink()
     found = mnist.find(copy)
     assert (found.state, found.missing) == ("incomplete", ("t10k-labels-idx1-ubyte",))
@@ -154,7 +154,7 @@ def test_a_folder_with_some_of_the_files_is_incomplete(copy: Place, mnist: Image
 def test_reading_local_files_imports_neither_torch_nor_torchvision(data_dir: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from mnistbench.data.images import *; "
-        f"MNIST.read(Place('here', Path({str(data_dir)!r}))); print({{'torch', 'torchvision'}} & set(sys.modules))"
+        f"MNIST.read(DataFolder('here', Path({str(data_dir)!r}))); print({{'torch', 'torchvision'}} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "set()"

@@ -63,6 +63,7 @@ def run_as_nobody(work: Path, *arguments: str) -> subprocess.CompletedProcess[st
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_user_without_a_home_runs_a_grid_to_its_report_and_mirror(work: Path) -> None:
     done = run_as_nobody(work, "run", "grid.yaml", "--executor", "inline")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -104,6 +105,7 @@ def test_a_stand_in_that_somebody_else_has_made_is_refused(tmp_path: Path, monke
         home_for_nobody()
 
 
+@pytest.mark.slow
 def test_settings_of_matplotlib_that_are_not_text_cost_no_report(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "quick", make_grid_records(batch_sizes=[64], seeds=1, twins=0))
     (tmp_path / "matplotlibrc").write_bytes(b"font.family: caf\xe9\n")

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,17 @@ def test_no_room_is_called_after_nothing() -> None:
     """Names that gather what belongs elsewhere."""
     names = {part for module in modules() for part in module.split(".")}
     assert not names & {"utils", "common", "base", "helpers", "constants", "registry", "misc"}
+
+
+def test_no_two_classes_have_one_name() -> None:
+    """Who searches for a class finds one."""
+    names = Counter(
+        node.name
+        for path in modules().values()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert {name for name, count in names.items() if count > 1} == set()
 
 
 def test_the_readme_maps_every_room() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic import make_record
@@ -47,6 +48,7 @@ def test_a_whole_record_is_read(tmp_path: Path) -> None:
     assert answered(tmp_path / "record.json", CONTENT) == RECORD
 
 
+@pytest.mark.slow
 def test_a_record_cut_at_any_byte_is_no_record(tmp_path: Path) -> None:
     """At each of them, not at a sample."""
     path = tmp_path / "record.json"

@@ -50,6 +50,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 def test_a_made_up_quantity_arrives_everywhere(tmp_path: Path) -> None:
     """One row each in the two tables, in a process of its own: frame, CSV, MLflow, TensorBoard, table of runs."""
     done = subprocess.run(

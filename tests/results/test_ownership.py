@@ -239,6 +239,7 @@ def merge_killed_at(fatal: int, sources: list[ResultsFolder], target: ResultsFol
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_a_merge_that_is_killed_leaves_no_half_folder_and_can_be_repeated(work: Path) -> None:
     """At every write boundary."""
     for machine in ("aaaaaaaa", "bbbbbbbb"):

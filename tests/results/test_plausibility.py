@@ -74,6 +74,7 @@ def test_a_record_that_says_what_cannot_be_is_no_record(tmp_path: Path, place: s
     assert len(found) < 200
 
 
+@pytest.mark.slow
 def test_odd_records_cost_no_report_of_the_others(tmp_path: Path) -> None:
     """Each of the impossible ones lies among sound ones, and is named with its reason."""
     folder = write_folder(tmp_path / "odd", make_grid_records(batch_sizes=[64], seeds=2, twins=0))
@@ -101,6 +102,7 @@ def edges(high: bool) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("high", [True, False], ids=["most", "least"])
 def test_what_is_still_possible_is_drawn(tmp_path: Path, high: bool) -> None:
     """A record at every limit at once, among sound ones."""

@@ -117,6 +117,7 @@ def sessions(draw: st.DrawFn) -> list[list[CellRecord]]:
     return folders
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(sessions())
 def test_a_report_of_folders_and_of_their_merge_agree(folders: list[list[CellRecord]]) -> None:
@@ -137,6 +138,7 @@ def test_a_report_of_folders_and_of_their_merge_agree(folders: list[list[CellRec
         assert told[0] == told[1]
 
 
+@pytest.mark.slow
 def test_two_finished_shards_are_one_finished_grid(tmp_path: Path) -> None:
     """Each shard's folder names all cells of the grid, and holds half of their records."""
     records = make_grid_records(batch_sizes=[64], twins=0)
@@ -241,6 +243,7 @@ def test_what_may_not_be_ranked_is_shown_last_and_is_best_at_nothing(
     assert f"(ranked nowhere: {reason})" in console.export_text()
 
 
+@pytest.mark.slow
 def test_outdated_runs_are_pooled_with_nothing_newer(tmp_path: Path) -> None:
     old = in_session(0, range(3), training_revision=1, equivalence=FAILED)
     new = in_session(1, range(2))

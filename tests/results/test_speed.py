@@ -13,7 +13,7 @@ from mnistbench.errors import UserError
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.index import refuse_newer
 from mnistbench.results.merging import merge_folders
-from mnistbench.results.speed import Block, SpeedSession, SpeedWriter, read_sessions, rows_of_blocks
+from mnistbench.results.speed import SpeedBlock, SpeedSession, SpeedWriter, read_sessions, rows_of_blocks
 
 RATES = {make_cell(batch_size=64): 10_000.0, make_cell(batch_size=512): 20_000.0}
 
@@ -100,7 +100,7 @@ def test_a_wrong_line_is_named_and_passed_over(folder: ResultsFolder, line: str,
 
 def test_a_block_that_failed_is_kept_with_its_error(folder: ResultsFolder) -> None:
     session = make_session(RATES, cycles=1)
-    failed = Block(
+    failed = SpeedBlock(
         cycle=1, position=0, setting=next(iter(session.settings)), steps=0, examples=0, seconds=None, error="x"
     )
     session.blocks[1, failed.setting] = failed

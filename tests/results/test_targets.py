@@ -127,6 +127,7 @@ def test_a_training_that_stopped_says_nothing_of_higher_targets() -> None:
     assert at_target(frame, 0.97)["reached"][0] is pd.NA
 
 
+@pytest.mark.slow
 def test_a_new_target_is_asked_of_old_and_new_records_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A grid that ran at one target with one seed, then at another with two seeds in the same folder."""
     monkeypatch.setenv("MNISTBENCH_CACHE", str(tmp_path / "cache"))

@@ -152,6 +152,7 @@ def test_nothing_is_timed_where_the_grid_says_off_or_cells_share_the_machine(tmp
     assert {step.split()[0] for step in executor.order} == {"train"}
 
 
+@pytest.mark.slow
 def test_executors_that_cannot_time_a_block_are_not_asked(tmp_path: Path) -> None:
     run(tmp_path / "out", InlineExecutor(train="stand_ins:quick"))
     run(tmp_path / "own", ProcessExecutor(train="stand_ins:quick"))

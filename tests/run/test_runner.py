@@ -430,7 +430,7 @@ def test_the_parent_holds_no_records(run: Run) -> None:
 
     told = Counting()
     before = sum(type(item) is CellRecord for item in gc.get_objects())
-    run(watchers=[told], overrides=(f"seeds={list(range(20))}",))
+    run(watchers=[told], overrides=(f"seeds={list(range(6))}",))
     assert told.most - before <= 3
 
 
@@ -445,6 +445,7 @@ print(*sorted({"torch", "mlflow", "pandas"} & set(sys.modules)))
 """
 
 
+@pytest.mark.slow
 def test_a_run_with_nothing_left_loads_neither_torch_nor_mlflow(
     run: Run, folder: ResultsFolder, tmp_path: Path
 ) -> None:
@@ -460,6 +461,7 @@ def test_a_run_with_nothing_left_loads_neither_torch_nor_mlflow(
     assert done.stdout.strip() == ""
 
 
+@pytest.mark.slow
 def test_the_experiment_that_the_user_names_gets_the_runs(run: Run, tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
@@ -472,6 +474,7 @@ def test_the_experiment_that_the_user_names_gets_the_runs(run: Run, tmp_path: Pa
     assert len(client.search_runs([found.experiment_id], "tags.`mnistbench.kind` = 'cell'")) == 2
 
 
+@pytest.mark.slow
 def test_a_tracking_server_that_is_down_fails_nothing(run: Run, folder: ResultsFolder) -> None:
     summary = run(tracking=True, tracking_uri="http://127.0.0.1:9", overrides=("seeds=[0]",))
     assert (summary.counts, summary.exit_code) == ({"finished": 2}, 0)

@@ -33,9 +33,9 @@ batch_sizes: [256]
 devices: [cpu]
 seeds: [0, 1]
 twins: 0
-training: {epochs: 2}
+training: {epochs: 1}
 speed: off
-execution: plain
+execution: {profile: fast, chunk: 0, memory_format: contiguous, threads: 1}
 tune:
   learning_rates: {sgd: [1.0e-4, 0.1], adam: [1.0e-6, 1.0e-2]}
   validation_examples: 300

@@ -29,6 +29,7 @@ def test_losses_of_an_older_release_are_compared_up_to_rounding(factor: float, r
     assert any("older release" in line for line in found.lines) is (revision == 1)
 
 
+@pytest.mark.slow
 def test_a_cell_that_cannot_be_trained_here_is_an_error_and_no_difference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

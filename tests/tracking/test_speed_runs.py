@@ -245,6 +245,7 @@ def test_an_experiment_of_an_earlier_release_with_sessions_becomes_its_folders_o
     assert MlflowClient(tracking_uri=uri).get_experiment_by_name("quick-2") is None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("timed")
 def test_the_table_of_all_blocks_lies_on_the_summary_run(uri: str, results: ResultsFolder) -> None:
     render([results], results.report_file)

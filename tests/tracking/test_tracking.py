@@ -567,6 +567,7 @@ def test_artifacts_outside_the_databases_folder_are_refused(uri: str, results: R
     assert not elsewhere.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["by hand", "mlflow gc"])
 def test_what_was_deleted_there_is_made_again(how: str, uri: str, results: ResultsFolder, tmp_path: Path) -> None:
     """A run, and the summary; the journal says that both are there."""
@@ -593,6 +594,7 @@ def test_what_was_deleted_there_is_made_again(how: str, uri: str, results: Resul
     assert [item.path for item in client.list_artifacts(again.info.run_id)] == ["report.html"]  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_an_experiment_that_was_deleted_for_good_is_made_again(uri: str, results: ResultsFolder) -> None:
     from mlflow import MlflowClient
 
@@ -615,7 +617,7 @@ def test_a_summary_that_could_not_be_written_is_said(uri: str, results: ResultsF
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.write_text("a file stands where the artifacts belong")
-    done = sync(results, uri)
+    done = sync(results, uri, patience_seconds=0)
     assert (done.already, done.failed) == (3, 0)
     assert done.reason is not None and done.reason.startswith("the report could not be written to MLflow")
 
@@ -787,6 +789,7 @@ def test_a_database_that_is_none_is_named_and_left_alone(
     assert path.read_bytes() == content
 
 
+@pytest.mark.slow
 def test_four_processes_open_a_missing_database_at_once(tmp_path: Path) -> None:
     path = tmp_path / "mlflow.db"
     with multiprocessing.get_context("spawn").Pool(4) as pool:
@@ -808,6 +811,7 @@ def _mirror_own_folder(job: tuple[str, str, int]) -> tuple[int, int, str | None]
     return result.mirrored, result.failed, result.reason
 
 
+@pytest.mark.slow
 def test_killed_while_it_makes_the_database_leaves_none(tmp_path: Path) -> None:
     path = tmp_path / "mlflow.db"
     maker = multiprocessing.get_context("spawn").Process(target=_make_forever, args=(str(path),))

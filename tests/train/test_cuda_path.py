@@ -173,6 +173,7 @@ def test_what_a_graph_keeps_counts_as_memory_in_use() -> None:
     assert devices.held_by_graphs(segments, 0) == 250
 
 
+@pytest.mark.slow
 def test_memory_is_read_before_the_closing_probe(
     digit_images: Component, cell: Cell, monkeypatch: pytest.MonkeyPatch
 ) -> None:

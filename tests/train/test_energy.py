@@ -201,6 +201,7 @@ def test_a_record_of_before_says_nothing_and_is_read() -> None:
     assert '"schema_version": 3' in dump(old)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["rapl", None])
 def test_the_report_shows_energy_or_says_that_it_is_not_measurable(tmp_path: Path, source: str | None) -> None:
     record = with_joules(30.0, 20.0) if source else make_record()

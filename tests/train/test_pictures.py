@@ -89,6 +89,7 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_unpacked(tmp_path:
     assert "has 144 megapixels, and at most 64 are read" in refused(tmp_path / "huge.png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "I;16"])
 def test_a_large_picture_is_reduced_and_read(tmp_path: Path, mode: str) -> None:
     """Of every kind; what is seen stays the same."""

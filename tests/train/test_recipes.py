@@ -32,8 +32,8 @@ def trained(name: str, epochs: int, out: Path, *overrides: str) -> CellRecord:
         ("mlp_sigmoid_sgd", 1, 0.75, "passed"),
         ("mlp_momentum", 1, 0.8, "passed"),
         ("lenet_fashion", 2, 0.35, "passed"),  # its sigmoids need an epoch to leave the plateau
-        ("lenet_rmsprop_8192", 4, 0.5, "passed"),
-        ("cnn_dropout", 1, 0.88, "equivalent up to masks"),
+        ("lenet_rmsprop_8192", 2, 0.5, "passed"),
+        ("cnn_dropout", 1, 0.7, "equivalent up to masks"),
     ],
 )
 def test_an_image_recipe_learns(
@@ -46,15 +46,15 @@ def test_an_image_recipe_learns(
     request: pytest.FixtureRequest,
 ) -> None:
     """Half as well will do where digits stand in, which are many variants of few originals."""
-    overrides = []
+    overrides = ["training.validation_examples=50000"] if name == "cnn_dropout" else []  # a sixth of its training
     if name == "lenet_fashion":  # two epochs of digits leave its sigmoids on the plateau
         request.getfixturevalue("fashion_dir")
     elif digit_images.name == "digits":
-        overrides, least_accuracy = ["dataset=digits"], least_accuracy / 2
+        overrides, least_accuracy = [*overrides, "dataset=digits"], least_accuracy / 2
     record = trained(name, epochs, tmp_path / "out", *overrides)
     assert record.epochs[-1].test_accuracy is not None
     assert record.epochs[-1].test_accuracy > least_accuracy
-    assert record.epochs[-1].examples == 60_000
+    assert record.epochs[-1].examples == (10_000 if name == "cnn_dropout" else 60_000)
     assert record.checks["equivalence"] == gate
 
 

@@ -120,6 +120,7 @@ def test_evaluation_is_off_the_training_clock(make_job: MakeJob, monkeypatch: py
     assert epoch.cold_seconds >= epoch.eval_seconds + epoch.train_seconds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", ["fast", "plain"])
 def test_the_same_cell_twice_gives_the_same_bits(make_job: MakeJob, profile: str) -> None:
     """Losses, accuracies and weights are equal to the last bit on the CPU, for equal choices."""
@@ -144,6 +145,7 @@ def test_the_clock_does_not_change_with_the_wall_clock(make_job: MakeJob, monkey
     assert record.timing is not None and record.timing.train_seconds > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "nadam", "rmsprop"])
 def test_warm_up_leaves_no_trace(make_job: MakeJob, optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training after warm-up equals training without it, momentum, dropout and all (rule 6)."""
@@ -245,6 +247,7 @@ def test_levers_that_need_a_gpu_step_aside_on_the_cpu(make_job: MakeJob) -> None
     assert "CUDA" in trainee.levers.stepped_aside["precision"]
 
 
+@pytest.mark.slow
 def test_a_full_batch_passes_the_gate(make_job: MakeJob) -> None:
     """One batch of all is shuffled like any other: sums in another order round differently."""
     assert train(make_job(batch_size=3000)).checks["equivalence"] == "passed"

@@ -395,6 +395,7 @@ def test_a_network_that_counts_in_python_starts_at_zero(make_job: MakeJob) -> No
     assert trainee.model.calls == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["resnet", "speedrun"])
 def test_the_first_run_on_a_machine_trains_what_every_later_one_does(make_job: MakeJob, architecture: str) -> None:
     """Its kernels are chosen, its FLOPs counted, its gate passed: BatchNorm's statistics must not notice."""

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from mnistbench.cell import Cell
 from mnistbench.data import arrays
 from mnistbench.errors import UserError
 from mnistbench.errors.redaction import redact
 from mnistbench.results.records import CellRecord, EpochMeasurement, Error, utc_now
-from mnistbench.run.executors import LOST, OnEpoch
+from mnistbench.run.executors import LOST, Executor, OnEpoch
 from mnistbench.run.processes import PRELOAD
 from mnistbench.run.ray import luggage, node
 from mnistbench.run.ray.cluster import Needs, Node, choose, devices_of
@@ -50,7 +51,7 @@ class Attempt:
     epochs: list[EpochMeasurement] = field(default_factory=list)
 
 
-class RayExecutor:
+class RayExecutor(Executor):
     """Runs each cell on a node of a Ray cluster, in a process of its own there. Records are written by the driver only.
 
     A CPU cell that runs alone asks for all CPUs of a node, a shared one for one, a cuda cell for a GPU.
@@ -90,8 +91,9 @@ class RayExecutor:
         self._last_seen = 0.0
         self._reason: str | None = None
 
+    @override
     def devices(self) -> list[str]:
-        """See `Executor`; what the nodes of the cluster have.
+        """What the nodes of the cluster have.
 
         Raises:
             UserError: if there is no cluster at the address, or Ray is not installed.
@@ -99,13 +101,14 @@ class RayExecutor:
         self._connect()
         return devices_of(Node.of(found) for found in self._ray.nodes() if found["Alive"])
 
+    @override
     def prepare(self, cells: Iterable[Cell]) -> None:
-        """See `Executor`."""
         self._connect()
         self._kinds |= {_kind(cell) for cell in cells}
 
+    @override
     def run(self, jobs: Iterable[Job], on_epoch: OnEpoch) -> Iterator[CellRecord]:
-        """See `Executor`. The record of an attempt whose node was lost says so with `LOST`.
+        """The record of an attempt whose node was lost says so with `LOST`.
 
         Raises:
             UserError: if no node is left that could run what is to be run.
@@ -126,12 +129,13 @@ class RayExecutor:
             self._waiting.clear()
             self._cancel_all()
 
+    @override
     def stop(self, reason: str) -> None:
-        """See `Executor`."""
         self._reason = reason
 
+    @override
     def close(self) -> None:
-        """See `Executor`; a local Ray ends with it."""
+        """A local Ray ends with it."""
         if self._ray is not None:
             self._ray.shutdown()
             self._ray = None
