@@ -48,6 +48,16 @@ def improving(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRec
     return record.with_changes(epochs=epochs, model=model, environment=make_environment())
 
 
+def importing(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
+    """Trains, and says which modules of ours its process imported for it."""
+    from mnistbench.train.train import train_cell
+
+    before = set(sys.modules)
+    record = train_cell(job, on_epoch=on_epoch, process_started=process_started)
+    late = sorted(name for name in set(sys.modules) - before if name.startswith("mnistbench"))
+    return record.with_changes(checks={"imported": " ".join(late)})
+
+
 def captured(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRecord:
     """Cannot be captured as a CUDA graph with seed 0."""
     from mnistbench.train.steps.cuda_graph import CaptureFailed

@@ -39,12 +39,19 @@ PRELOAD: tuple[str, ...] = (
     "torch._dynamo",
     "torch.utils.flop_counter",
     "platformdirs",
-    "mnistbench.train.train",
-    "mnistbench.train.block",
     "mnistbench.axes.architectures",
-    "mnistbench.train.steps",
+    "mnistbench.axes.optimizers",
+    "mnistbench.files.remembered",
+    "mnistbench.train.block",
+    "mnistbench.train.equivalence.gates",
+    "mnistbench.train.steps.autograd",
+    "mnistbench.train.steps.convolution",
+    "mnistbench.train.steps.tuning",
+    "mnistbench.train.steps.update",
+    "mnistbench.train.train",
 )
-"""Imported before the first fork; torch's first optimizer would import `torch._dynamo`, which takes over a second."""
+"""Imported before the first fork, so that no worker imports them anew; torch's first optimizer would import
+`torch._dynamo`, which takes over a second."""
 if sys.platform == "darwin":
     PRELOAD = ()  # the system's frameworks do not survive a fork: each worker imports for itself
 TAIL_BYTES = 16_384

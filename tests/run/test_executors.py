@@ -326,3 +326,27 @@ def test_a_worker_finds_torch_and_all_it_needs_of_it_loaded(
     record = only(processes("imports"), asked)
     assert record.status == "finished", record.error
     assert [name for name in record.execution_resolved["imported"] if not name.startswith("mnistbench.")] == []
+
+
+@pytest.mark.parametrize("network", ["mlp", "lenet5"])
+def test_a_worker_imports_nothing_of_ours_for_its_training(
+    processes: type[ProcessExecutor], cell: Cell, digit_images: Component, network: str
+) -> None:
+    """What is not there before the fork, each cell pays for anew: ten modules made its fixed cost a quarter higher.
+
+    The second of two cells: the gate and the choice of kernels are a machine's, once.
+    """
+    prepared = datasets.prepare(digit_images)
+    cell = replace(cell, dataset=prepared.component, architecture=Component(name=network), training=Training(epochs=1))
+    jobs = [
+        Job(
+            cell=replace(cell, seed=seed),
+            record_id=str(seed),
+            data_directory=str(prepared.directory),
+            data=Data(sha256=prepared.sha256),
+        )
+        for seed in range(2)
+    ]
+    records = run(processes("importing"), *jobs)
+    assert [record.status for record in records] == ["finished", "finished"]
+    assert records[1].checks == {"imported": ""}
