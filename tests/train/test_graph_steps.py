@@ -22,6 +22,7 @@ from mnistbench.train.job import Job
 from mnistbench.train.setup import Trainee, make_trainee
 from mnistbench.train.steps import cuda_graph
 from mnistbench.train.steps.cuda_graph import MOST_AT_ONCE, GraphStep, steps_at_once
+from mnistbench.train.steps.update import Update
 from mnistbench.train.warmup import warm_up
 
 MOMENTUM = Component(name="sgd", options={"lr": 0.05, "momentum": 0.9})
@@ -178,6 +179,29 @@ def test_an_update_that_no_graph_can_hold_stays_outside(
     record = trained(job_of(cell, Component(name=name, options={"lr": 0.001})), monkeypatch)
     assert record.status == "finished"
     assert all(len(graph.tensors) > 2 for graph in graphs), "these are graphs of gradients"
+
+
+@pytest.mark.parametrize(
+    ("name", "fused", "is_ours", "fits"),
+    [
+        ("sgd", True, True, True),
+        ("sgd", True, False, False),  # torch's fused SGD fails where one weight's momentum begins later
+        ("sgd", False, True, False),  # its learning rate would be read on the CPU
+        ("adam", True, False, True),
+        ("adamw", False, True, False),
+        ("rmsprop", False, False, True),
+        ("adamax", True, True, False),
+        ("muon", True, True, False),
+    ],
+)
+def test_a_graph_holds_the_updates_that_it_does_as_torch_does(
+    name: str, fused: bool, is_ours: bool, fits: bool
+) -> None:
+    options = {"lr": 0.05, "momentum": 0.9} if name == "sgd" else {"lr": 0.001}
+    component = Component(name=name, options=options)
+    update = Update(torch.nn.Linear(3, 2), component, fused=fused, in_graph=True, is_ours=is_ours)
+    assert update.fits_graph is fits
+    assert not Update(torch.nn.Linear(3, 2), component, fused=fused, is_ours=is_ours).fits_graph
 
 
 def test_a_block_takes_whole_pieces(cell: Cell, graphs: list[Replayed]) -> None:

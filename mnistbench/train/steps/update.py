@@ -24,10 +24,14 @@ if TYPE_CHECKING:
 WHOLE_MATRICES = ("muon",)
 """Optimizers that look at a weight as a matrix: their weights cannot lie in one flat tensor."""
 
-IN_GRAPHS = ("sgd", "adam", "adamw", "rmsprop", "adadelta")
-"""Optimizers whose updates a CUDA graph may hold: their states begin as zeros, so a graph's own can be set back, and
-torch's way of doing them there gives the same numbers. (Bias corrections of Adamax, NAdam and RAdam are done in fp32
-there, Adagrad and Muon have no such way.)"""
+IN_GRAPHS = ("rmsprop", "adadelta")
+FUSED_IN_GRAPHS = ("sgd", "adam", "adamw")
+"""Optimizers whose updates a CUDA graph may hold, the latter where one kernel does them.
+
+Their states begin as zeros, so that a graph's own can be set back, and torch's way of doing them there gives the same
+numbers. Without that kernel SGD reads its learning rate on the CPU. Bias corrections of Adamax, NAdam, RAdam, and of
+Adam without it, are done in fp32 there; Adagrad and Muon have no such way.
+"""
 
 Asks = Literal["step", "graph of gradients", "closure", "search"]
 """How an optimizer wants to be called.
@@ -83,7 +87,8 @@ class Update:
         # torch's fused SGD fails where one weight's momentum begins later than another's.
         wanted = self._shortcut or (fused and ours and not component.options.get("momentum"))
         self._fused = wanted and self._fused_runs()
-        self.fits_graph = in_graph and component.name in IN_GRAPHS and asks == "step"
+        fitting = (*IN_GRAPHS, *FUSED_IN_GRAPHS) if self._fused else IN_GRAPHS
+        self.fits_graph = in_graph and component.name in fitting and asks == "step"
         self._in_graphs = False
         self.renew()
         if self._shortcut and not self.fused and component.name not in WHOLE_MATRICES:
@@ -97,7 +102,7 @@ class Update:
         """An optimizer as it was before its first step, over the same tensors, whose addresses graphs hold (rule 6).
 
         It is built anew: no state that steps have left can stay, whatever an optimizer keeps and wherever it does. What
-        graphs hold is set to zero in place, as it begins (`IN_GRAPHS`).
+        graphs hold is set to zero in place, as it begins.
         """
         if self._in_graphs:
             self.restore([])
