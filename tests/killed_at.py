@@ -85,7 +85,7 @@ def run(grid: Grid, folder: str, fatal: int, database: str | None) -> int:
     else:
         from mlflow import MlflowClient
 
-        for name in ("create_run", "log_batch", "log_text", "log_artifacts", "set_terminated"):
+        for name in ("create_run", "log_batch", "log_text", "log_artifact", "set_terminated"):
             setattr(MlflowClient, name, boundaries.around(getattr(MlflowClient, name)))
         Journal._append = boundaries.around(Journal._append)  # type: ignore[method-assign]
     summary = run_grid(

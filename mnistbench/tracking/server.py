@@ -160,9 +160,9 @@ class Server:
         )
         self._go_on()
         self._log_data(run_id, source)
-        if source.models is not None and source.models.is_dir():
+        for model in source.kept_models():
             self._go_on()
-            self._client.log_artifacts(run_id, str(source.models), MODEL_FOLDER)
+            self._client.log_artifact(run_id, str(model), MODEL_FOLDER)
         if source.size:
             self._go_on()
             tags = {**content.tags, SIZE: str(source.size)}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 RECORD_FILE = "record.json"
 _SPEED = "speed/"
+MODEL_SUFFIXES = (".safetensors", ".json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,13 @@ class RunSource:
     data: Callable[[], bytes]
     size: int = 0
     models: Path | None = None
+
+    def kept_models(self) -> list[Path]:
+        """Weights and their settings; no links, since a folder of somebody else's may name any file with them."""
+        if self.models is None or self.models.is_symlink() or not self.models.is_dir():
+            return []
+        files = (path for path in sorted(self.models.iterdir()) if path.suffix in MODEL_SUFFIXES)
+        return [path for path in files if path.is_file() and not path.is_symlink()]
 
 
 def of_record(record: CellRecord, results: ResultsFolder, targets: Sequence[float] | None = None) -> RunSource:

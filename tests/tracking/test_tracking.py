@@ -977,6 +977,31 @@ def test_kept_models_travel_with_their_run(uri: str, results: ResultsFolder, tmp
         download_weights("../x", uri, tmp_path)
 
 
+@pytest.mark.parametrize("linked", ["file", "folder"])
+def test_what_a_link_in_a_folder_names_is_not_mirrored(
+    uri: str, results: ResultsFolder, tmp_path: Path, linked: str
+) -> None:
+    """A folder of somebody else's could send any file of whoever syncs it to the server."""
+    from mlflow import MlflowClient
+
+    (record,) = filled(results, 1)
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "secret.json").write_text("{}")
+    (private / "id.txt").write_text("secret")
+    kept = results.models / record.record_id
+    if linked == "folder":
+        results.models.mkdir(parents=True)
+        kept.symlink_to(private)
+    else:
+        kept.mkdir(parents=True)
+        (kept / "last.json").symlink_to(private / "secret.json")
+        (kept / "notes.txt").write_text("not a model")
+    sync(results, uri)
+    (run,) = runs(uri)
+    assert MlflowClient(uri).list_artifacts(run.info.run_id, "model") == []
+
+
 def test_training_settings_are_among_the_params() -> None:
     params = run_content(make_record(make_cell(training=Training(epochs=2, loss="mse")))).params
     assert (params["epochs"], params["loss"]) == ("2", "mse")
