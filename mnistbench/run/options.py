@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mnistbench.axes.plugins import Plugins
+from mnistbench.errors import UserError
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.run.executors import Executor
 
@@ -30,6 +31,9 @@ class RunOptions:
         rerun_noisy: replace rounds in which noise was seen, once (rule 12).
         own_process: whether this process is the run's alone, as with the command line: signals then end the run, which
             returns with `interrupted` set, and a second one leaves the process.
+
+    Raises:
+        UserError: for plug-ins that are named, and not loaded.
     """
 
     out: Path | str | None = None
@@ -45,6 +49,10 @@ class RunOptions:
     speed: bool = True
     rerun_noisy: bool = False
     own_process: bool = False
+
+    def __post_init__(self) -> None:
+        if self.plugins is not None and not isinstance(self.plugins, Plugins):
+            raise UserError("plugins: give what `mnistbench.axes.plugins.load_plugins` makes of their names")
 
     def results(self, grid_name: str) -> ResultsFolder:
         """The results folder of a grid."""

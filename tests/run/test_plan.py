@@ -195,3 +195,8 @@ def test_a_plan_for_another_machine_counts_its_devices(tmp_path: Path) -> None:
     plan = make_plan(Grid.from_text(grid.replace("[cpu]", "auto")), options, devices=["cpu", "cuda"])
     assert {cell.device for cell in plan.pending} == {"cpu", "cuda"}
     assert plan.refusals == []
+
+
+def test_plug_ins_that_are_named_and_not_loaded_are_refused() -> None:
+    with pytest.raises(UserError, match=r"give what `mnistbench.axes.plugins.load_plugins`"):
+        RunOptions(plugins=["own.py"])  # type: ignore[arg-type]
