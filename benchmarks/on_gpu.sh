@@ -49,6 +49,10 @@ probe() { # PART SECONDS: a process that CUDA errors have spoilt is followed by 
         OUT="$work" timeout -k 5 $((left + 20)) "$python" benchmarks/gpu_probe.py "$1" --device "$device" --seconds $left
         status=$?
     done
+    if ((status == 124 || status == 137)) && [[ -s $out/$1.jsonl ]]; then # a question took longer than what was left
+        echo "$1: stopped at its limit"
+        status=0
+    fi
     return $status
 }
 
