@@ -115,7 +115,7 @@ class Builder:
             if levers.kernels:
                 apply(written, chunk, levers.kernels)
             return model, update, written
-        if levers.kernels:
+        if levers.kernels and levers.convolutions == "fastest":
             from mnistbench.train.steps import convolution
 
             convolution.apply(model, levers.kernels)
