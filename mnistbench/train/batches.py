@@ -122,8 +122,8 @@ def single(batches: Iterable[tuple[Tensor, Tensor]], batch_size: int) -> Iterato
 
 def _rehearsed(batches: Batches, whole: int) -> list[int]:
     """Sizes: kernels and graphs are made for each."""
-    pieces = [batches.together * batches.batch_size] if batches.together > 1 else []
-    last = batches.examples % batches.batch_size
+    piece, last = batches.together * batches.batch_size, batches.examples % batches.batch_size
+    pieces = [piece] if batches.together > 1 and piece <= batches.examples else []
     return pieces + [batches.batch_size] * whole + ([last] if last else [])
 
 

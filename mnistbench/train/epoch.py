@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
+
+from mnistbench.train.batches import single
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,11 +49,8 @@ def take_steps(
     return losses, rights, examples, steps
 
 
-def together(batches: Iterable[tuple[Tensor, Tensor]], trainee: Trainee) -> Iterator[tuple[Tensor, Tensor]]:
+def together(batches: Iterable[tuple[Tensor, Tensor]], trainee: Trainee) -> Iterable[tuple[Tensor, Tensor]]:
     """Batches that come together are parted where no graph takes them so."""
-    size = trainee.batches.batch_size
-    for inputs, labels in batches:
-        if len(labels) <= size or trainee.update.fits_graph:
-            yield inputs, labels
-        else:
-            yield from zip(inputs.split(size), labels.split(size), strict=True)
+    if trainee.update.fits_graph or trainee.batches.together == 1:
+        return batches
+    return single(batches, trainee.batches.batch_size)

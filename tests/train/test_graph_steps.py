@@ -221,6 +221,9 @@ def test_pieces_are_the_batches_of_the_epoch_in_their_order(shuffle: bool) -> No
         assert torch.equal(some, ours) and torch.equal(wanted, theirs)
     assert [len(wanted) for _, wanted in pieces.part_of_epoch(1, 2)] == [8, 8, 6]
     assert [len(wanted) for _, wanted in pieces.rehearsal(2)] == [24, 8, 8, 6]
+    few = replace(alone, together=9)
+    assert [len(wanted) for _, wanted in few.epoch(1)] == [8] * 8 + [6]
+    assert [len(wanted) for _, wanted in few.rehearsal(2)] == [8, 8, 6], "of sizes that no epoch has no graph is made"
 
 
 def test_a_graph_of_many_examples_holds_one_step() -> None:

@@ -181,8 +181,7 @@ class _Convolution(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         wants_input, wants_weight, wants_bias, *_ = ctx.needs_input_grad
         found = gradients(ctx.layer, ctx.choice, x, gradient, (wants_input, wants_weight))
-        # Along the rows first: one sum over all but the channels took 22 µs at batch 64 on an H200.
-        of_bias = gradient.flatten(2).sum(2).sum(0) if wants_bias else None
+        of_bias = gradient.sum((0, 2, 3)) if wants_bias else None
         return *found, of_bias, None
 
 
