@@ -142,7 +142,7 @@ def time_block_and_on(job: Job, *, steps: int, **others: Any) -> BlockMeasuremen
     block.choose = keep  # of this process, which ends with the block
     measured = block.time_block(job, steps, **others)
     start = time.perf_counter()
-    examples, _ = block._take(trainees[-1], math.ceil(STEADY_SECONDS / measured.seconds) * measured.steps)
+    examples, _ = block._take(trainees[-1], max(2, math.ceil(STEADY_SECONDS / measured.seconds)) * measured.steps)
     rates = [measured.examples / measured.seconds, examples / (time.perf_counter() - start)]
     with Path(os.environ["MNISTBENCH_STEADY"]).open("a", encoding="utf-8") as file:
         cell = job.cell

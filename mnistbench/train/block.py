@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mnistbench.axes import devices
-from mnistbench.train.clocks import difference, throttled_seconds, waited_seconds, waited_since
+from mnistbench.train.clocks import HeapPages, difference, throttled_seconds, waited_seconds, waited_since
 from mnistbench.train.epoch import take_steps
 from mnistbench.train.equivalence import check as equivalence
 from mnistbench.train.machine import describe_environment
@@ -185,17 +185,21 @@ def _steps_that_take(trainee: Trainee, seconds: float) -> int:
 
 
 def _warm_up(trainee: Trainee, steps: int) -> None:
-    """For 0.1 s, one step at least, on the network that is timed: nobody asks what it has learnt.
+    """For 0.1 s, one step at least, through the block's own lines: nobody asks what its network has learnt.
 
-    The last, partial batch is among them only where the block comes to it: kernels and graphs are made for each size.
+    Other sizes of batches come before: kernels and graphs are made for each. The last, partial batch is among them
+    only where the block comes to it.
     """
     synchronize = devices.synchronizer(trainee.device)
     batches = trainee.batches
     with_last = steps >= math.ceil(batches.examples / batches.batch_size)
     until = time.perf_counter() + WARMUP_SECONDS
+    pages = HeapPages()
+    rehearsed = [batch for batch in batches.rehearsal(1) if with_last or len(batch[1]) >= batches.batch_size]
+    take_steps(trainee, rehearsed[1:], trainee.factors[:1] * (batches.together + 2))
     while True:
-        rehearsed = [batch for batch in batches.rehearsal(1) if with_last or len(batch[1]) >= batches.batch_size]
-        take_steps(trainee, rehearsed, trainee.factors[:1] * (batches.together + 2))
+        _take(trainee, 1)
         synchronize()
         if time.perf_counter() >= until:
-            return
+            break
+    pages.touch_as_many_again()

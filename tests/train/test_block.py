@@ -239,6 +239,35 @@ def test_the_quota_of_a_control_group_below_the_root_is_seen() -> None:
     assert (quota, threads) == (0.1, 1)
 
 
+HEAP = """
+import resource, torch
+from mnistbench.train.clocks import HeapPages, keep_allocated
+
+def first_touches_of(size):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.empty(size, dtype=torch.uint8).fill_(0)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.getpagesize() / size
+
+keep_allocated()
+torch.ones(1)
+pages = HeapPages()
+step = torch.empty(1 << 26, dtype=torch.uint8).fill_(0)  # and is not given back: the heap has to grow for the next
+pages.touch_as_many_again()
+small, large = 1 << 26, 5 << 29
+less = 1 << 20  # for the alignment: what was freed has no room for a block of just its size
+print(first_touches_of(small - less), first_touches_of(large), first_touches_of(large - less))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs glibc")
+def test_pages_are_touched_before_the_clock_and_none_is_given_back() -> None:
+    ended = subprocess.run([sys.executable, "-c", HEAP], capture_output=True, text=True, check=True)
+    after_warm_up, first, again = map(float, ended.stdout.split())
+    assert after_warm_up < 0.1
+    assert first > 0.5
+    assert again < 0.01, "2.5 GB that were freed are given back, and have to be cleared anew"
+
+
 def test_a_measurement_is_plain_data(job: Job) -> None:
     """What a line of a file can hold."""
     measured = dataclasses.asdict(time_block(job, 2))
