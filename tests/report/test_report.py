@@ -352,6 +352,7 @@ def test_an_empty_folder_makes_a_page(tmp_path: Path) -> None:
     assert page.all("p", "why")[0].text.count("?") >= 9
 
 
+@pytest.mark.slow
 def test_two_cells_make_a_page(tmp_path: Path) -> None:
     """One setting, run once and its twin: no verdicts, no crash."""
     records = make_grid_records(architectures=["mlp"], optimizers=["sgd"], batch_sizes=[64], seeds=1)
