@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
+# A file's tests stay in one process. One thread each: no time is judged here, and threads that wait for each other spin.
+BESIDE := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(PY) -m pytest -n logical --maxprocesses 8 --dist loadfile
 
 .PHONY: bench test quick outside check benchmark constraints clean
 .DEFAULT_GOAL := bench
@@ -17,11 +19,12 @@ $(READY): constraints.txt pyproject.toml $(wildcard requirements/*.txt)
 bench: $(READY)  ## train the grid in grid.yaml, and end with its report
 	$(PY) -m mnistbench run grid.yaml
 
-test: $(READY)  ## the whole test suite
-	$(PY) -m pytest
+test: $(READY)  ## the whole test suite, in two parts: on all cores, then one by one what is marked alone
+	@failed=0; $(BESIDE) -m 'not alone and not gpu and not outside' || failed=1; \
+	$(PY) -m pytest -m 'alone and not gpu and not outside' || failed=1; exit $$failed
 
-quick: $(READY)  ## the tests that are not marked slow: some minutes
-	$(PY) -m pytest -m 'not slow and not gpu and not outside'
+quick: $(READY)  ## the tests that are not marked slow, on all cores
+	$(BESIDE) -m 'not slow and not gpu and not outside'
 
 outside: $(READY)  ## other people's optimizers and networks against a bare loop: some minutes
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[outside]'

@@ -348,6 +348,7 @@ class Net(nn.Linear):
 """
 
 
+@pytest.mark.slow
 def test_a_plug_in_that_changes_the_folder_moves_no_relative_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

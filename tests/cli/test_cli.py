@@ -203,6 +203,7 @@ def test_a_closed_pipe_is_no_error() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_the_best_cells_the_report_and_mlflow(finished: Path) -> None:
     """The last lines tell what to read next."""
     said = (finished / "output.txt").read_text()
@@ -216,12 +217,14 @@ def test_a_run_ends_with_the_best_cells_the_report_and_mlflow(finished: Path) ->
     assert (finished / "mlflow.db").is_file()
 
 
+@pytest.mark.slow
 def test_running_again_keeps_what_is_there(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And says how many cells that is."""
     assert cli.main(["run", "tiny.yaml", "--no-tracking"]) == 0
     assert "2 kept from before, 0 run now" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_tensorboard_gets_a_run_for_each_cell(finished: Path) -> None:
     """Event files of loss and accuracy."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -240,6 +243,7 @@ def test_a_dry_run_writes_nothing(work: Path, capsys: pytest.CaptureFixture[str]
     assert [path.name for path in work.iterdir()] == ["tiny.yaml"]
 
 
+@pytest.mark.slow
 def test_plan_says_what_is_left_and_how_long_it_takes(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From the records of cells like these."""
     assert cli.main(["plan", "tiny.yaml", "--set", "seeds=[0,1,2,3]", "--budget", "1h"]) == 0
@@ -261,6 +265,7 @@ def test_plan_counts_a_million_cells_without_expanding_them(work: Path, capsys: 
     assert "refuse" in said
 
 
+@pytest.mark.slow
 def test_status_counts_cells_by_how_they_ended(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From another terminal, or afterwards."""
     assert cli.main(["status", "results/tiny"]) == 0
@@ -269,6 +274,7 @@ def test_status_counts_cells_by_how_they_ended(copied: Path, capsys: pytest.Capt
     assert "Best so far" in said
 
 
+@pytest.mark.slow
 def test_status_prints_the_ids_that_other_commands_take(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["status", "results/tiny", "--cells"]) == 0
     said = capsys.readouterr().out
@@ -276,6 +282,7 @@ def test_status_prints_the_ids_that_other_commands_take(copied: Path, capsys: py
     assert "2 cells: 2 finished" in said
 
 
+@pytest.mark.slow
 def test_report_is_made_again_from_the_records(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With each figure as a file of its own."""
     page = copied / "results" / "tiny" / "report.html"
@@ -286,6 +293,7 @@ def test_report_is_made_again_from_the_records(copied: Path, capsys: pytest.Capt
     assert {path.suffix for path in (copied / "figures").iterdir()} == {".svg", ".png"}
 
 
+@pytest.mark.slow
 def test_a_report_of_two_folders_needs_a_place(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It belongs to neither."""
     shutil.copytree("results/tiny", "results/again")
@@ -295,6 +303,7 @@ def test_a_report_of_two_folders_needs_a_place(copied: Path, capsys: pytest.Capt
     assert Path("both/both.html").is_file()
 
 
+@pytest.mark.slow
 def test_merge_keeps_both_machines_records_of_a_cell(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One file each; the same record twice is one."""
     other = ResultsFolder(shutil.copytree("results/tiny", "results/other"))
@@ -317,6 +326,7 @@ def test_merge_keeps_both_machines_records_of_a_cell(copied: Path, capsys: pytes
     assert cli.main(["report", "results/both"]) == 0
 
 
+@pytest.mark.slow
 def test_merge_refuses_two_records_of_one_id(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One of them was edited; nothing is written."""
     other = ResultsFolder(shutil.copytree("results/tiny", "results/other"))
@@ -327,6 +337,7 @@ def test_merge_refuses_two_records_of_one_id(copied: Path, capsys: pytest.Captur
     assert not Path("results/both").exists()
 
 
+@pytest.mark.slow
 def test_compare_with_itself_finds_equal_bits_and_no_regression(
     copied: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -338,6 +349,7 @@ def test_compare_with_itself_finds_equal_bits_and_no_regression(
     assert (copied / "c.md").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_compare_that_cannot_tell_is_no_success(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nobody timed blocks here: a CI that compares nothing is not green, unless it says that this is well."""
     asked = ["compare", "results/tiny", "results/tiny", "--fail-on", "slower=5%"]
@@ -377,6 +389,7 @@ def test_predict_takes_a_csv_file_for_a_model_of_a_table(work: Path, capsys: pyt
     assert "rows of 2 numbers" in said
 
 
+@pytest.mark.slow
 def test_predict_names_what_it_sees(copied: Path, digit_images: Component, capsys: pytest.CaptureFixture[str]) -> None:
     """The sample it is surest of goes in by file, the model by the first digits of its cell."""
     import numpy as np
@@ -400,6 +413,7 @@ def test_predict_names_what_it_sees(copied: Path, digit_images: Component, capsy
     assert "bad.png: not an image" in said.err and "gone.png: no such file" in said.err
 
 
+@pytest.mark.slow
 def test_evaluate_gives_the_record_s_accuracy(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The kept weights are those that were tested."""
     record = ResultsFolder("results/tiny").record(first_cell(copied))

@@ -69,6 +69,7 @@ def test_warnings_made_errors_find_nothing_unclosed(tmp_path: Path) -> None:
     assert "note: the report" not in done.stdout
 
 
+@pytest.mark.slow
 def test_a_limit_of_memory_that_torch_does_not_fit_in_is_called_so(tmp_path: Path) -> None:
     (tmp_path / "grid.yaml").write_text(GRID)
     done = in_shell("ulimit -v 1200000; mnistbench run grid.yaml --no-tracking", tmp_path, OPENBLAS_NUM_THREADS="1")

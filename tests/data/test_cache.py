@@ -137,6 +137,7 @@ def test_a_maker_that_fails_leaves_nothing_behind(folder: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["t.lock"]
 
 
+@pytest.mark.slow
 def test_kill_at_every_write_boundary_leaves_a_whole_entry_or_none(folder: Path) -> None:
     """SIGKILL before each fsync and each rename; what follows finds or makes a whole entry, and tidies up."""
     outcomes = []
@@ -156,6 +157,7 @@ def test_kill_at_every_write_boundary_leaves_a_whole_entry_or_none(folder: Path)
     assert all(outcomes)
 
 
+@pytest.mark.slow
 def test_two_processes_make_an_entry_once() -> None:
     """Four start together; the entry is whole for each, and only one made it."""
     code = """

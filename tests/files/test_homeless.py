@@ -74,6 +74,7 @@ def test_a_user_without_a_home_runs_a_grid_to_its_report_and_mirror(work: Path) 
     assert "not in MLflow" not in done.stdout
 
 
+@pytest.mark.slow
 def test_doctor_answers_without_a_home(work: Path) -> None:
     done = run_as_nobody(work, "doctor")
     assert done.returncode == 0, done.stderr

@@ -59,6 +59,7 @@ def test_a_grid_that_the_shell_writes_into_a_pipe_of_its_own_is_read(tmp_path: P
     assert done.stdout.startswith("piped: "), done.stderr
 
 
+@pytest.mark.slow
 def test_pipes_in_a_results_folder_are_no_files_of_it(tmp_path: Path) -> None:
     folder = tmp_path / "quick"
     shutil.copytree(PUBLISHED, folder)

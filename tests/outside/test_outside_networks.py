@@ -13,6 +13,8 @@ from tried import ALWAYS, INSTALLED_NETWORKS, OWN_NETWORKS, REFUSED_NETWORKS, ne
 
 from mnistbench.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 NETWORKS = [
     pytest.param(network, marks=[] if network in ALWAYS else pytest.mark.outside)
     for network in [*OWN_NETWORKS, *INSTALLED_NETWORKS]

@@ -15,6 +15,8 @@ from agreement import ONE_STEP, SEVERAL_STEPS, Case, Deal, compare
 from tried import INSTALLED_NETWORKS, OPTIMIZERS, OWN_NETWORKS, REFUSED, REFUSED_NETWORKS, Outsider
 from write_table import BEGIN, DOCUMENT, END
 
+pytestmark = pytest.mark.slow
+
 
 def cases(*, always: Literal["list", "groups"]) -> list[Any]:
     """Each optimizer over one list and over groups; of torch's own, every run of the suite trains one of the two."""

@@ -110,6 +110,7 @@ def test_alternated_sessions_are_compared_by_their_means() -> None:
     assert (row["verdict"], row["n_a"]) == ("open", 3)
 
 
+@pytest.mark.slow
 def test_one_version_in_six_sessions_is_hardly_ever_told_apart() -> None:
     """Twenty times: sessions drift by 5 %, blocks by another 5 %, and neither is the version's."""
     random = np.random.default_rng(11)

@@ -13,6 +13,7 @@ GRIDS = 200
 PROMISE = 0.05
 
 
+@pytest.mark.slow
 def test_equal_settings_have_no_winner() -> None:
     """Four machines, 2 to 24 settings, 10 to 24 cycles: 5 % plus three standard errors in each, 5 % over all."""
     found = false_winners(grids=GRIDS)

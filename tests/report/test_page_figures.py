@@ -18,6 +18,8 @@ from synthetic import make_grid_records
 from mnistbench.report import render
 from mnistbench.results.records import RESULTS, CellRecord, EpochMeasurement
 
+pytestmark = pytest.mark.slow
+
 TARGET = 0.97
 UNREACHED = 1.7e308
 Key = tuple[str, ...]

@@ -148,6 +148,7 @@ def test_a_question_without_data_is_one_line(failed: Page) -> None:
     assert "GPU or CPU" not in failed.all("nav")[0].text
 
 
+@pytest.mark.slow
 def test_the_page_leads_with_what_the_grid_varies(tmp_path: Path) -> None:
     """Levers before a target that nobody asked for, and a target before the optimizers."""
 
@@ -161,6 +162,7 @@ def test_the_page_leads_with_what_the_grid_varies(tmp_path: Path) -> None:
     assert leading("batches", optimizers=["sgd"], batch_sizes=[64, 512], target=None)[0] == "large-batches"
 
 
+@pytest.mark.slow
 def test_profiles_are_no_repeats_of_each_other(tmp_path: Path) -> None:
     """A line is one execution's, and a rank says whose it is."""
     records = make_grid_records(
@@ -259,6 +261,7 @@ def test_the_grid_and_the_environment_are_there(page: Page) -> None:
         assert wanted in text
 
 
+@pytest.mark.slow
 def test_fallback_data_are_said_loudly(tmp_path: Path) -> None:
     """In the first screen, marked."""
     records = [make_record(make_cell(seed=seed), data=Data(sha256="d1f3", fallback=True)) for seed in range(2)]
@@ -266,6 +269,7 @@ def test_fallback_data_are_said_loudly(tmp_path: Path) -> None:
     assert "not at hand" in page.all("li", "loud")[0].text
 
 
+@pytest.mark.slow
 def test_what_is_typed_is_code_in_the_sentences_of_a_page(tmp_path: Path) -> None:
     old = make_record(make_cell(architecture="resnet"), training_revision=1)
     page = rendered(tmp_path / "old", [old, make_record(make_cell(architecture="a`b"))])
@@ -275,6 +279,7 @@ def test_what_is_typed_is_code_in_the_sentences_of_a_page(tmp_path: Path) -> Non
     assert any("a`b" in item.text for item in page.all("ul", "verdict"))
 
 
+@pytest.mark.slow
 def test_two_machines_stand_apart(tmp_path: Path) -> None:
     """Merged into one page, each with a leaderboard of its own."""
     one, two = (
@@ -289,6 +294,7 @@ def test_two_machines_stand_apart(tmp_path: Path) -> None:
     assert "laptop and server" in page.all("h1")[0].text
 
 
+@pytest.mark.slow
 def test_the_same_folder_twice_counts_once(tmp_path: Path) -> None:
     """A record is itself, wherever it lies."""
     folder = write_folder(tmp_path / "one", make_grid_records(batch_sizes=[64], seeds=1, twins=0))
@@ -296,6 +302,7 @@ def test_the_same_folder_twice_counts_once(tmp_path: Path) -> None:
     assert len(pd.read_csv(tmp_path / "both-results.csv")) == 4
 
 
+@pytest.mark.slow
 def test_what_lies_beside_a_page_carries_its_name_and_replaces_nothing(tmp_path: Path) -> None:
     """Neither files of whoever stands in that folder, nor those of another report there."""
     theirs = {"results.csv": "a,b", "epochs.csv": "c", "summary.md": "my own"}
@@ -345,6 +352,7 @@ def test_an_empty_folder_makes_a_page(tmp_path: Path) -> None:
     assert page.all("p", "why")[0].text.count("?") >= 9
 
 
+@pytest.mark.slow
 def test_two_cells_make_a_page(tmp_path: Path) -> None:
     """One setting, run once and its twin: no verdicts, no crash."""
     records = make_grid_records(architectures=["mlp"], optimizers=["sgd"], batch_sizes=[64], seeds=1)
@@ -353,6 +361,7 @@ def test_two_cells_make_a_page(tmp_path: Path) -> None:
     assert "one run" in page.all("table", inside="first")[0].text
 
 
+@pytest.mark.slow
 def test_different_targets_are_ranked_apart(tmp_path: Path) -> None:
     """A time to 90 % is no time to 97 %."""
     records = [
@@ -365,6 +374,7 @@ def test_different_targets_are_ranked_apart(tmp_path: Path) -> None:
     assert "target 90 %" in headings
 
 
+@pytest.mark.slow
 def test_a_page_of_600_cells_is_small_and_says_what_it_thins(tmp_path: Path) -> None:
     """At most 3 MB, and curves that are left out are counted in a notice."""
     records = make_grid_records(
@@ -377,6 +387,7 @@ def test_a_page_of_600_cells_is_small_and_says_what_it_thins(tmp_path: Path) -> 
     assert page.all("p", "notice", inside="learning")[0].text.startswith("12 of 40 combinations")
 
 
+@pytest.mark.slow
 def test_a_page_of_a_folder_with_blocks_has_ranks_and_offers_them(tmp_path: Path) -> None:
     records = make_grid_records(batch_sizes=[64, 512], devices=["cpu", "cuda"], executions=["fast", "plain"], seeds=1)
     folder = ResultsFolder(write_folder(tmp_path / "timed", records))
@@ -393,6 +404,7 @@ def test_a_page_of_a_folder_with_blocks_has_ranks_and_offers_them(tmp_path: Path
     assert "16 blocks" in page.source
 
 
+@pytest.mark.slow
 def test_a_setting_that_was_timed_and_not_trained_yet_has_a_row_with_its_speed(tmp_path: Path) -> None:
     cells = [make_cell(batch_size=batch) for batch in (64, 512, 1024)]
     folder = ResultsFolder(write_folder(tmp_path / "begun", [make_record(cells[0])]))
@@ -410,6 +422,7 @@ def test_a_setting_that_was_timed_and_not_trained_yet_has_a_row_with_its_speed(t
     assert "not trained yet" in console.export_text()
 
 
+@pytest.mark.slow
 def test_a_file_of_the_users_called_speed_csv_stays(tmp_path: Path) -> None:
     records = [make_record(), make_record(make_cell(batch_size=64))]
     folder = ResultsFolder(write_folder(tmp_path / "timed", records))
@@ -421,6 +434,7 @@ def test_a_file_of_the_users_called_speed_csv_stays(tmp_path: Path) -> None:
     render([folder], folder.report_file)
 
 
+@pytest.mark.slow
 def test_a_damaged_line_of_blocks_is_named_on_the_page(tmp_path: Path) -> None:
     folder = ResultsFolder(write_folder(tmp_path / "timed", [make_record()]))
     path = write_session(folder, make_session({make_cell(): 1e4}))

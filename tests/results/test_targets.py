@@ -199,6 +199,7 @@ def test_mlflow_shows_the_time_to_each_target_that_is_asked_now() -> None:
     assert run_content(record).tags["mnistbench.target_accuracy"] == "0.5"
 
 
+@pytest.mark.slow
 def test_the_page_has_a_leaderboard_of_each_target(tmp_path: Path) -> None:
     cell = make_cell(training=Training(epochs=2, target_accuracy=(0.9, 0.97)))
     folder = write_folder(tmp_path / "both", [make_record(cell)])

@@ -86,6 +86,7 @@ def sessions(out: Path) -> list[TimedSession]:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_each_block_is_timed_in_a_process_of_its_own_before_any_training(tmp_path: Path) -> None:
     summary = run(tmp_path / "out", ProcessExecutor())
     assert summary.counts == {"finished": 4}
@@ -153,6 +154,7 @@ def test_nothing_is_timed_where_the_grid_says_off_or_cells_share_the_machine(tmp
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_executors_that_cannot_time_a_block_are_not_asked(tmp_path: Path) -> None:
     run(tmp_path / "out", InlineExecutor(train="stand_ins:quick"))
     run(tmp_path / "own", ProcessExecutor(train="stand_ins:quick"))
@@ -238,6 +240,7 @@ def wait_for_blocks(out: Path, count: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_that_ends_early_loses_at_most_one_block_and_the_next_takes_what_is_lacking(
     tmp_path: Path, by: signal.Signals

@@ -20,7 +20,7 @@ from mnistbench.run.executors import Executor, InlineExecutor, ProcessExecutor
 from mnistbench.run.processes import ForkServer
 from mnistbench.train.job import Job
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,7 @@ from mnistbench.tracking.sources import sessions_of
 from mnistbench.train.job import Job
 from mnistbench.train.watcher import Watcher
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 ROOT = Path(__file__).parents[2]
 TESTS = Path(__file__).parents[1]
@@ -305,17 +305,23 @@ print("the host goes on")
 
 
 class Runner:
-    """A runner in a process of its own, as a terminal would start it."""
+    """A runner in a process of its own, as a terminal would start it, or `nohup`; the tests may run under either."""
 
-    def __init__(self, folder: Path, train: str, seeds: int = 2, script: str = SCRIPT) -> None:
+    def __init__(
+        self, folder: Path, train: str, seeds: int = 2, script: str = SCRIPT, hangup: signal.Handlers = signal.SIG_DFL
+    ) -> None:
         text = GRID.replace("seeds: [0]", f"seeds: {list(range(seeds))}")
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", script, str(folder), train, text],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        before = signal.signal(signal.SIGHUP, hangup)  # a process inherits what is ignored
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", script, str(folder), train, text],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        finally:
+            signal.signal(signal.SIGHUP, before)
 
     def first_epoch(self) -> list[int]:
         """Wait until a cell has trained an epoch; returns the ids of all processes below the runner."""
@@ -413,11 +419,7 @@ def test_warnings_that_come_again_and_before_sigterm_cut_nothing_short(
 
 
 def test_a_run_under_nohup_outlives_its_terminal(folder: ResultsFolder) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        runner = Runner(folder.path, "unhurried", seeds=10)
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    runner = Runner(folder.path, "unhurried", seeds=10, hangup=signal.SIG_IGN)
     runner.first_epoch()
     runner.process.send_signal(signal.SIGHUP)
     assert runner.end()[0] == 0

@@ -32,7 +32,7 @@ from mnistbench.run.run import RunSummary
 from mnistbench.train.job import Job
 from mnistbench.train.watcher import Watcher
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 HERE = Path(__file__).parents[1]
 STAND_INS = tuple(str(HERE / name) for name in ("ray_stand_ins.py", "stand_ins.py", "without_torch.py"))

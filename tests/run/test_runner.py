@@ -419,6 +419,7 @@ def test_an_epoch_is_told_while_the_cell_runs(run: Run) -> None:
     assert told.seen == [(0, 1), (0, 2), (1, 1), (1, 2)]
 
 
+@pytest.mark.slow
 def test_the_parent_holds_no_records(run: Run) -> None:
     """A grid's peak memory must not grow with its cells."""
 

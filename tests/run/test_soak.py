@@ -13,6 +13,7 @@ SOAK = Path(__file__).parents[2] / "benchmarks" / "soak.py"
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(600)
 def test_a_minute_of_kills_loses_nothing_and_doubles_nothing() -> None:
     """How many rounds are begun in a minute is for the machine to say; each that is begun comes to its end."""

@@ -214,6 +214,7 @@ def test_sessions_that_could_not_be_mirrored_are_counted_apart(results: ResultsF
     assert (done.failed, done.sessions) == (1, SyncedSessions(failed=1))
 
 
+@pytest.mark.slow
 def test_at_its_end_a_run_asks_the_server_only_if_a_session_is_missing_there(
     uri: str, results: ResultsFolder, timed: TimedSession
 ) -> None:
@@ -258,6 +259,7 @@ def test_the_table_of_all_blocks_lies_on_the_summary_run(uri: str, results: Resu
 # Faults
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grown", [False, True], ids=["new", "grown"])
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("call", ["log_batch", "_log_data", "set_terminated"])

@@ -660,6 +660,7 @@ def test_the_database_of_the_working_folder_is_opened_whatever_the_folder_is_cal
     assert list(tmp_path.rglob("*.db")) == [place / "mlflow.db"], "and no other was made"
 
 
+@pytest.mark.slow
 def test_a_new_database_is_made_in_a_folder_with_signs_that_mean_something_in_an_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -684,6 +685,7 @@ def test_a_folder_in_use_is_not_mirrored_beside_its_runner(uri: str, results: Re
 BOUNDARIES = ["create_run", "log_batch", "_log_data", "set_terminated"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("call", BOUNDARIES)
 def test_killed_at_any_call_a_restart_leaves_one_whole_run(
@@ -756,6 +758,7 @@ def test_a_run_whose_record_is_gone_is_closed_as_killed(uri: str, results: Resul
     assert run.data.tags["mnistbench.status"] == "killed"
 
 
+@pytest.mark.slow
 def test_a_locked_database_costs_a_bounded_wait_and_no_record(uri: str, results: ResultsFolder) -> None:
     records = filled(results)
     mirror = Mirror(uri, results, "quick", wait_seconds=1.0)
@@ -871,6 +874,7 @@ def put_markup(holder: Any, accepted: Callable[[], bool]) -> int:
     return replaced
 
 
+@pytest.mark.slow
 def test_markup_that_comes_back_from_a_server_is_text_in_the_page(
     uri: str, results: ResultsFolder, tmp_path: Path
 ) -> None:

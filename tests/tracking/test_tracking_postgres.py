@@ -21,7 +21,7 @@ from synthetic import START, make_cell, make_environment, make_record
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.tracking import SyncResult, rebuild, sync
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 EXPERIMENT = "shared grid"
 MACHINES = 4

@@ -24,7 +24,7 @@ from mnistbench.results.records import CellRecord
 from mnistbench.tracking import Mirror, SyncResult, download_weights, rebuild, sync
 from mnistbench.tracking.mirror import SyncedSessions
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 @pytest.fixture(scope="session")

@@ -161,6 +161,7 @@ def executor() -> Iterator[ProcessExecutor]:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_blocks_of_processes_of_their_own_have_finite_rates(executor: ProcessExecutor, job: Job) -> None:
     settled = executor.settle_setting(job)
     assert isinstance(settled, blocks.SettledSetting)
@@ -175,6 +176,7 @@ def test_blocks_of_processes_of_their_own_have_finite_rates(executor: ProcessExe
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_block_that_fails_says_how(executor: ProcessExecutor, job: Job) -> None:
     failing = replace(job, data_directory="/nowhere")
     result = executor.time_block(failing, 2)
@@ -191,6 +193,7 @@ BUSY = "while True: pass"
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_neighbour_on_every_core_is_seen_as_waiting(executor: ProcessExecutor, job: Job) -> None:
     if clocks.waited_seconds() is None:
         pytest.skip("this kernel does not say how long a thread waited for a core")
@@ -221,6 +224,7 @@ print(throttled_seconds() - before, cpu_quota(), usable_threads(None))
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_the_quota_of_a_control_group_below_the_root_is_seen() -> None:
     """How long it was throttled, and how many threads are worth having (rule 13)."""
     limits = {"cpu.max": "10000 100000", "cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "10000"}

@@ -46,6 +46,7 @@ from mnistbench.train.steps.update import Update
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_the_script_for_a_gpu_stops_where_there_is_none(tmp_path: Path) -> None:
     """Before it installs or measures anything."""
     command = ["bash", "benchmarks/on_gpu.sh", "data", str(tmp_path), str(tmp_path / "out")]
@@ -248,6 +249,7 @@ def test_what_nvml_does_not_tell_is_unknown(monkeypatch: pytest.MonkeyPatch) -> 
     assert devices.has_slowed(None, None) is None
 
 
+@pytest.mark.slow
 def test_a_slowdown_is_a_flag(digit_images: Component, cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
     readings = iter([{"heat": 0.0}, {"heat": 0.1}])
     monkeypatch.setattr(devices, "slowed_seconds", lambda device: next(readings))

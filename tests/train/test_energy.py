@@ -214,6 +214,7 @@ def test_the_report_shows_energy_or_says_that_it_is_not_measurable(tmp_path: Pat
     assert ("not measurable here" in page) is (source is None)
 
 
+@pytest.mark.slow
 def test_energy_is_told_by_setting_and_device(tmp_path: Path) -> None:
     """Medians over the seeds, the least of each device in the verdict."""
     records = []
