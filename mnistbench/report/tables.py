@@ -33,10 +33,8 @@ LONG_NAME = 12
 """Characters from which on the column of a name is kept wide enough for an option and its value."""
 _SELF_SORTING = {"percent", "share", "count", "rate"}
 """Kinds whose text the browser's table library reads as a number, where nothing is missing or negative."""
-_GOOD, _BAD = (
-    {"faster", "better", "finished", "passed"},
-    {"slower", "worse", "failed", "timed_out", "killed", "diverged"},
-)
+_GOOD = {"faster", "better", "finished", "passed"}
+_BAD = {"slower", "worse", "failed", "timed_out", "killed", "diverged"}
 
 
 @dataclass(frozen=True)
@@ -170,17 +168,15 @@ def _slim(cells: list[TableCell], column: Column) -> list[TableCell]:
 
 
 def _cell(value: Any, order: Any, below: str, column: Column) -> TableCell:
-    text = _TEXTS[column.kind](value) if column.kind in _TEXTS else _plain(value)
+    text = _TEXTS.get(column.kind, _plain)(value)
+    number = _order(order, column) if column.numeric else None
     if text == f.MISSING:
-        return TableCell(
-            text, _order(order, column) if column.numeric else None, "n missing" if column.numeric else "missing"
-        )
+        return TableCell(text, number, "n missing" if column.numeric else "missing")
     if column.kind == "tag":
-        return TableCell(
-            text.replace("_", " "), tag="good" if text in _GOOD else "bad" if text in _BAD else "open", below=below
-        )
+        tag = "good" if text in _GOOD else "bad" if text in _BAD else "open"
+        return TableCell(text.replace("_", " "), tag=tag, below=below)
     if column.numeric:
-        return TableCell(text, _order(order, column), "n", below=below)
+        return TableCell(text, number, "n", below=below)
     css = "" if column.kind == "text" else column.kind
     return TableCell(text, css=f"{css} wide" if css == "name" and len(text) > LONG_NAME else css, below=below)
 
