@@ -11,18 +11,7 @@ from mnistbench.report.exhibit import Exhibit, nothing
 from mnistbench.report.labels import labels
 from mnistbench.report.palette import PAPER, series_colour
 from mnistbench.report.repeats import curve_points
-from mnistbench.report.sections.section import (
-    MOST_PANELS,
-    Answer,
-    Part,
-    Question,
-    Section,
-    Study,
-    groups,
-    panels_of,
-    slug,
-    unanswered,
-)
+from mnistbench.report.sections.section import Answer, Part, Question, Section, Study, groups
 from mnistbench.report.tables import Column, of_kind, shared, table
 from mnistbench.words.wording import listed, percent, plural, significant
 
@@ -35,20 +24,20 @@ def _answer(study: Study) -> Answer:
     question = Question("learning", "How did it learn?", "Learning curves")
     exhibit = learning_curves(study.frame, study.epochs)
     if not exhibit:
-        return unanswered(question, exhibit)
+        return Answer.without(question, exhibit)
     rows = exhibit.frame
     limits = {metric: _limits(rows, metric) for metric in ("accuracy", "loss")}
     epochs = int(rows["epoch"].max())
     parts, panels = [], 0
     for heading, suffix, own_group in groups(rows):
         figures: dict[str, list[charts.Chart]] = {"accuracy": [], "loss": []}
-        for title, own in panels_of(own_group, PANEL):
+        for title, own in charts.panels_of(own_group, PANEL):
             panels += 1
-            if panels > MOST_PANELS:
+            if panels > charts.MOST_PANELS:
                 continue
             for metric, both in limits.items():
                 if both:
-                    stem = slug("learning", metric, title) + suffix
+                    stem = charts.stem("learning", metric, title) + suffix
                     figures[metric].append(
                         learning_curve(thin(own), stem, title, metric=metric, bounds=both, epochs=epochs)
                     )
@@ -72,12 +61,12 @@ def _answer(study: Study) -> Answer:
         " is its batch size. All panels share their axes."
     )
     notice = (
-        f"{MOST_PANELS} of {plural(panels, 'combination')} of network, optimizer and device are drawn; epochs.csv holds"
-        " every curve."
-        if panels > MOST_PANELS
-        else ""
+        f"{charts.MOST_PANELS} of {plural(panels, 'combination')} of network, optimizer and device are drawn;"
+        " epochs.csv holds every curve."
     )
-    return Answer(question, lead=lead, parts=parts, notes=exhibit.notes, notice=notice)
+    return Answer(
+        question, lead=lead, parts=parts, notes=exhibit.notes, notice=notice if panels > charts.MOST_PANELS else ""
+    )
 
 
 def _limits(rows: pd.DataFrame, metric: str) -> tuple[float, float] | None:
@@ -160,11 +149,7 @@ def learning_curve(
 
 def thin(rows: pd.DataFrame, most: int = 100) -> pd.DataFrame:
     """At most so many epochs of each curve, the first and the last among them."""
-    epochs = sorted(rows["epoch"].unique())
-    if len(epochs) <= most:
-        return rows
-    kept = {epochs[round(place * (len(epochs) - 1) / (most - 1))] for place in range(most)}
-    return rows[rows["epoch"].isin(kept)]
+    return rows[rows["epoch"].isin(charts.evenly(sorted(rows["epoch"].unique()), most))]
 
 
 SECTION = Section(_answer)

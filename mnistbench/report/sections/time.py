@@ -12,10 +12,10 @@ from mnistbench.report.exhibit import Exhibit, lowest, nothing
 from mnistbench.report.frame import targets_in
 from mnistbench.report.labels import labels
 from mnistbench.report.palette import BAD, FAINT, INK, PAPER
-from mnistbench.report.repeats import counted, curve_points
-from mnistbench.report.samples import settle_outcomes, unranked_settings
-from mnistbench.report.sections.section import Answer, Part, Question, Section, Study, groups, unanswered
-from mnistbench.report.tables import Column, shared, table
+from mnistbench.report.repeats import curve_points
+from mnistbench.report.samples import may_be_ranked, settled
+from mnistbench.report.sections.section import Answer, Part, Question, Section, Study, groups
+from mnistbench.report.tables import Column, of_kind, shared, table
 from mnistbench.words.wording import accuracy_text, listed, percent, plural, seconds_text
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def _answer(study: Study) -> Answer:
     question = Question("time", "What does time buy?", "Error over time")
     exhibit = time_curves(study.frame, study.epochs)
     if not exhibit:
-        return unanswered(question, exhibit)
+        return Answer.without(question, exhibit)
     parts = []
     for heading, suffix, rows in groups(exhibit.frame):
         front = rows[rows["pareto"].astype(bool)].sort_values("seconds")
@@ -40,7 +40,7 @@ def _answer(study: Study) -> Answer:
             front,
             [
                 *shared("architecture_label optimizer_label batch_size device"),
-                Column("epoch", "epoch", "count"),
+                *of_kind("count", "epoch"),
                 Column("seconds", "training time", "seconds"),
                 Column("error", "test error", "percent"),
                 Column("error_low", "lowest seed", "percent"),
@@ -65,7 +65,7 @@ def time_curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> Exhibit:
 
     On the Pareto front nothing in the group is both faster and better, and it may be ranked.
     """
-    frame = settle_outcomes(counted(frame))
+    frame = settled(frame)
     rows = curve_points(frame, epochs)
     rows = rows[rows["test_accuracy"].notna()]
     if rows.empty:
@@ -81,9 +81,7 @@ def time_curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> Exhibit:
     )
     table["target_errors"] = [[1 - target for target in targets_in(frame)]] * len(table)
     table.insert(2, "label", table["settings"].map(labels(frame)))
-    nowhere = unranked_settings(frame)
-    ranked = [key not in nowhere for key in zip(table["group"], table["settings"], strict=True)]
-    ordered = table[ranked].sort_values(["group", "seconds", "error"])
+    ordered = table[may_be_ranked(table, frame)].sort_values(["group", "seconds", "error"])
     before = ordered.groupby("group")["error"].cummin().groupby(ordered["group"]).shift(fill_value=math.inf)
     table["pareto"] = (ordered["error"] < before).reindex(table.index, fill_value=False)
     return Exhibit(table)
@@ -95,7 +93,7 @@ def time_buys(curves: pd.DataFrame, name: str) -> charts.Chart:
 
     rows = curves[(curves["seconds"] > 0) & (curves["error"] > 0)].copy()
     front = rows[rows["pareto"].astype(bool)].sort_values("seconds")
-    named = _spread(list(dict.fromkeys(front["label"])), MOST_NAMED)
+    named = charts.evenly(list(dict.fromkeys(front["label"])), MOST_NAMED)
     grey = rows[~rows["label"].isin(named)]
     shown = list(dict.fromkeys(grey["settings"]))
     kept = shown[:: -(-len(shown) // MOST_GREY)] if shown else []
@@ -142,13 +140,6 @@ def time_buys(curves: pd.DataFrame, name: str) -> charts.Chart:
         f" {seconds_text(best.seconds)} by {best.label}.{thinned}"
     )
     return charts.Chart(name, "Error over training time", alt, figure)
-
-
-def _spread(labels: list[str], most: int) -> list[str]:
-    """At most so many of them, the first and the last among them."""
-    if len(labels) <= most:
-        return labels
-    return [labels[round(place * (len(labels) - 1) / (most - 1))] for place in range(most)]
 
 
 def _target_lines(axes: Axes, targets: list[float]) -> None:
