@@ -1,7 +1,7 @@
 """What all charts share: how they look, how a series keeps its colour, marker and line style, and how text stays text.
 
-Charts are drawn by seaborn on figures of their own (no pyplot state), small enough to be read on a phone; wide
-screens put several side by side.
+Charts are drawn on figures of their own (no pyplot state), maps, bars and medians by seaborn, small enough to be
+read on a phone; wide screens put several side by side.
 """
 
 from __future__ import annotations
@@ -237,6 +237,8 @@ def handle(look: Look, **changes: Any) -> Line2D:
     return line
 
 
+DOT: dict[str, Any] = {"edgecolors": PAPER.light, "linewidths": 0.5, "zorder": 3}
+"""How a dot stands out before lines and other dots."""
 _CROSS: dict[str, Any] = {"marker": "x", "color": BAD.light, "markersize": 8, "markeredgewidth": 2, "linestyle": "none"}
 
 

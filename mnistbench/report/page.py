@@ -286,15 +286,11 @@ def _downloads(study: Study) -> list[Download]:
         files["speed.csv"] = study.blocks
     found = []
     for file, frame in files.items():
-        coded = _packed(frame) if frame.size <= MOST_VALUES else ""
+        text = frame.to_csv(index=False, lineterminator="\n") if frame.size <= MOST_VALUES else ""
+        coded = base64.b64encode(gzip.compress(text.encode(), compresslevel=6, mtime=0)).decode() if text else ""
         link = f"data:application/gzip;base64,{coded}" if 0 < len(coded) <= LARGEST_DOWNLOAD_BYTES else ""
         found.append(Download(file, link, plural(len(frame), "row")))
     return found
-
-
-def _packed(frame: pd.DataFrame) -> str:
-    text = frame.to_csv(index=False, lineterminator="\n")
-    return base64.b64encode(gzip.compress(text.encode(), compresslevel=6, mtime=0)).decode()
 
 
 def _checksum(text: str) -> str:

@@ -108,7 +108,7 @@ def row_of(record: CellRecord | Mapping[str, Any], source: str) -> dict[str, Any
     tuning = parts(plain.get("checks")).get("tuning", AS_GIVEN)
     about = settings_of(plain["cell"])
     settings = {**about.columns, **about.if_tuned} if tuning.startswith(TUNED) else about.columns
-    resolved = plain.get("execution_resolved") or {}
+    resolved, error = plain.get("execution_resolved") or {}, parts(plain.get("error"))
     environment = environment_of(plain)
     trained = whole(plain)
     return {
@@ -135,7 +135,8 @@ def row_of(record: CellRecord | Mapping[str, Any], source: str) -> dict[str, Any
         "position": plain.get("position", 0),
         "started_at": plain["started_at"],
         "source": source,
-        **_error(plain),
+        "error": f"{error['type']}: {error['message']}" if error else None,
+        **{f"error_{name}": error.get(name) for name in ("type", "message", "step", "log", "stack")},
     }
 
 
@@ -192,12 +193,4 @@ def _noise(plain: Mapping[str, Any]) -> dict[str, Any]:
         "equivalence": parts(plain.get("checks")).get("equivalence"),
         "fallback": bool(data.get("fallback", False)),
         "data_sha256": data.get("sha256"),
-    }
-
-
-def _error(plain: Mapping[str, Any]) -> dict[str, Any]:
-    error = parts(plain.get("error"))
-    return {
-        "error": f"{error['type']}: {error['message']}" if error else None,
-        **{f"error_{name}": error.get(name) for name in ("type", "message", "step", "log", "stack")},
     }

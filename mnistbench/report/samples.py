@@ -14,7 +14,7 @@ from mnistbench.report import statistics
 from mnistbench.report.blocks import NO_BLOCKS, NOT_TRAINED
 from mnistbench.report.labels import labels, shortened
 from mnistbench.report.repeats import Repeats, counted, measured, repeats
-from mnistbench.report.statistics import ACCURACY_FLOOR, INTERVAL_SEEDS, Floats
+from mnistbench.report.statistics import ACCURACY_FLOOR, INTERVAL_SEEDS
 from mnistbench.results.records import RESULTS
 
 Metric = Literal["examples_per_second", "cold_seconds", "seconds_to_target", "test_accuracy"]
@@ -96,13 +96,9 @@ def for_show(frame: pd.DataFrame, blocks: pd.DataFrame) -> pd.DataFrame:
 
 def steps_to_target(runs: Repeats) -> float:
     """Median over the seeds; a seed that did not reach the target counts with the steps of all its epochs."""
-    return float(np.median(epochs_counted(runs))) * steps_per_epoch(runs)
-
-
-def epochs_counted(runs: Repeats) -> Floats:
-    """The epochs to the target of each seed, and all that were asked for of one that did not reach it."""
     epochs = runs.floats("epochs_to_target")
-    return np.where(np.isnan(epochs), runs.floats("epochs"), epochs)
+    epochs = np.where(np.isnan(epochs), runs.floats("epochs"), epochs)
+    return float(np.median(epochs)) * steps_per_epoch(runs)
 
 
 def steps_per_epoch(runs: Repeats) -> float:

@@ -137,7 +137,7 @@ def table(frame: pd.DataFrame, columns: Sequence[Column], *, name: str, caption:
     kept = [
         replace(column, hidden=frame[column.key].nunique() <= 1) if column.filtered and len(frame) > 1 else column
         for column in columns
-        if _holds_something(frame[column.key])
+        if (frame[column.key].notna() & (frame[column.key].astype(str) != "")).any()
     ]
     head = frame.head(most)
     cells = [_slim(_column_cells(head, column), column) for column in kept]
@@ -147,12 +147,8 @@ def table(frame: pd.DataFrame, columns: Sequence[Column], *, name: str, caption:
     return Table(name, caption, kept, [list(row) for row in zip(*cells, strict=True)], notice)
 
 
-def _holds_something(values: pd.Series) -> bool:
-    return bool((values.notna() & (values.astype(str) != "")).any())
-
-
 def _column_cells(frame: pd.DataFrame, column: Column) -> list[TableCell]:
-    orders = frame[column.order] if column.order else frame[column.key]
+    orders = frame[column.order or column.key]
     below = frame[column.below] if column.below else [""] * len(frame)
     return [
         _cell(value, order, str("" if f.missing(under) else under), column)

@@ -66,7 +66,7 @@ def _answer(study: Study) -> Answer:
         " the same cycles) and from cold (process start to the last evaluation, values without a verdict). Hatched"
         " cells are open; a dash has its reason in the table."
     )
-    return Answer(question, lead=lead, parts=parts, notes=[*exhibit.notes, *crossings.notes])
+    return Answer(question, lead=lead, parts=parts, notes=exhibit.notes)
 
 
 def device_speedups(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhibit:
@@ -85,7 +85,7 @@ def device_speedups(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Ex
     series = labels(frame, "any_batch_device", without=("batch", "device"))
     about = {row["settings"]: row for row in frame.drop_duplicates("settings").to_dict("records")}
     table = []
-    shown = ["architecture_label", "optimizer_label", "schedule_label", "execution_label", "batch_size"]
+    shown = ["architecture_label", "optimizer_label", "batch_size"]
     for clock, metric in CLOCKS.items():
         for pair in ratios(frame, metric, blocks, chosen):
             settings = about[pair["settings_a"]]

@@ -15,7 +15,7 @@ from mnistbench.report.estimator import ENOUGH_CYCLES, ranks
 from mnistbench.report.exhibit import Exhibit, nothing
 from mnistbench.report.frame import at_target, targets_in
 from mnistbench.report.labels import labels
-from mnistbench.report.palette import FAINT, INK, PAPER, series_colour
+from mnistbench.report.palette import FAINT, INK, series_colour
 from mnistbench.report.repeats import Repeats, measured, repeats
 from mnistbench.report.samples import Metric, Sample, blocks_of, samples, settled, steps_per_epoch, unranked
 from mnistbench.report.sections.section import MOST_SENTENCES, Answer, Part, Question, Section, Study, groups
@@ -153,10 +153,10 @@ def _board(frame: pd.DataFrame, blocks: pd.DataFrame, metric: Metric, names: dic
         for runs in repeats(rows)
     ]
     table = pd.DataFrame(found).astype({"rank": "Int64"})
-    table["_last"] = table["unranked"] != ""
-    order = ["group", "_last", "seconds_to_target", "test_accuracy", "examples_per_second"]
+    table["is_last"] = table["unranked"] != ""
+    order = ["group", "is_last", "seconds_to_target", "test_accuracy", "examples_per_second"]
     table = table.sort_values(order, ascending=[True, True, True, False, False], kind="stable", na_position="last")
-    return table.drop(columns="_last").assign(order=table.groupby("group").cumcount() + 1)
+    return table.assign(order=table.groupby("group").cumcount() + 1)
 
 
 def _entry(runs: Repeats, examples: CycleTable, steps: CycleTable) -> dict[str, Any]:
@@ -260,8 +260,6 @@ def _reason(settings: str, pairs: Sequence[Pair]) -> str:
 
 def first_at_target(board: pd.DataFrame, name: str) -> charts.Chart | None:
     """The best settings by median time to target: every seed a dot, the median a bar, the interval a line."""
-    import seaborn as sns
-
     top = board[np.isfinite(board["seconds_to_target"].astype(float))].sort_values("order").head(MOST_BARS)
     if top.empty:
         return None
@@ -274,10 +272,7 @@ def first_at_target(board: pd.DataFrame, name: str) -> charts.Chart | None:
         axes.hlines(ranged["place"], ranged["seconds_low"], ranged["seconds_high"], color=FAINT.light, linewidth=5)
         ends = top["place"] - 0.28, top["place"] + 0.28
         axes.vlines(top["seconds_to_target"], *ends, color=INK.light, linewidth=2)
-        sns.scatterplot(
-            data=dots, x="seconds_values", y="place", ax=axes, color=series_colour(0), s=28, legend=False,
-            edgecolor=PAPER.light, linewidth=0.5, zorder=3, marker="o",
-        )  # fmt: skip
+        axes.scatter(dots["seconds_values"], dots["place"], 28, series_colour(0), **charts.DOT)
         known = [dots["seconds_values"], top["seconds_to_target"], top["seconds_low"].dropna()]
         limits = pd.concat(known).astype(float)
         charts.log_axis(axes, "x", limits.min(), limits.max(), lambda value: f"{value:g}", most=5)

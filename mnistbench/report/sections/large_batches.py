@@ -68,9 +68,7 @@ def _answer(study: Study) -> Answer:
         if panels > charts.MOST_PANELS
         else ""
     )
-    return Answer(
-        question, lead=lead, parts=parts, notes=list(dict.fromkeys([*exhibit.notes, *drops.notes])), notice=notice
-    )
+    return Answer(question, lead=lead, parts=parts, notes=exhibit.notes, notice=notice)
 
 
 def _lowest(rows: pd.DataFrame) -> float:
@@ -86,13 +84,11 @@ def accuracy_by_batch(frame: pd.DataFrame) -> Exhibit:
     rows = measured(frame, ["finished", "diverged"])
     if rows["test_accuracy"].notna().sum() == 0:
         return nothing("No evaluation was recorded, so there is no accuracy to show.")
-    names, series = labels(frame), labels(frame, "any_batch", without=("batch",))
-    about = ["group", "settings", "architecture_label", "optimizer_label", "device", "execution_label", "batch_size",
-             "lr_scaling"]  # fmt: skip
+    series = labels(frame, "any_batch", without=("batch",))
+    about = ["group", "architecture_label", "optimizer_label", "device", "execution_label", "batch_size", "lr_scaling"]
     entries = [
         {
             **{name: runs.first(name) for name in about},
-            "label": names[runs.settings],
             "series": series[runs.first("any_batch")],
             **accuracy_of(runs),
         }
@@ -140,18 +136,14 @@ def batch_cost(rows: pd.DataFrame, name: str, title: str, seen: dict[str, charts
         seen: looks of the optimizers, the same in every chart of the exhibit.
         bottom: of the axis in points, the same in every chart.
     """
-    import seaborn as sns
-
     known = rows.dropna(subset=["drop"])
     with charts.style():
         figure, axes = charts.canvas(charts.WIDTH, 3.4)
         charts.batch_axis(axes, rows["batch_size"])
-        for optimizer, own in known.groupby("optimizer_label", sort=False):
-            look = seen[str(optimizer)]
-            sns.lineplot(
-                x=own["batch_size"], y=100 * own["drop"], ax=axes, color=look.colour, marker=look.marker, legend=False,
-                linestyle=(0, look.dashes) if look.dashes else "-", markeredgecolor=PAPER.light, estimator=None,
-            )  # fmt: skip
+        for optimizer, rivals in known.groupby("optimizer_label", sort=False):
+            look, own = seen[str(optimizer)], rivals.sort_values(["batch_size", "drop"])
+            axes.plot(own["batch_size"], 100 * own["drop"], color=look.colour, marker=look.marker, markeredgewidth=0.75,
+                      markeredgecolor=PAPER.light, linestyle=(0, look.dashes) if look.dashes else "-")  # fmt: skip
         axes.axhline(0, color=MUTED.light, linewidth=0.9, zorder=0)
         axes.set_ylim(min(1.08 * bottom, -0.1), max(-0.06 * bottom, 0.02))
         for row in rows_of(rows[rows["diverged"] > 0]):

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 import pandas as pd
 
+from mnistbench.axes.execution import plain
 from mnistbench.report import charts, palette
 from mnistbench.report.blocks import NO_BLOCKS
-from mnistbench.report.exhibit import Exhibit, nothing, rows_of
+from mnistbench.report.exhibit import Exhibit, nothing
 from mnistbench.report.labels import labels
-from mnistbench.report.palette import MUTED, PAPER
+from mnistbench.report.palette import MUTED
 from mnistbench.report.repeats import counted, measured
 from mnistbench.report.sections.section import MOST_SENTENCES, Answer, Part, Question, Section, Study, groups
 from mnistbench.report.tables import Column, of_kind, shared, table
 from mnistbench.report.verdicts import ratios
 from mnistbench.words.wording import interval_text, percent, plural, times
 
-PROFILES = ("plain", "fast")
 START_UP_LEVERS = ("compile", "graph")
 """Parts of the names of levers that cost something before the first step, and so have a break-even point."""
 MOST_ROWS = 24
@@ -134,17 +134,9 @@ def _change(label: str, profile: str) -> tuple[str, str]:
     if len(options) > 1:
         return "several", ", ".join(options)
     lever, _, value = options[0].partition("=")
-    off = _plain_levers().get(lever)
-    left_out = profile != "plain" and off is not None and value == off
+    off = plain().to_json().get(lever)
+    left_out = profile != "plain" and off is not None and value == (f"{off:g}" if isinstance(off, float) else str(off))
     return "leave-one-out" if left_out else "add-one", options[0]
-
-
-def _plain_levers() -> Mapping[str, str]:
-    """Each lever's value in the profile `plain`, as labels write it."""
-    from mnistbench.axes.execution import plain
-
-    levers = plain().to_json()
-    return {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in levers.items()}
 
 
 def _break_even(kind: str, lever: str, sides: tuple[dict[Hashable, Any], dict[Hashable, Any]]) -> float:
@@ -182,8 +174,6 @@ def _sentences(frame: pd.DataFrame, blocks: pd.DataFrame) -> Iterator[str]:
 
 def levers_chart(rows: pd.DataFrame, name: str, title: str) -> charts.Chart:
     """What each lever does to throughput, one dot a series, the bar their median; peak share beside it."""
-    import seaborn as sns
-
     known = rows.dropna(subset=["ratio"])
     middle = known.groupby("lever")["ratio"].median().sort_values(ascending=False).head(MOST_ROWS)
     order = list(middle.index)
@@ -195,12 +185,10 @@ def levers_chart(rows: pd.DataFrame, name: str, title: str) -> charts.Chart:
         axes.barh(range(len(order)), middle - 1, left=1, height=0.5, color=palette.SEQUENTIAL[2].light)
         for label, look in seen.items():
             own = known[known["architecture_label"] == label]
-            sns.scatterplot(
-                x=own["ratio"], y=own["lever"].map(places), ax=axes, color=look.colour, marker=look.marker, s=34,
-                edgecolor=PAPER.light, linewidth=0.5, legend=False, zorder=3,
-            )  # fmt: skip
-            for row in rows_of(own.dropna(subset=["low", "high"])):
-                axes.hlines(places[row.lever], row.low, row.high, color=look.colour, linewidth=1)
+            up = own["lever"].map(places)
+            axes.scatter(own["ratio"], up, 34, look.colour, marker=look.marker, **charts.DOT)
+            ranged = own.dropna(subset=["low", "high"])
+            axes.hlines(up[ranged.index], ranged["low"], ranged["high"], color=look.colour, linewidth=1)
         ends = [1.0, *known[["ratio", "low", "high"]].stack()]
         charts.log_axis(
             axes, "x", min(end for end in ends if end > 0), max(ends), lambda value: f"{value:g}×", one=True

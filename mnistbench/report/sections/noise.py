@@ -244,8 +244,6 @@ def seed_dots(runs: pd.DataFrame, name: str) -> charts.Chart:
     Args:
         runs: columns label, device, deviation (a share), noisy.
     """
-    import seaborn as sns
-
     devices = list(dict.fromkeys(runs["device"]))
     rng = np.random.default_rng(0)
     with charts.style():
@@ -255,8 +253,9 @@ def seed_dots(runs: pd.DataFrame, name: str) -> charts.Chart:
             heights = place + rng.uniform(-0.3, 0.3, len(own))
             for noisy, marker, colour in ((False, "o", series_colour(0)), (True, "X", BAD.light)):
                 chosen = (own["noisy"].astype(bool) == noisy).to_numpy()
-                sns.scatterplot(x=100 * own["deviation"].to_numpy()[chosen], y=heights[chosen], ax=axes, marker=marker,
-                                color=colour, s=20 if noisy else 14, alpha=0.8, linewidth=0, legend=False)  # fmt: skip
+                size = 20 if noisy else 14
+                across = 100 * own.loc[chosen, "deviation"]
+                axes.scatter(across, heights[chosen], size, colour, marker=marker, alpha=0.8, linewidths=0)
         axes.axvline(0, color=FAINT.light, linewidth=1, zorder=0)
         axes.set_yticks(range(len(devices)), [legible(device) for device in devices])
         axes.set_ylim(len(devices) - 0.5, -0.5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -88,26 +87,19 @@ def optimizer_ranking(frame: pd.DataFrame) -> Exhibit:
             "contest": contests[runs.first("any_optimizer")],
             "rank": beaten[runs.group, runs.settings] + 1,
             **accuracy_of(runs),
-            "seconds_to_target": runs.median("seconds_to_target", math.inf),
-            "reached": int((runs.floats("reached") == 1).sum()),
         }
         for runs in repeats(rows)
     ]
     table = pd.DataFrame(entries)
-    table["_last"] = table["unranked"] != ""
-    table = table.sort_values(
-        ["group", "contest", "_last", "test_accuracy"], ascending=[True, True, True, False], ignore_index=True
-    )
-    keys = table.groupby(["group", "contest"])
-    ranked = table[~table["_last"]].groupby(["group", "contest"])
+    table["is_last"] = table["unranked"] != ""
+    order = ["group", "contest", "is_last", "test_accuracy"]
+    table = table.sort_values(order, ascending=[True, True, True, False], ignore_index=True)
+    ranked = table[~table["is_last"]].groupby(["group", "contest"])
     few = ranked["n"].transform("min") < RANK_TEST_SEEDS
     unlike = ranked["tuning"].transform("nunique") > 1
     table["rank"] = table["rank"].astype("Int64").mask((few | unlike).reindex(table.index, fill_value=True))
-    table["order"] = keys.cumcount() + 1
-    notes = []
-    if table["rank"].isna().any():
-        notes.append(f"A rank needs {RANK_TEST_SEEDS} seeds each, and all tuned alike; else ordered by median.")
-    return Exhibit(table.drop(columns="_last"), notes=tuple(notes))
+    note = f"A rank needs {RANK_TEST_SEEDS} seeds each, and all tuned alike; else ordered by median."
+    return Exhibit(table, notes=(note,) if table["rank"].isna().any() else ())
 
 
 def _beaten(frame: pd.DataFrame, rows: pd.DataFrame) -> Counter[tuple[str, str]]:

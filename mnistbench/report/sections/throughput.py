@@ -82,7 +82,7 @@ def throughput_by_batch(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -
     rows = measured(frame, ["finished", "out_of_memory", NOT_TRAINED])
     if rows.empty:
         return nothing("No cell finished, so there is no throughput to show.")
-    names, series = labels(frame), labels(frame, "any_batch", without=("batch",))
+    series = labels(frame, "any_batch", without=("batch",))
     timed = {group: cycle_table(blocks_of(blocks, frame, group)) for group in rows["group"].unique()}
     table = []
     for runs in repeats(rows):
@@ -94,10 +94,8 @@ def throughput_by_batch(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -
         table.append(
             {
                 **{name: runs.first(name) for name in ABOUT},
-                "label": names[runs.settings],
                 "series": series[runs.first("any_batch")],
                 **shown.columns("examples_per_second"),
-                "values": values.tolist(),
                 **{name: pd.Series(runs.floats(name)[done]).median() for name in MEDIANS},
                 "status": runs.first("status") if not done.any() else "ok",
                 "flags": runs.flags(),

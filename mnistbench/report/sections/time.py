@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -17,9 +16,6 @@ from mnistbench.report.samples import may_be_ranked, settled
 from mnistbench.report.sections.section import Answer, Part, Question, Section, Study, groups
 from mnistbench.report.tables import Column, of_kind, shared, table
 from mnistbench.words.wording import accuracy_text, listed, percent, plural, seconds_text
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 MOST_NAMED = 8
 """Settings of the front that are named in the legend."""
@@ -89,8 +85,6 @@ def time_curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> Exhibit:
 
 def time_buys(curves: pd.DataFrame, name: str) -> charts.Chart:
     """Test error over training seconds, both log; the Pareto front in front, all else in grey."""
-    import seaborn as sns
-
     rows = curves[(curves["seconds"] > 0) & (curves["error"] > 0)].copy()
     front = rows[rows["pareto"].astype(bool)].sort_values("seconds")
     named = charts.evenly(list(dict.fromkeys(front["label"])), MOST_NAMED)
@@ -99,11 +93,8 @@ def time_buys(curves: pd.DataFrame, name: str) -> charts.Chart:
     kept = shown[:: -(-len(shown) // MOST_GREY)] if shown else []
     with charts.style():
         figure, axes = charts.canvas(charts.WIDTH, 3.6)
-        if kept:
-            sns.lineplot(
-                data=grey[grey["settings"].isin(kept)], x="seconds", y="error", units="settings", estimator=None,
-                ax=axes, color=FAINT.light, linewidth=0.7, legend=False, alpha=0.65,
-            )  # fmt: skip
+        for _, own in grey[grey["settings"].isin(kept)].sort_values("seconds").groupby("settings", sort=False):
+            axes.plot(own["seconds"], own["error"], color=FAINT.light, linewidth=0.7, alpha=0.65)
         handles, ends, banded = [], [], len(named) <= charts.MOST_BANDS
         for label, look in charts.looks(named).items():
             own = rows[rows["label"] == label].sort_values("seconds")
@@ -122,11 +113,16 @@ def time_buys(curves: pd.DataFrame, name: str) -> charts.Chart:
         charts.log_axis(axes, "x", rows["seconds"].min(), rows["seconds"].max(), lambda value: f"{value:g}")
         single = grey[grey.groupby("settings")["settings"].transform("size") == 1]
         axes.plot(single["seconds"], single["error"], color=FAINT.light, marker=".", linestyle="none")
-        targets = list(rows["target_errors"].iloc[0])
+        targets = rows["target_errors"].iloc[0]
         heights = pd.concat([rows["error"], pd.Series(targets, dtype=float)]).astype(float)
         heights = heights[heights > 0]
         charts.log_axis(axes, "y", heights.min(), heights.max(), lambda value: f"{100 * value:g} %")
-        _target_lines(axes, targets)
+        for target in (target for target in targets if target > 0):
+            axes.axhline(target, color=BAD.light, linewidth=1, linestyle=(0, (4, 3)))
+            axes.annotate(
+                f"target {accuracy_text(1 - target)}", (1, target), xycoords=("axes fraction", "data"),
+                ha="right", va="bottom", fontsize=9.5, color=BAD.light,
+            )  # fmt: skip
         axes.set(xlabel="training seconds (log)", ylabel="test error (log)")
         if banded:
             charts.legend(figure, handles, named)
@@ -140,15 +136,6 @@ def time_buys(curves: pd.DataFrame, name: str) -> charts.Chart:
         f" {seconds_text(best.seconds)} by {best.label}.{thinned}"
     )
     return charts.Chart(name, "Error over training time", alt, figure)
-
-
-def _target_lines(axes: Axes, targets: list[float]) -> None:
-    for target in (target for target in targets if target > 0):
-        axes.axhline(target, color=BAD.light, linewidth=1, linestyle=(0, (4, 3)))
-        axes.annotate(
-            f"target {accuracy_text(1 - target)}", (1, target), xycoords=("axes fraction", "data"),
-            ha="right", va="bottom", fontsize=9.5, color=BAD.light,
-        )  # fmt: skip
 
 
 SECTION = Section(_answer)
