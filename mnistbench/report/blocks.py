@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mnistbench.report.estimator import ENOUGH_CYCLES, Booleans, Floats
+from mnistbench.report.frame import frame_of
 from mnistbench.report.statistics import Interval, t_interval
 from mnistbench.results.records import TRAINING_REVISION, plain_of
 from mnistbench.results.speed import UNKNOWN, TimedSession, rows_of_blocks
@@ -32,14 +33,9 @@ _DTYPES = {
 
 
 def blocks_frame(sessions: Iterable[TimedSession] = ()) -> pd.DataFrame:
-    """One row a block, the columns of `speed.csv`.
-
-    Columns: session, started_at, protocol, machine_id, torch, device_id, cycle, position, settings (the same as in
-    `results_frame`), device, label, equivalence, pid, steps, examples, seconds, examples_per_second, waited_seconds,
-    throttled_seconds, gpu_slowdown, cause, error, wall_seconds.
-    """
-    rows = [{**row, "machine_id": recognized(str(row["machine_id"]))} for row in rows_of_blocks(sessions)]
-    return pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=dtype) for name, dtype in _DTYPES.items()})
+    """One row a block, the columns of `speed.csv`; `settings` are the same as in `results_frame`."""
+    rows = ({**row, "machine_id": recognized(str(row["machine_id"]))} for row in rows_of_blocks(sessions))
+    return frame_of(rows, _DTYPES)
 
 
 def not_trained(sessions: Iterable[TimedSession], runs: pd.DataFrame, asked: Collection[str]) -> list[dict[str, Any]]:
@@ -52,21 +48,15 @@ def not_trained(sessions: Iterable[TimedSession], runs: pd.DataFrame, asked: Col
     known = set(zip(runs["machine_id"], runs["torch"], runs["settings"], strict=True))
     found = {}
     for session in sessions:
-        about, timed = session.about, {block.setting for block in session.blocks.values() if block.seconds is not None}
-        for key in timed:
-            place, setting = (recognized(about.machine), about.build, key), session.settings[key]
-            if place not in known and about.environment is not None and setting.cell.cell_id in asked:
+        about = session.about
+        for key in {block.setting for block in session.blocks.values() if block.seconds is not None}:
+            place, cell = (recognized(about.machine), about.build, key), session.settings[key].cell
+            if place not in known and about.environment is not None and cell.cell_id in asked:
                 found[place] = {
-                    "record_id": key,
-                    "cell_id": setting.cell.cell_id,
-                    "status": NOT_TRAINED,
-                    "cell": setting.cell.to_json(),
-                    "training_revision": TRAINING_REVISION,
-                    "protocol": about.protocol,
-                    "started_at": about.started_at,
-                    "environment": plain_of(about.environment),
-                    "epochs": [],
-                }
+                    "record_id": key, "cell_id": cell.cell_id, "status": NOT_TRAINED, "cell": cell.to_json(),
+                    "training_revision": TRAINING_REVISION, "protocol": about.protocol, "epochs": [],
+                    "started_at": about.started_at, "environment": plain_of(about.environment),
+                }  # fmt: skip
     return list(found.values())
 
 

@@ -1,16 +1,18 @@
 """What all charts share: how they look, how a series keeps its colour, marker and line style, and how text stays text.
 
-Charts are drawn by seaborn on figures of their own (no pyplot state), small enough to be read on a phone; wide
-screens put several side by side.
+Charts are drawn on figures of their own (no pyplot state), maps, bars and medians by seaborn, small enough to be
+read on a phone; wide screens put several side by side.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import io
 import itertools
 import math
+import re
 import textwrap
 import unicodedata
 import warnings
@@ -34,6 +36,8 @@ MOST_BANDS = 4
 """Lines of one chart that may have a band each; of more, each has its name and an interval at its end."""
 SMALL = 3.6
 """Inches of one panel of small multiples."""
+MOST_PANELS = 12
+"""Small multiples that are drawn; the notice says how many are not."""
 
 STYLE: dict[str, Any] = {
     "figure.facecolor": PAPER.light, "axes.facecolor": PAPER.light, "savefig.facecolor": PAPER.light,
@@ -135,6 +139,28 @@ def panel(width: float = SMALL, height: float = 2.6) -> tuple[Figure, Axes]:
     return figure, figure.add_axes((0.17, 0.17, 0.81, 0.79))
 
 
+def panels_of(frame: DataFrame, columns: Sequence[str]) -> Iterator[tuple[str, DataFrame]]:
+    """The rows of each combination of these columns, with a title of those that vary."""
+    varied = [column for column in columns if frame[column].nunique() > 1] or list(columns[:1])
+    for values, rows in frame.groupby(varied):
+        yield " · ".join(map(str, values)), rows
+
+
+def stem(*parts: object) -> str:
+    """A chart's name: letters and digits of these, and a short hash where that loses something."""
+    text = "-".join(str(part) for part in parts)
+    plain = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:48]
+    lost = re.sub(r"[ ._]+", "-", text.lower()) != plain
+    return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:6]}" if lost else plain
+
+
+def evenly(items: Sequence[Any], most: int) -> list[Any]:
+    """At most so many of them, the first and the last among them."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(place * (len(items) - 1) / (most - 1))] for place in range(most)]
+
+
 def looks(labels: Iterable[str]) -> dict[str, Look]:
     """A look for each label, in the order given: the same in every chart that is given the same labels."""
     unique = list(dict.fromkeys(labels))
@@ -203,16 +229,16 @@ def handle(look: Look, **changes: Any) -> Line2D:
     """A legend entry for a look."""
     from matplotlib.lines import Line2D
 
-    properties: dict[str, Any] = {
-        "color": look.colour, "marker": look.marker, "markeredgecolor": PAPER.light, "markeredgewidth": 0.6,
-    }  # fmt: skip
-    properties.update(changes)
+    own = {"color": look.colour, "marker": look.marker, "markeredgecolor": PAPER.light, "markeredgewidth": 0.6}
+    properties: dict[str, Any] = own | changes
     line = Line2D([], [], **properties)
     if look.dashes and properties.get("linestyle", "-") not in ("none", "None"):
         line.set_dashes(look.dashes)
     return line
 
 
+DOT: dict[str, Any] = {"edgecolors": PAPER.light, "linewidths": 0.5, "zorder": 3}
+"""How a dot stands out before lines and other dots."""
 _CROSS: dict[str, Any] = {"marker": "x", "color": BAD.light, "markersize": 8, "markeredgewidth": 2, "linestyle": "none"}
 
 
@@ -260,10 +286,8 @@ def batch_axis(axes: Axes, batches: Iterable[int]) -> None:
     axes.set_xticks(sizes[::step], [f"{size:,}" if size < 10000 else f"{size / 1000:g}k" for size in sizes[::step]])
     axes.minorticks_off()
     axes.set_xlabel("batch size")
-    if len(sizes) == 1:
-        axes.set_xlim(sizes[0] / 2, sizes[0] * 2)
-    else:
-        axes.set_xlim(sizes[0] / 2**0.35, sizes[-1] * 2**0.35)
+    room = 2 if len(sizes) == 1 else 2**0.35
+    axes.set_xlim(sizes[0] / room, sizes[-1] * room)
 
 
 def log_ticks(low: float, high: float, *, most: int = 6) -> list[float]:
@@ -290,14 +314,10 @@ def log_axis(axes: Axes, which: str, low: float, high: float, text: Any, *, most
     if one:
         apart = (high / low) ** 0.12
         ticks = sorted([1.0, *(tick for tick in ticks if max(tick, 1 / tick) > apart)])
-    if which == "x":
-        axes.set_xscale("log")
-        axes.set_xticks(ticks, [text(tick) for tick in ticks])
-        axes.set_xlim(low, high)
-    else:
-        axes.set_yscale("log")
-        axes.set_yticks(ticks, [text(tick) for tick in ticks])
-        axes.set_ylim(low, high)
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_ticks(ticks, [text(tick) for tick in ticks])
+    axes.set(**{f"{which}lim": (low, high)})
     axes.minorticks_off()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
@@ -78,15 +78,16 @@ def results_frame(
             present grid. All that the records themselves name, if left out.
         kinds: the kinds of runs to give; `KINDS` for all.
     """
-    columns: dict[str, list[Any]] = {name: [] for name in _DTYPES}
     named: set[float] = set()
-    for record in records:
-        row = row_of(record, source)
-        named.update(settings_of(parts(record)["cell"]).targets)
-        if row["kind"] in kinds:
-            for name, values in columns.items():
-                values.append(row.get(name))
-    return ask(_apart_by_gpu(_frame(columns, _DTYPES)), named if targets is None else targets)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for record in records:
+            named.update(settings_of(parts(record)["cell"]).targets)
+            row = row_of(record, source)
+            if row["kind"] in kinds:
+                yield row
+
+    return ask(_apart_by_gpu(frame_of(rows(), _DTYPES)), named if targets is None else targets)
 
 
 def _apart_by_gpu(frame: pd.DataFrame) -> pd.DataFrame:
@@ -119,9 +120,9 @@ def targets_in(frame: pd.DataFrame) -> list[float]:
 def at_target(frame: pd.DataFrame, target: float | None) -> pd.DataFrame:
     """The frame with `target_accuracy`, `reached`, `seconds_to_target` and their like for one of `targets_in`."""
     asked = frame[["status", "targets", "evaluations"]].to_dict("records")
-    rows = [answers({str(name): value for name, value in row.items()}, target) for row in asked]
-    columns = {name: [row[name] for row in rows] for name in (*_TO_TARGET, "reached", "target_accuracy")}
-    return frame.assign(**_frame(columns, _DTYPES).set_axis(frame.index))
+    rows = (answers({str(name): value for name, value in row.items()}, target) for row in asked)
+    dtypes = {name: _DTYPES[name] for name in (*_TO_TARGET, "reached", "target_accuracy")}
+    return frame.assign(**frame_of(rows, dtypes).set_axis(frame.index))
 
 
 def epochs_frame(records: Iterable[Record]) -> pd.DataFrame:
@@ -130,28 +131,18 @@ def epochs_frame(records: Iterable[Record]) -> pd.DataFrame:
     Columns: cell_id, record_id, machine_id, attempt, settings, each field of `EpochMeasurement`, seconds (training
     clock so far), examples_per_second (of this epoch alone).
     """
-    columns: dict[str, list[Any]] = {name: [] for name in _EPOCH_DTYPES}
-    for record in records:
-        plain = parts(record)
-        settings = settings_of(plain["cell"]).settings
-        machine_id = environment_of(plain).get("machine_id")
-        seconds = 0.0
-        for item in plain["epochs"]:
-            epoch = parts(item)
-            seconds += epoch["train_seconds"]
-            row = {
-                **epoch,
-                "cell_id": plain["cell_id"],
-                "record_id": plain["record_id"],
-                "machine_id": machine_id,
-                "attempt": plain["attempt"],
-                "settings": settings,
-                "seconds": seconds,
-                "examples_per_second": ratio_of(epoch["examples"], epoch["train_seconds"]),
-            }
-            for name, values in columns.items():
-                values.append(row.get(name))
-    return _frame(columns, _EPOCH_DTYPES)
+    return frame_of((row for record in records for row in _epoch_rows(parts(record))), _EPOCH_DTYPES)
+
+
+def _epoch_rows(plain: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    about = {name: plain[name] for name in ("cell_id", "record_id", "attempt")}
+    about["machine_id"] = environment_of(plain).get("machine_id")
+    about["settings"] = settings_of(plain["cell"]).settings
+    seconds = 0.0
+    for epoch in map(parts, plain["epochs"]):
+        seconds += epoch["train_seconds"]
+        rate = ratio_of(epoch["examples"], epoch["train_seconds"])
+        yield {**epoch, **about, "seconds": seconds, "examples_per_second": rate}
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
@@ -201,54 +192,41 @@ def merge(folders: Mapping[str, Iterable[Record]]) -> list[Record]:
     return merged
 
 
-def _frame(columns: Mapping[str, list[Any]], dtypes: Mapping[str, str]) -> pd.DataFrame:
-    """Text that is missing is NaN too, so that `isna` asks the same of every column."""
+def frame_of(rows: Iterable[Mapping[str, Any]], dtypes: Mapping[str, str]) -> pd.DataFrame:
+    """The columns of these types of each row; text that is missing is NaN too, so that `isna` asks the same of all."""
+    columns: dict[str, list[Any]] = {name: [] for name in dtypes}
+    for row in rows:
+        for name, values in columns.items():
+            values.append(row.get(name))
     return pd.DataFrame({name: pd.Series(values, dtype=dtypes[name]) for name, values in columns.items()})
 
 
-def _columns(dtype: str, names: str) -> dict[str, str]:
-    return dict.fromkeys(names.split(), dtype)
-
-
+_COLUMNS = [
+    "cell_id", "record_id", "attempt", "status", "kind", "outdated", "settings", "any_batch", "any_device",
+    "any_batch_device", "any_execution", "any_optimizer", "any_lr", "tuned_label", "fp32_settings", "dataset",
+    "dataset_label", "architecture", "architecture_label", "optimizer", "optimizer_label", "schedule", "schedule_label",
+    "execution", "execution_label", "training_label", "lr", "lr_scaling", "batch_size", "device", "device_kind", "seed",
+    "repeat", "epochs", "stops_at", "target_accuracy", "isolation", "tuning", "stepped_aside",
+    *(measure.name for measure in MEASURES), "targets", "evaluations", "reached", *_TO_TARGET, "weights_sha256",
+    "flags", "noisy", "short", "noise_known", "equivalence", "fallback", "data_sha256", "group", "machine_id",
+    "machine", "device_name", "device_id", "os", "cpu", "memory_bytes", "python", "torch", "cuda", "mnistbench",
+    "git_commit", "git_dirty", "energy_source", "protocol", "round", "position", "started_at", "source", "error",
+    "error_type", "error_message", "error_step", "error_log", "error_stack",
+]  # fmt: skip
 _DTYPES: dict[str, str] = {
-    **_columns("str", "cell_id record_id"),
-    **_columns("int64", "attempt"),
-    **_columns("str", "status kind outdated settings any_batch any_device any_batch_device"),
-    **_columns("str", "any_execution any_optimizer any_lr tuned_label fp32_settings dataset dataset_label"),
-    **_columns("str", "architecture architecture_label optimizer optimizer_label schedule schedule_label"),
-    **_columns("str", "execution execution_label training_label"),
-    **_columns("float64", "lr"),
-    **_columns("str", "lr_scaling"),
-    **_columns("int64", "batch_size"),
-    **_columns("str", "device device_kind"),
-    **_columns("int64", "seed repeat epochs"),
-    **_columns("float64", "stops_at target_accuracy"),
-    **_columns("str", "isolation tuning stepped_aside"),
+    **dict.fromkeys(_COLUMNS, "str"),
+    **dict.fromkeys(["attempt", "batch_size", "seed", "repeat", "epochs", "protocol", "round", "position"], "int64"),
+    **dict.fromkeys(["lr", "stops_at", "target_accuracy", *_TO_TARGET], "float64"),
+    **dict.fromkeys(["noisy", "short", "noise_known", "fallback"], "bool"),
+    **dict.fromkeys(["reached", "git_dirty"], "boolean"),
+    **dict.fromkeys(["memory_bytes", "error_step"], "Int64"),
+    **dict.fromkeys(["targets", "evaluations"], "object"),
     **{measure.name: measure.dtype for measure in MEASURES},
-    **_columns("object", "targets evaluations"),
-    **_columns("boolean", "reached"),
-    **_columns("float64", " ".join(_TO_TARGET)),
-    **_columns("str", "weights_sha256"),
-    **_columns("str", "flags"),
-    **_columns("bool", "noisy short noise_known"),
-    **_columns("str", "equivalence"),
-    **_columns("bool", "fallback"),
-    **_columns("str", "data_sha256 group machine_id machine device_name device_id os cpu"),
-    **_columns("Int64", "memory_bytes"),
-    **_columns("str", "python torch cuda mnistbench git_commit"),
-    **_columns("boolean", "git_dirty"),
-    **_columns("str", "energy_source"),
-    **_columns("int64", "protocol round position"),
-    **_columns("str", "started_at source error error_type error_message"),
-    **_columns("Int64", "error_step"),
-    **_columns("str", "error_log error_stack"),
 }
 
-_EPOCH_DTYPE_OF = {**_columns("int64", "epoch examples steps"), "ended_at": "str"}
 _EPOCH_DTYPES: dict[str, str] = {
-    **_columns("str", "cell_id record_id machine_id"),
-    **_columns("int64", "attempt"),
-    **_columns("str", "settings"),
-    **{item.name: _EPOCH_DTYPE_OF.get(item.name, "float64") for item in fields(EpochMeasurement)},
-    **_columns("float64", "seconds examples_per_second"),
-}
+    "cell_id": "str", "record_id": "str", "machine_id": "str", "attempt": "int64", "settings": "str",
+    **{field.name: "float64" for field in fields(EpochMeasurement)},
+    "epoch": "int64", "examples": "int64", "steps": "int64", "ended_at": "str",
+    "seconds": "float64", "examples_per_second": "float64",
+}  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -61,14 +60,26 @@ def banners(frame: pd.DataFrame) -> list[str]:
             f"The dataset that was asked for was not at hand: {plural(len(fallback), 'cell')} used {names} in its "
             "place. These are not results on the dataset of the grid."
         )
-    said += [*_outdated(frame), *_failed_gates(frame), *equal_seed_sentences(frame)]
+    old = frame[frame["outdated"].notna()]
+    if len(old):
+        said.append(
+            f"{plural(len(old), 'record')} outdated: an older release could train these cells wrongly"
+            f" ({', '.join(sorted(set(old['outdated'])))}). They are shown, ranked nowhere and pooled with nothing"
+            " newer; `run` makes them again."
+        )
+    failed = frame[(frame["status"] == "finished") & frame["equivalence"].fillna("").str.startswith("failed")]
+    if len(failed):
+        said.append(
+            f"{plural(len(failed), 'cell')} did not pass the equivalence gate ({min(failed['equivalence'])}): shown,"
+            " and ranked nowhere, in accuracy neither; no ratio is printed."
+        )
+    said += equal_seed_sentences(frame)
     for column, one, many in (
         ("machine_id", "machine", "Speeds are compared within one machine only"),
         ("torch", "torch build", "Speeds are compared within one build only"),
         ("protocol", "protocol version", "Results of different protocol versions are not compared"),
     ):
-        found = frame[column].dropna().nunique() if column != "protocol" else frame[column].nunique()
-        if found > 1:
+        if (found := frame[column].nunique()) > 1:
             said.append(f"These are results from {plural(found, one)}. {many}.")
     done = frame[frame["status"] == "finished"]
     for count, what in (
@@ -81,25 +92,6 @@ def banners(frame: pd.DataFrame) -> list[str]:
     if frame["git_dirty"].fillna(False).any():
         said.append("Some cells ran from a working copy with changes that were not committed.")
     return said
-
-
-def _outdated(frame: pd.DataFrame) -> Iterator[str]:
-    old = frame[frame["outdated"].notna()]
-    if len(old):
-        yield (
-            f"{plural(len(old), 'record')} outdated: an older release could train these cells wrongly"
-            f" ({', '.join(sorted(set(old['outdated'])))}). They are shown, ranked nowhere and pooled with nothing"
-            " newer; `run` makes them again."
-        )
-
-
-def _failed_gates(frame: pd.DataFrame) -> Iterator[str]:
-    failed = frame[(frame["status"] == "finished") & frame["equivalence"].fillna("").str.startswith("failed")]
-    if len(failed):
-        yield (
-            f"{plural(len(failed), 'cell')} did not pass the equivalence gate ({min(failed['equivalence'])}): shown,"
-            " and ranked nowhere, in accuracy neither; no ratio is printed."
-        )
 
 
 def equal_seed_sentences(frame: pd.DataFrame, limit: int = 3) -> list[str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import hashlib
-import os
+import itertools
 import re
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from mnistbench.files.whole import write_whole
 from mnistbench.report import frame as frames
 from mnistbench.report import inventory, palette, svg
 from mnistbench.report.blocks import blocks_frame, not_trained
+from mnistbench.report.charts import Chart
 from mnistbench.report.exhibit import rows_of
 from mnistbench.report.samples import for_show
 from mnistbench.report.sections import Answer, Study, sections
@@ -95,19 +97,9 @@ def _load_matplotlib() -> None:
     except UnicodeDecodeError:
         for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
             del sys.modules[name]  # parts of it are there, and would not fit the whole
-        here, named = Path.cwd(), os.environ.get("MATPLOTLIBRC")
-        with tempfile.TemporaryDirectory() as empty:
-            settings = Path(empty) / "matplotlibrc"
-            settings.touch()
-            os.environ["MATPLOTLIBRC"] = str(settings)
-            os.chdir(empty)
-            try:
-                import matplotlib  # noqa: F401
-            finally:
-                os.chdir(here)
-                os.environ.pop("MATPLOTLIBRC")
-                if named is not None:
-                    os.environ["MATPLOTLIBRC"] = named
+        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+            Path("matplotlibrc").touch()  # where it looks first
+            import matplotlib  # noqa: F401
 
 
 def _beside(out: Path, *, is_own: bool) -> list[Path]:
@@ -195,10 +187,14 @@ def page(study: Study, answers: Sequence[Answer]) -> str:
     )
 
 
+def _charts(answers: Iterable[Answer]) -> Iterator[Chart]:
+    return (chart for answer in answers for part in answer.parts for chart in part.charts)
+
+
 def _drawn(answers: Sequence[Answer], styles: svg.StyleSheet) -> dict[str, Markup]:
     """Every chart's SVG by the chart's name."""
     drawn: dict[str, Markup] = {}
-    for chart in (chart for answer in answers for part in answer.parts for chart in part.charts):
+    for chart in _charts(answers):
         if chart.name in drawn:
             raise ValueError(f"two charts are called {chart.name}")
         drawn[chart.name] = Markup(svg.inline(chart.svg(), name=chart.name, label=chart.alt, styles=styles))
@@ -220,20 +216,16 @@ def table_library() -> str:
 def write_figures(answers: Iterable[Answer], folder: Path) -> None:
     """Each figure as SVG and PNG."""
     folder.mkdir(parents=True, exist_ok=True)
-    for answer in answers:
-        for part in answer.parts:
-            for chart in part.charts:
-                write_whole(folder / f"{chart.name}.svg", chart.svg())
-                write_whole(folder / f"{chart.name}.png", chart.png())
+    for chart in _charts(answers):
+        write_whole(folder / f"{chart.name}.svg", chart.svg())
+        write_whole(folder / f"{chart.name}.png", chart.png())
 
 
 def _names(folders: Sequence[ResultsFolder]) -> list[str]:
     names: list[str] = []
     for folder in folders:
-        name, number = folder.name, 2
-        while name in names:
-            name, number = f"{folder.name} ({number})", number + 1
-        names.append(name)
+        numbered = (f"{folder.name} ({number})" for number in itertools.count(2))
+        names.append(next(name for name in itertools.chain([folder.name], numbered) if name not in names))
     return names
 
 
@@ -294,15 +286,11 @@ def _downloads(study: Study) -> list[Download]:
         files["speed.csv"] = study.blocks
     found = []
     for file, frame in files.items():
-        coded = _packed(frame) if frame.size <= MOST_VALUES else ""
+        text = frame.to_csv(index=False, lineterminator="\n") if frame.size <= MOST_VALUES else ""
+        coded = base64.b64encode(gzip.compress(text.encode(), compresslevel=6, mtime=0)).decode() if text else ""
         link = f"data:application/gzip;base64,{coded}" if 0 < len(coded) <= LARGEST_DOWNLOAD_BYTES else ""
         found.append(Download(file, link, plural(len(frame), "row")))
     return found
-
-
-def _packed(frame: pd.DataFrame) -> str:
-    text = frame.to_csv(index=False, lineterminator="\n")
-    return base64.b64encode(gzip.compress(text.encode(), compresslevel=6, mtime=0)).decode()
 
 
 def _checksum(text: str) -> str:

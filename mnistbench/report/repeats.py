@@ -61,17 +61,18 @@ class Repeats:
     def floats(self, column: str, missing: float = np.nan) -> NDArray[np.float64]:
         """A column as numbers; what is missing becomes `missing`."""
         values = self[column].astype(float)
-        return values if np.isnan(missing) else np.where(np.isnan(values), missing, values)
+        return np.where(np.isnan(values), missing, values)
 
-    def known(self, column: str) -> list[float]:
+    def known(self, column: str, missing: float = np.nan) -> list[float]:
         """The numbers that are there."""
-        values = self.floats(column)
-        return [float(value) for value in values[~np.isnan(values)]]
+        values = self.floats(column, missing)
+        known: list[float] = values[~np.isnan(values)].tolist()
+        return known
 
     def median(self, column: str, missing: float = np.nan) -> float:
         """Of the numbers that are there; NaN where there are none."""
-        values = self.floats(column, missing)
-        return float(np.median(values[~np.isnan(values)])) if not np.isnan(values).all() else np.nan
+        known = self.known(column, missing)
+        return float(np.median(known)) if known else np.nan
 
     def texts(self, column: str, missing: str = "") -> set[str]:
         """The different texts of a column."""
@@ -153,8 +154,7 @@ def without_equal_seeds(frame: pd.DataFrame) -> pd.DataFrame:
 
 def curve_points(frame: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
     """Epochs of the runs that gave a result, twins apart, with the settings' columns."""
-    frame = counted(frame)
-    kept = measured(frame, RESULTS)
+    kept = measured(counted(frame), RESULTS)
     columns = ["record_id", "group", "architecture_label", "optimizer_label", "batch_size", "device", "execution_label"]
     return epochs.merge(kept[columns], on="record_id")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mnistbench.axes.optimizers import OPTIMIZERS
-from mnistbench.cell import Cell, Component, canonical_json
+from mnistbench.cell import Cell, canonical_json
 from mnistbench.grid.product import AS_GIVEN, TRIAL, TUNED
 from mnistbench.results.measures import MEASURES, TARGET_MEASURES, parts, whole
 from mnistbench.results.records import FAILURES, TRAINING_REVISION, CellRecord
@@ -54,17 +54,16 @@ def _describe(cell: Cell) -> _Settings:
     for part in ("seed", "repeat"):
         del hashed[part]
 
-    def without(*parts: str) -> str:
-        return digest({key: value for key, value in hashed.items() if key not in parts})[:16]
+    def without(*parts: str, settings: Mapping[str, Any] = hashed) -> str:
+        return digest({key: value for key, value in settings.items() if key not in parts})[:16]
 
-    def tuned_without(*parts: str) -> str:
-        optimizer = {key: value for key, value in hashed["optimizer"].items() if key != "lr"}
-        kept = {key: value for key, value in hashed.items() if key not in parts}
-        return digest({**kept, "optimizer": optimizer, "lr": "tuned"})[:16]
+    any_rate = {key: value for key, value in hashed["optimizer"].items() if key != "lr"}
+    if_tuned = {**hashed, "optimizer": any_rate, "lr": "tuned"}
 
     settings = cell.without_seed()
     tuned = replace(cell.optimizer, options={**cell.optimizer.options, "lr": "tuned"})
-    training = cell.training.hashed_settings()
+    training, options = cell.training.hashed_settings(), cell.execution.options
+    in_fp32 = replace(cell.execution, options={key: options[key] for key in options if key != "precision"})
     optimizer = cell.optimizer  # a cell stores only what differs from the default
     lr = optimizer.options.get("lr", getattr(OPTIMIZERS.get(optimizer.name), "lr", None))
     return _Settings(
@@ -77,9 +76,9 @@ def _describe(cell: Cell) -> _Settings:
             "any_batch_device": without("batch_size", "device"),
             "any_execution": without("execution"),
             "any_optimizer": without("optimizer", "schedule"),
-            "any_lr": tuned_without("device"),
+            "any_lr": without("device", settings=if_tuned),
             "tuned_label": tuned.label,
-            "fp32_settings": replace(cell, execution=_in_fp32(cell.execution)).without_seed(),
+            "fp32_settings": replace(cell, execution=in_fp32).without_seed(),
             **{
                 column: text
                 for axis in ("dataset", "architecture", "optimizer", "schedule", "execution")
@@ -95,15 +94,11 @@ def _describe(cell: Cell) -> _Settings:
             "stops_at": cell.training.stops_at,
         },
         {
-            "any_batch": tuned_without("batch_size"),
-            "any_batch_device": tuned_without("batch_size", "device"),
+            "any_batch": without("batch_size", settings=if_tuned),
+            "any_batch_device": without("batch_size", "device", settings=if_tuned),
             "optimizer_label": tuned.label,
         },
     )
-
-
-def _in_fp32(execution: Component) -> Component:
-    return replace(execution, options={key: value for key, value in execution.options.items() if key != "precision"})
 
 
 def row_of(record: CellRecord | Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -113,7 +108,7 @@ def row_of(record: CellRecord | Mapping[str, Any], source: str) -> dict[str, Any
     tuning = parts(plain.get("checks")).get("tuning", AS_GIVEN)
     about = settings_of(plain["cell"])
     settings = {**about.columns, **about.if_tuned} if tuning.startswith(TUNED) else about.columns
-    resolved = plain.get("execution_resolved") or {}
+    resolved, error = plain.get("execution_resolved") or {}, parts(plain.get("error"))
     environment = environment_of(plain)
     trained = whole(plain)
     return {
@@ -122,7 +117,7 @@ def row_of(record: CellRecord | Mapping[str, Any], source: str) -> dict[str, Any
         "attempt": plain.get("attempt", 1),
         "status": plain["status"],
         "outdated": _outdated(record),
-        "kind": _kind(tuning, cell["repeat"]),
+        "kind": "trial" if tuning.startswith(TRIAL) else "twin" if cell["repeat"] else "measured",
         **settings,
         "seed": cell["seed"],
         "repeat": cell["repeat"],
@@ -140,7 +135,8 @@ def row_of(record: CellRecord | Mapping[str, Any], source: str) -> dict[str, Any
         "position": plain.get("position", 0),
         "started_at": plain["started_at"],
         "source": source,
-        **_error(plain),
+        "error": f"{error['type']}: {error['message']}" if error else None,
+        **{f"error_{name}": error.get(name) for name in ("type", "message", "step", "log", "stack")},
     }
 
 
@@ -178,15 +174,11 @@ def answers(row: Mapping[str, Any], target: float | None) -> dict[str, Any]:
 
 
 def _outdated(record: CellRecord | Mapping[str, Any]) -> str | None:
-    if isinstance(record, CellRecord):
-        return record.outdated
-    if record.get("training_revision", 1) >= TRAINING_REVISION:
-        return None
-    return CellRecord.from_json(record).outdated
-
-
-def _kind(tuning: str, repeat: int) -> str:
-    return "trial" if tuning.startswith(TRIAL) else "twin" if repeat else "measured"
+    if not isinstance(record, CellRecord):
+        if record.get("training_revision", 1) >= TRAINING_REVISION:
+            return None
+        record = CellRecord.from_json(record)
+    return record.outdated
 
 
 def _noise(plain: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,12 +193,4 @@ def _noise(plain: Mapping[str, Any]) -> dict[str, Any]:
         "equivalence": parts(plain.get("checks")).get("equivalence"),
         "fallback": bool(data.get("fallback", False)),
         "data_sha256": data.get("sha256"),
-    }
-
-
-def _error(plain: Mapping[str, Any]) -> dict[str, Any]:
-    error = parts(plain.get("error"))
-    return {
-        "error": f"{error['type']}: {error['message']}" if error else None,
-        **{f"error_{name}": error.get(name) for name in ("type", "message", "step", "log", "stack")},
     }

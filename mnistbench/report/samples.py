@@ -11,22 +11,18 @@ import numpy as np
 import pandas as pd
 
 from mnistbench.report import statistics
-from mnistbench.report.blocks import NOT_TRAINED
+from mnistbench.report.blocks import NO_BLOCKS, NOT_TRAINED
 from mnistbench.report.labels import labels, shortened
 from mnistbench.report.repeats import Repeats, counted, measured, repeats
-from mnistbench.report.statistics import Floats
+from mnistbench.report.statistics import ACCURACY_FLOOR, INTERVAL_SEEDS
 from mnistbench.results.records import RESULTS
 
 Metric = Literal["examples_per_second", "cold_seconds", "seconds_to_target", "test_accuracy"]
 
 PASSED = {"passed", "reference", "equivalent up to masks"}
 """Outcomes of the equivalence gate after which a ratio may be printed."""
-ACCURACY_FLOOR = 0.003
-"""Accuracies within 0.3 points are the same: the margin of the gate's G4."""
 UNTESTED = "outcome untested"
 """The gate passed as far as it goes, and reduced precision or dropout still wants ten seeds a side (G4)."""
-RANK_TEST_SEEDS, INTERVAL_SEEDS = 7, 10
-"""Seeds from which on accuracies get an exact rank test, and an interval (rule 18)."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ class Sample:
 
 def samples(frame: pd.DataFrame, metric: Metric, blocks: pd.DataFrame) -> dict[str, list[Sample]]:
     """The settings of each group (machine, torch build, protocol) that have a value of the metric, or blocks."""
-    frame = settle_outcomes(with_gate_of_blocks(counted(frame), blocks))
+    frame = settled(frame, blocks)
     rows = measured(frame, RESULTS)
     target = metric == "seconds_to_target"
     if target:
@@ -100,13 +96,9 @@ def for_show(frame: pd.DataFrame, blocks: pd.DataFrame) -> pd.DataFrame:
 
 def steps_to_target(runs: Repeats) -> float:
     """Median over the seeds; a seed that did not reach the target counts with the steps of all its epochs."""
-    return float(np.median(epochs_counted(runs))) * steps_per_epoch(runs)
-
-
-def epochs_counted(runs: Repeats) -> Floats:
-    """The epochs to the target of each seed, and all that were asked for of one that did not reach it."""
     epochs = runs.floats("epochs_to_target")
-    return np.where(np.isnan(epochs), runs.floats("epochs"), epochs)
+    epochs = np.where(np.isnan(epochs), runs.floats("epochs"), epochs)
+    return float(np.median(epochs)) * steps_per_epoch(runs)
 
 
 def steps_per_epoch(runs: Repeats) -> float:
@@ -146,18 +138,17 @@ def unranked(runs: Repeats) -> str:
     """
     if runs.texts("status") == {NOT_TRAINED}:
         return NOT_TRAINED
-    outdated = sorted(runs.texts("outdated") - {""})
-    if outdated:
+    if outdated := sorted(runs.texts("outdated") - {""}):
         return f"outdated: {outdated[0]}"
     failed = sorted(text for text in runs.texts("equivalence") if text.startswith("failed"))
     return f"equivalence: {failed[0]}" if failed else ""
 
 
-def unranked_settings(frame: pd.DataFrame) -> dict[tuple[str, str], str]:
-    """The reason by (group, settings) for those of a frame that are ranked nowhere."""
-    rows = frame[(frame["status"] == "finished") & (frame["repeat"] == 0)]
-    found = {(runs.group, runs.settings): unranked(runs) for runs in repeats(rows)}
-    return {key: reason for key, reason in found.items() if reason}
+def may_be_ranked(rows: pd.DataFrame, frame: pd.DataFrame) -> list[bool]:
+    """Of each row whether its settings may, by their finished runs in the frame."""
+    done = frame[(frame["status"] == "finished") & (frame["repeat"] == 0)]
+    nowhere = {(runs.group, runs.settings) for runs in repeats(done) if unranked(runs)}
+    return [key not in nowhere for key in zip(rows["group"], rows["settings"], strict=True)]
 
 
 def obstacle(runs: Repeats) -> str:
@@ -175,12 +166,13 @@ def gate(runs: Repeats, accepted: set[str] = PASSED) -> str:
     return f"equivalence: {failed[0]}" if failed else ""
 
 
-def settle_outcomes(frame: pd.DataFrame) -> pd.DataFrame:
-    """Put the outcome test (G4) in the place of `outcome untested`, where ten seeds a side allow it.
+def settled(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> pd.DataFrame:
+    """The runs that count. `outcome untested` gives way to the outcome test (G4) where ten seeds a side allow it.
 
     The 90 % interval of the difference in test accuracy to the same cells in full precision has to lie inside ±0.3
     points.
     """
+    frame = with_gate_of_blocks(counted(frame), blocks)
     untested = frame[(frame["equivalence"] == UNTESTED) & (frame["fp32_settings"] != frame["settings"])]
     if untested.empty:
         return frame
@@ -200,11 +192,9 @@ def accuracy_of(runs: Repeats) -> dict[str, Any]:
     """What tables show of test accuracy; a diverged seed counts with its last evaluation."""
     shown = statistics.summarize(runs.known("test_accuracy"), logarithmic=False)
     return {
-        "n": shown.n,
-        "test_accuracy": shown.value,
+        **shown.columns("test_accuracy"),
         "low": max(0.0, shown.low) if shown.n > 1 else math.nan,
         "high": min(1.0, shown.high) if shown.n > 1 else math.nan,
-        "interval": shown.kind,
         "diverged": int((runs["status"] == "diverged").sum()),
         "unranked": unranked(runs),
     }

@@ -6,13 +6,17 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 CONFIDENCE = 0.95
+ACCURACY_FLOOR = 0.003
+"""Accuracies within 0.3 points are the same: the margin of the gate's G4."""
+RANK_TEST_SEEDS, INTERVAL_SEEDS = 7, 10
+"""Seeds from which on accuracies get an exact rank test, and an interval (rule 18)."""
 
 Floats = NDArray[np.float64]
 Verdict = Literal["better", "worse", "same", "open"]
@@ -32,6 +36,10 @@ class Interval:
     n: int
     kind: str
 
+    def columns(self, value: str) -> dict[str, Any]:
+        """As the columns of a table, in which the value has this name."""
+        return {value: self.value, "low": self.low, "high": self.high, "n": self.n, "interval": self.kind}
+
 
 def summarize(values: Sequence[float] | Floats, *, logarithmic: bool = True) -> Interval:
     """What is shown of repeats (rule 18).
@@ -46,10 +54,9 @@ def summarize(values: Sequence[float] | Floats, *, logarithmic: bool = True) -> 
 @functools.lru_cache(maxsize=50_000)  # several exhibits ask for the same repeats, and the bootstrap costs milliseconds
 def _summarize(values: tuple[float, ...], logarithmic: bool) -> Interval:
     data, n = np.array(values), len(values)
-    if n == 0:
-        return Interval(math.nan, math.nan, math.nan, 0, "no run")
-    if n == 1:
-        return Interval(float(data[0]), float(data[0]), float(data[0]), 1, "one run")
+    if n < 2:
+        value = float(data[0]) if n else math.nan
+        return Interval(value, value, value, n, "one run" if n else "no run")
     low, high = float(data[0]), float(data[-1])
     if n == 2:
         return Interval(_mean(data, logarithmic), low, high, 2, "2 runs")
@@ -71,9 +78,10 @@ def _mean(data: Floats, logarithmic: bool) -> float:
     return float(np.exp(np.log(data).mean())) if logarithmic and (data > 0).all() else float(data.mean())
 
 
-def t_interval(data: Floats) -> tuple[float, float]:
-    """Student's interval of the mean of at least two values."""
-    half = _t_quantile(0.5 + CONFIDENCE / 2, len(data) - 1) * data.std(ddof=1) / math.sqrt(len(data))
+def t_interval(data: Floats, *, comparisons: int = 1) -> tuple[float, float]:
+    """Student's interval of the mean of at least two values, which holds for so many comparisons (Bonferroni)."""
+    quantile = _t_quantile(1 - (1 - CONFIDENCE) / 2 / max(comparisons, 1), len(data) - 1)
+    half = quantile * data.std(ddof=1) / math.sqrt(len(data))
     return float(data.mean() - half), float(data.mean() + half)
 
 
@@ -115,11 +123,9 @@ class Difference:
 
 
 def paired_difference(differences: Sequence[float] | Floats, *, comparisons: int = 1) -> Difference:
-    """The mean of at least two paired differences, with an interval that holds for all comparisons (Bonferroni)."""
+    """The mean of at least two paired differences, with an interval that holds for all comparisons."""
     data = np.asarray(differences, dtype=float)
-    estimate, error = float(data.mean()), float(data.std(ddof=1)) / math.sqrt(len(data))
-    half = _t_quantile(1 - (1 - CONFIDENCE) / 2 / max(comparisons, 1), len(data) - 1) * error
-    return Difference(estimate, estimate - half, estimate + half)
+    return Difference(float(data.mean()), *t_interval(data, comparisons=comparisons))
 
 
 @dataclass(frozen=True)

@@ -128,23 +128,19 @@ def _restyle(element: ET.Element, styles: StyleSheet) -> None:
         element.set("class", name)
     for key in ("fill", "stroke"):
         if element.get(key, "") in _VARIABLES:
-            element.set(
-                "class", f"{element.get('class', '')} {styles.name(f'{key}:{element.attrib.pop(key)}')}".strip()
-            )
+            name = styles.name(f"{key}:{element.attrib.pop(key)}")
+            element.set("class", f"{element.get('class', '')} {name}".strip())
 
 
 def _round(element: ET.Element) -> None:
     for key in ("d", "x", "y", "transform", "width", "height"):
         if key in element.attrib:
-            element.set(key, _NUMBER.sub(_one_decimal, element.attrib[key]))
+            rounded = _NUMBER.sub(lambda found: f"{float(found[0]):.1f}".removesuffix(".0"), element.attrib[key])
+            element.set(key, rounded)
     if "d" in element.attrib:
         element.set("d", re.sub(r"\s*([A-Za-z])\s*", r"\1", element.attrib["d"]).strip())
     if element.get("transform", "").startswith("rotate(-0 "):
         del element.attrib["transform"]
-
-
-def _one_decimal(found: re.Match[str]) -> str:
-    return f"{float(found.group()):.1f}".removesuffix(".0")
 
 
 def _flatten(parent: ET.Element) -> None:

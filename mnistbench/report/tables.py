@@ -33,10 +33,8 @@ LONG_NAME = 12
 """Characters from which on the column of a name is kept wide enough for an option and its value."""
 _SELF_SORTING = {"percent", "share", "count", "rate"}
 """Kinds whose text the browser's table library reads as a number, where nothing is missing or negative."""
-_GOOD, _BAD = (
-    {"faster", "better", "finished", "passed"},
-    {"slower", "worse", "failed", "timed_out", "killed", "diverged"},
-)
+_GOOD = {"faster", "better", "finished", "passed"}
+_BAD = {"slower", "worse", "failed", "timed_out", "killed", "diverged"}
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,7 @@ def table(frame: pd.DataFrame, columns: Sequence[Column], *, name: str, caption:
     kept = [
         replace(column, hidden=frame[column.key].nunique() <= 1) if column.filtered and len(frame) > 1 else column
         for column in columns
-        if _holds_something(frame[column.key])
+        if (frame[column.key].notna() & (frame[column.key].astype(str) != "")).any()
     ]
     head = frame.head(most)
     cells = [_slim(_column_cells(head, column), column) for column in kept]
@@ -149,12 +147,8 @@ def table(frame: pd.DataFrame, columns: Sequence[Column], *, name: str, caption:
     return Table(name, caption, kept, [list(row) for row in zip(*cells, strict=True)], notice)
 
 
-def _holds_something(values: pd.Series) -> bool:
-    return bool((values.notna() & (values.astype(str) != "")).any())
-
-
 def _column_cells(frame: pd.DataFrame, column: Column) -> list[TableCell]:
-    orders = frame[column.order] if column.order else frame[column.key]
+    orders = frame[column.order or column.key]
     below = frame[column.below] if column.below else [""] * len(frame)
     return [
         _cell(value, order, str("" if f.missing(under) else under), column)
@@ -170,17 +164,15 @@ def _slim(cells: list[TableCell], column: Column) -> list[TableCell]:
 
 
 def _cell(value: Any, order: Any, below: str, column: Column) -> TableCell:
-    text = _TEXTS[column.kind](value) if column.kind in _TEXTS else _plain(value)
+    text = _TEXTS.get(column.kind, _plain)(value)
+    number = _order(order, column) if column.numeric else None
     if text == f.MISSING:
-        return TableCell(
-            text, _order(order, column) if column.numeric else None, "n missing" if column.numeric else "missing"
-        )
+        return TableCell(text, number, "n missing" if column.numeric else "missing")
     if column.kind == "tag":
-        return TableCell(
-            text.replace("_", " "), tag="good" if text in _GOOD else "bad" if text in _BAD else "open", below=below
-        )
+        tag = "good" if text in _GOOD else "bad" if text in _BAD else "open"
+        return TableCell(text.replace("_", " "), tag=tag, below=below)
     if column.numeric:
-        return TableCell(text, _order(order, column), "n", below=below)
+        return TableCell(text, number, "n", below=below)
     css = "" if column.kind == "text" else column.kind
     return TableCell(text, css=f"{css} wide" if css == "name" and len(text) > LONG_NAME else css, below=below)
 

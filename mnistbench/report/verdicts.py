@@ -15,15 +15,8 @@ from mnistbench.report import statistics
 from mnistbench.report.blocks import NO_BLOCKS, CycleTable, cycle_table
 from mnistbench.report.estimator import ENOUGH_CYCLES, cycles_wanted, holm, judge
 from mnistbench.report.exhibit import Exhibit, nothing
-from mnistbench.report.samples import (
-    ACCURACY_FLOOR,
-    INTERVAL_SEEDS,
-    RANK_TEST_SEEDS,
-    Metric,
-    Sample,
-    blocks_of,
-    samples,
-)
+from mnistbench.report.samples import Metric, Sample, blocks_of, samples
+from mnistbench.report.statistics import ACCURACY_FLOOR, INTERVAL_SEEDS, RANK_TEST_SEEDS
 from mnistbench.words.wording import between, plural
 
 MOST_COMPARED = 60
@@ -70,25 +63,19 @@ class Pair:
 def pairwise(frame: pd.DataFrame, metric: Metric = "examples_per_second", blocks: pd.DataFrame = NO_BLOCKS) -> Exhibit:
     """Every pair of settings (`settings`: a cell without its seed) of one group, with a verdict.
 
-    A row has the columns of `Pair`, `n` in common cycles, for test accuracy in common seeds.
+    A row has the columns of `Pair`, and of its sides settings, label and device (`settings_a`).
     """
     rows, notes = [], []
     for group, pairs in compare(frame, metric, blocks).items():
-        rows += [{"group": group, "metric": metric, **_columns(pair)} for pair in pairs]
-        total = len({side.settings for pair in pairs for side in (pair.a, pair.b)})
-        if len(pairs) > math.comb(MOST_COMPARED, 2):
-            shown = _best(pairs, MOST_COMPARED)
-            rows = [row for row in rows if row["group"] != group or {row["settings_a"], row["settings_b"]} <= shown]
-            notes.append(f"{group}: the {MOST_COMPARED} best of {total} settings are shown.")
-        notes += list(_told(group, pairs))
+        best_first = list(dict.fromkeys(side.settings for pair in pairs for side in (pair.a, pair.b)))
+        shown = set(best_first[:MOST_COMPARED])
+        rows += [{"group": group, **_columns(pair)} for pair in pairs if {pair.a.settings, pair.b.settings} <= shown]
+        if len(best_first) > MOST_COMPARED:
+            notes.append(f"{group}: the {MOST_COMPARED} best of {len(best_first)} settings are shown.")
+        notes += _told(group, pairs)
     if not rows:
         return nothing("Differences need at least two settings that finished on one machine and build.", notes)
     return Exhibit(pd.DataFrame(rows), notes=tuple(notes))
-
-
-def _best(pairs: Sequence[Pair], limit: int) -> set[str]:
-    """Settings in the order in which `compare` pairs them, best first."""
-    return set(list(dict.fromkeys(side.settings for pair in pairs for side in (pair.a, pair.b)))[:limit])
 
 
 def _told(group: str, pairs: Sequence[Pair]) -> Iterator[str]:
@@ -112,14 +99,12 @@ def compare(
         unit: Literal["examples", "steps"] = "steps" if metric == "seconds_to_target" else "examples"
         table = cycle_table(blocks_of(blocks, frame, group), unit=unit)
         best_first = sorted(group_samples, key=lambda sample: _worse(estimate(sample, metric, table), metric))
-        by_settings = {sample.settings: sample for sample in best_first}
         if chosen is not None:
-            here = [pair for pair in chosen if pair[0] in by_settings and pair[1] in by_settings]
-            wanted = [(by_settings[a], by_settings[b]) for a, b in here]
-        elif metric == "test_accuracy":
-            wanted = list(itertools.combinations(best_first[:MOST_COMPARED], 2))
+            by_settings = {sample.settings: sample for sample in best_first}
+            wanted = [(by_settings[a], by_settings[b]) for a, b in chosen if {a, b} <= by_settings.keys()]
         else:
-            wanted = list(itertools.combinations(best_first, 2))
+            most = MOST_COMPARED if metric == "test_accuracy" else None
+            wanted = list(itertools.combinations(best_first[:most], 2))
         if metric == "test_accuracy":
             every = math.comb(len(best_first), 2)
             found[group] = _accuracy_pairs(wanted, len(wanted) if chosen is not None else every)
@@ -149,22 +134,20 @@ def _speed_pairs(wanted: Sequence[tuple[Sample, Sample]], table: CycleTable, met
     """Pairs judged by the blocks that both have in the same cycles; a time to target is steps × seconds a step."""
     to_target = metric == "seconds_to_target"
     place = {settings: number for number, settings in enumerate(table.settings)}
-    efforts = np.zeros(len(place))
-    for sample in {side.settings: side for pair in wanted for side in pair}.values():
-        if to_target and sample.settings in place:
-            efforts[place[sample.settings]] = math.log(sample.steps) if sample.steps > 0 else math.nan
+    steps = {side.settings: side.steps for pair in wanted for side in pair} if to_target else {}
+    efforts = np.array([math.log(effort) if (effort := steps.get(key, 1.0)) > 0 else math.nan for key in place])
     reasons = [_no_verdict(a, b, place, metric) for a, b in wanted]
     judged = [pair for pair, reason in zip(wanted, reasons, strict=True) if not reason]
     numbers = np.array([(place[a.settings], place[b.settings]) for a, b in judged], np.int64).reshape(-1, 2)
     differences = judge(table.values - efforts, table.clean, table.looks, numbers)
     more = cycles_wanted(differences, int(table.looks.max(initial=0)) + 1) * table.seconds_a_cycle
     told = iter(zip(differences, more, strict=True))
-    pairs = []
-    for (a, b), reason in zip(wanted, reasons, strict=True):
-        if reason:
-            pairs.append(Pair(a, b, min(len(a.values), len(b.values)), _ratio(a, b, table, metric), reason=reason))
-        else:
-            pairs.append(_judged_pair(a, b, *next(told)))
+    pairs = [
+        Pair(a, b, min(len(a.values), len(b.values)), _ratio(a, b, table, metric), reason=reason)
+        if reason
+        else _judged_pair(a, b, *next(told))
+        for (a, b), reason in zip(wanted, reasons, strict=True)
+    ]
     return _for_new_seeds(pairs) if to_target else pairs
 
 
@@ -203,17 +186,17 @@ def _ratio(a: Sample, b: Sample, table: CycleTable, metric: Metric) -> float:
 
 def _for_new_seeds(pairs: Sequence[Pair]) -> list[Pair]:
     """Times to target for seeds that were not run: an exact rank test of the seeds' times, from ten of each on."""
-    enough = [min(len(pair.a.values), len(pair.b.values)) >= INTERVAL_SEEDS and bool(pair.verdict) for pair in pairs]
-    p = [_rank_p(pair.b, pair.a) for pair, asked in zip(pairs, enough, strict=True) if asked]
-    rejected = iter(holm(np.array(p), PROVEN)[0])
-    changed = []
-    for pair, asked in zip(pairs, enough, strict=True):
-        if asked:
-            direction = "faster" if pair.a.median < pair.b.median else "slower"
-            changed.append(replace(pair, new_seeds=direction if next(rejected) else "open"))
-        else:
-            changed.append(pair)
-    return changed
+    told = list(pairs)
+    asked = [
+        place
+        for place, pair in enumerate(pairs)
+        if min(len(pair.a.values), len(pair.b.values)) >= INTERVAL_SEEDS and pair.verdict
+    ]
+    rejected, _ = holm(np.array([_rank_p(pairs[place].b, pairs[place].a) for place in asked]), PROVEN)
+    for place, proven in zip(asked, rejected, strict=True):
+        direction = "faster" if pairs[place].a.median < pairs[place].b.median else "slower"
+        told[place] = replace(pairs[place], new_seeds=direction if proven else "open")
+    return told
 
 
 def _rank_p(a: Sample, b: Sample) -> float:
@@ -246,37 +229,21 @@ def _accuracy_pairs(wanted: Sequence[tuple[Sample, Sample]], comparisons: int) -
 
 
 def _columns(pair: Pair) -> dict[str, Any]:
-    names = [
-        "n",
-        "ratio",
-        "low",
-        "high",
-        "level",
-        "verdict",
-        "reason",
-        "text",
-        "method",
-        "busy",
-        "new_seeds",
-        "more_seconds",
-    ]
-    return {
-        "device": " / ".join(dict.fromkeys((pair.a.device, pair.b.device))),
-        "settings_a": pair.a.settings,
-        "settings_b": pair.b.settings,
-        "label_a": pair.a.label,
-        "label_b": pair.b.label,
-        **{name: getattr(pair, name) for name in names},
+    sides = {
+        f"{name}_{letter}": getattr(side, name)
+        for letter, side in (("a", pair.a), ("b", pair.b))
+        for name in ("settings", "label", "device")
     }
+    return {**sides, **{name: value for name, value in vars(pair).items() if name not in ("a", "b")}, "text": pair.text}
 
 
-def ratio_columns(pair: Pair) -> dict[str, Any]:
-    """n, ratio, low, high, verdict, reason and text of a pair; no number where the equivalence gate did not pass."""
-    hidden = pair.a.hidden or pair.b.hidden
-    return {
-        "n": pair.n,
-        **{name: math.nan if hidden else getattr(pair, name) for name in ("ratio", "low", "high")},
-        "verdict": pair.verdict,
-        "reason": hidden or pair.reason,
-        "text": hidden or pair.text,
-    }
+def ratios(
+    frame: pd.DataFrame, metric: Metric, blocks: pd.DataFrame, chosen: Sequence[tuple[str, str]]
+) -> Iterator[dict[str, Any]]:
+    """The chosen pairs as rows of `pairwise`; no number where the equivalence gate did not pass."""
+    for group, pairs in compare(frame, metric, blocks, chosen).items():
+        for pair in pairs:
+            row = {"group": group, **_columns(pair)}
+            if hidden := pair.a.hidden or pair.b.hidden:
+                row |= {"ratio": math.nan, "low": math.nan, "high": math.nan, "reason": hidden, "text": hidden}
+            yield row

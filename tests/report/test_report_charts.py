@@ -273,7 +273,7 @@ def test_the_confusion_matrix_names_the_most_common_mistake() -> None:
         [(4, 4, 90, 0.9), (4, 9, 10, 0.1), (9, 9, 97, 0.97), (9, 4, 3, 0.03)],
         columns=["true", "predicted", "count", "share"],
     )
-    chart = classes.confusion_map(rows, "x", {4: "4", 9: "9"})
+    chart = classes.confusion_map(rows, "x")
     assert "most often 4 taken for 9, 10 times" in chart.alt
     assert ">10</text>" in chart.svg()
 

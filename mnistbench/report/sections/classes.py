@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,13 +12,11 @@ from mnistbench.report.exhibit import Exhibit, highest, lowest, nothing, rows_of
 from mnistbench.report.frame import Record
 from mnistbench.report.labels import labels
 from mnistbench.report.palette import MUTED, PAPER, series_colour
-from mnistbench.report.repeats import counted
-from mnistbench.report.samples import settle_outcomes, unranked_settings
-from mnistbench.report.sections.section import Answer, Part, Question, Section, Study, unanswered
-from mnistbench.report.svg import legible
+from mnistbench.report.samples import may_be_ranked, settled
+from mnistbench.report.sections.section import Answer, Part, Question, Section, Study
 from mnistbench.report.tables import Column, of_kind, table
 from mnistbench.results.measures import parts
-from mnistbench.words.wording import clipped, count, percent
+from mnistbench.words.wording import count, percent
 
 
 def _answer(study: Study) -> Answer:
@@ -32,10 +29,9 @@ def _answer(study: Study) -> Answer:
     )
     exhibit = confusion(study.records, study.frame)
     if not exhibit:
-        return unanswered(question, exhibit)
+        return Answer.without(question, exhibit)
     by_class = per_class(exhibit.frame)
-    names = {int(label): str(int(label)) for label in exhibit.frame["true"].unique()}
-    figures = [confusion_map(exhibit.frame, "confusion", names), class_errors(by_class, "class-errors", names)]
+    figures = [confusion_map(exhibit.frame, "confusion"), class_errors(by_class, "class-errors")]
     shown = table(
         by_class,
         [
@@ -58,35 +54,21 @@ def confusion(records: Iterable[Record], frame: pd.DataFrame) -> Exhibit:
 
     `notes[0]` names the cell.
     """
-    frame = settle_outcomes(counted(frame))
-    nowhere = unranked_settings(frame)
-    ranked = [key not in nowhere for key in zip(frame["group"], frame["settings"], strict=True)]
-    frame = frame.loc[ranked]  # an empty list would choose no column, were it not for `loc`
-    done = frame[(frame["status"] == "finished") & frame["test_accuracy"].notna()]
-    ordered = done.sort_values(["test_accuracy", "train_seconds"], ascending=[False, True])
-    order = {record_id: place for place, record_id in enumerate(ordered["record_id"])}
-    best: tuple[int, Any] | None = None
-    for record in records:
-        plain = parts(record)
-        place, matrix = order.get(plain["record_id"]), parts(plain.get("model")).get("confusion")
-        if place is not None and matrix and (best is None or place < best[0]):
-            best = (place, matrix)
-    if best is None:
+    frame = settled(frame)
+    frame = frame.loc[may_be_ranked(frame, frame)]  # an empty list would choose no column, were it not for `loc`
+    models = {plain["record_id"]: parts(plain.get("model")) for plain in map(parts, records)}
+    matrices = {record_id: model["confusion"] for record_id, model in models.items() if model.get("confusion")}
+    held = (frame["status"] == "finished") & frame["test_accuracy"].notna() & frame["record_id"].isin(list(matrices))
+    if not held.any():
         return nothing("No finished cell that may be ranked holds a confusion matrix.")
-    row = ordered.iloc[best[0]]
-    counts = np.asarray(best[1], dtype=int)
+    row = frame[held].sort_values(["test_accuracy", "train_seconds"], ascending=[False, True]).iloc[0]
+    counts = np.asarray(matrices[row["record_id"]], dtype=int)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
         return nothing("The best cell's confusion matrix is not square.")
     true, predicted = np.indices(counts.shape)
     totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    table = pd.DataFrame(
-        {
-            "true": true.ravel(),
-            "predicted": predicted.ravel(),
-            "count": counts.ravel(),
-            "share": (counts / totals).ravel(),
-        }
-    )
+    columns = {"true": true, "predicted": predicted, "count": counts, "share": counts / totals}
+    table = pd.DataFrame({name: values.ravel() for name, values in columns.items()})
     name = labels(frame)[str(row["settings"])]
     note = f"{name}, seed {row['seed']}: {percent(row['test_accuracy'], 2)} of the test data right."
     return Exhibit(table, notes=(note,))
@@ -94,9 +76,7 @@ def confusion(records: Iterable[Record], frame: pd.DataFrame) -> Exhibit:
 
 def per_class(confusions: pd.DataFrame) -> pd.DataFrame:
     """Errors by class from the frame of `confusion`."""
-    counts = confusions.pivot_table(index="true", columns="predicted", values="count", aggfunc="sum").to_numpy(
-        dtype=int
-    )
+    counts = confusions.pivot(index="true", columns="predicted", values="count").to_numpy(dtype=int)
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
     examples, errors = counts.sum(axis=1), wrong.sum(axis=1)
@@ -113,13 +93,12 @@ def per_class(confusions: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def confusion_map(rows: pd.DataFrame, name: str, classes: dict[int, str]) -> charts.Chart:
+def confusion_map(rows: pd.DataFrame, name: str) -> charts.Chart:
     """True classes down, predicted across; shade by share of the true class, the diagonal left plain."""
     import seaborn as sns
 
-    counts = rows.pivot_table(index="true", columns="predicted", values="count", aggfunc="sum")
-    shares = rows.pivot_table(index="true", columns="predicted", values="share", aggfunc="sum").to_numpy()
-    numbers, wrong = counts.to_numpy(), shares.copy()
+    counts, shares = (rows.pivot(index="true", columns="predicted", values=name) for name in ("count", "share"))
+    numbers, wrong = counts.to_numpy(dtype=int), shares.to_numpy(copy=True)
     np.fill_diagonal(wrong, 0.0)
     top = wrong.max() or 1.0
     last = len(palette.SEQUENTIAL) - 1
@@ -131,41 +110,39 @@ def confusion_map(rows: pd.DataFrame, name: str, classes: dict[int, str]) -> cha
             steps, ax=axes, cbar=False, cmap=[colour.light for colour in palette.SEQUENTIAL], vmin=-0.5,
             vmax=last + 0.5, linewidths=1.5, linecolor=PAPER.light, mask=np.eye(size, dtype=bool),
         )  # fmt: skip
-        for true in range(size):
-            for predicted in range(size):
-                number, step = int(numbers[true, predicted]), steps[true, predicted]
-                if true == predicted:
-                    axes.text(predicted + 0.5, true + 0.5, f"{number}", ha="center", va="center", color=MUTED.light,
-                              fontsize=9)  # fmt: skip
-                elif number:
-                    ink = palette.ink_on(palette.SEQUENTIAL[int(step)])
-                    axes.text(predicted + 0.5, true + 0.5, f"{number}", ha="center", va="center", color=ink,
-                              fontsize=9.5, fontweight="bold" if step >= 4 else "normal")  # fmt: skip
-        names = [legible(clipped(classes.get(int(label), str(label)), 12)) for label in counts.index]
-        axes.set_xticks(np.arange(size) + 0.5, names, rotation=0 if max(map(len, names)) < 4 else 45)
+        for (true, predicted), number in np.ndenumerate(numbers):
+            step, right = int(steps[true, predicted]), true == predicted
+            if right or number:
+                axes.text(
+                    predicted + 0.5, true + 0.5, f"{number}", ha="center", va="center", fontsize=9 if right else 9.5,
+                    color=MUTED.light if right else palette.ink_on(palette.SEQUENTIAL[step]),
+                    fontweight="bold" if step >= 4 else "normal",
+                )  # fmt: skip
+        names = [str(label) for label in counts.index]
+        axes.set_xticks(np.arange(size) + 0.5, names, rotation=0)
         axes.set_yticks(np.arange(size) + 0.5, names, rotation=0)
         axes.tick_params(length=0)
         axes.grid(visible=False)
         axes.set(xlabel="predicted", ylabel="true")
     worst = rows[rows["true"] != rows["predicted"]].sort_values("count", ascending=False).iloc[0]
     alt = (
-        f"Confusion of {count(rows['count'].sum())} test examples: most often {classes[int(worst['true'])]} taken for"
-        f" {classes[int(worst['predicted'])]}, {count(worst['count'])} times."
+        f"Confusion of {count(rows['count'].sum())} test examples: most often {worst['true']:.0f} taken for"
+        f" {worst['predicted']:.0f}, {count(worst['count'])} times."
         " The diagonal, correct answers, is left unshaded."
     )
     return charts.Chart(name, "Confusion matrix", alt, figure)
 
 
-def class_errors(rows: pd.DataFrame, name: str, classes: dict[int, str]) -> charts.Chart:
+def class_errors(rows: pd.DataFrame, name: str) -> charts.Chart:
     """Share of each true class that went wrong."""
     import seaborn as sns
 
-    names = [legible(clipped(classes.get(int(label), str(label)), 14)) for label in rows["true"]]
     with charts.style():
         figure, axes = charts.canvas(charts.WIDTH, 0.9 + 0.32 * max(len(rows), 4))
         sns.barplot(
-            x=100 * rows["error"].to_numpy(), y=names, ax=axes, color=series_colour(0), saturation=1, width=0.62
-        )
+            x=100 * rows["error"].to_numpy(), y=[str(label) for label in rows["true"]], ax=axes,
+            color=series_colour(0), saturation=1, width=0.62,
+        )  # fmt: skip
         for place, row in enumerate(rows_of(rows)):
             axes.annotate(f"{percent(row.error, 2)}  ({count(row.errors)})", (100 * row.error, place), xytext=(5, 0),
                           textcoords="offset points", va="center", fontsize=9.5)  # fmt: skip
@@ -174,8 +151,8 @@ def class_errors(rows: pd.DataFrame, name: str, classes: dict[int, str]) -> char
         axes.set(xlabel="errors, % of the class", ylabel="")
     worst, best = highest(rows, "error"), lowest(rows, "error")
     alt = (
-        f"Errors by class: most for {classes.get(int(worst.true), worst.true)} ({percent(worst.error, 2)}), fewest for"
-        f" {classes.get(int(best.true), best.true)} ({percent(best.error, 2)})."
+        f"Errors by class: most for {worst.true} ({percent(worst.error, 2)}), fewest for"
+        f" {best.true} ({percent(best.error, 2)})."
     )
     return charts.Chart(name, "Errors by class", alt, figure)
 

@@ -16,19 +16,9 @@ from mnistbench.report.labels import labels
 from mnistbench.report.palette import INK, MUTED, PAPER
 from mnistbench.report.repeats import counted
 from mnistbench.report.samples import Metric
-from mnistbench.report.sections.section import (
-    MOST_SENTENCES,
-    Answer,
-    Part,
-    Question,
-    Section,
-    Study,
-    groups,
-    slug,
-    unanswered,
-)
+from mnistbench.report.sections.section import MOST_SENTENCES, Answer, Part, Question, Section, Study, groups
 from mnistbench.report.tables import Column, of_kind, shared, table
-from mnistbench.report.verdicts import compare, ratio_columns
+from mnistbench.report.verdicts import ratios
 from mnistbench.words.wording import interval_text, plural, ratio_range, times
 
 if TYPE_CHECKING:
@@ -45,46 +35,38 @@ def _answer(study: Study) -> Answer:
     question = Question("devices", "GPU or CPU?", "GPU or CPU")
     exhibit = device_speedups(study.frame, study.blocks)
     if not exhibit:
-        return unanswered(question, exhibit)
+        return Answer.without(question, exhibit)
     crossings = crossovers(study.frame, study.blocks)
     parts = []
     for heading, suffix, rows in groups(exhibit.frame):
         figures = [
-            speedup_map(own, slug("speed-up", device, clock) + suffix, str(clock))
+            speedup_map(own, charts.stem("speed-up", device, clock) + suffix, str(clock))
             for (device, clock), own in rows.groupby(["device", "clock"], sort=False)
             if own["ratio"].notna().any()
         ]
-        sentences = []
-        if crossings:
-            same = crossings.frame[crossings.frame["group"] == rows["group"].iloc[0]]
-            sentences = list(dict.fromkeys(same["sentence"]))
-            if len(sentences) > MOST_CROSSINGS:
-                rest = len(sentences) - MOST_CROSSINGS + 1
-                sentences = [*sentences[: MOST_CROSSINGS - 1], f"{rest} more series stand in the table."]
-        shown = table(
-            rows,
-            [
-                Column("clock", "clock", filtered=True),
-                *shared("device"),
-                Column("baseline", "over"),
-                *shared("architecture_label optimizer_label batch_size"),
-                Column("ratio", "speed-up", "ratio"),
-                *of_kind("ratio", "low high"),
-                Column("n", "n", "count"),
-                *shared("verdict text"),
-            ],
-            name=f"speed-ups-table{suffix}",
-            caption="Speed-up of the device over the baseline",
-        )
-        parts.append(
-            Part(heading, sentences=sentences[:MOST_CROSSINGS], charts=figures, table=shown, disclosed=bool(figures))
-        )
+        sentences = list(crossings.frame.loc[crossings.frame["group"] == rows["group"].iloc[0], "sentence"].unique())
+        if len(sentences) > MOST_CROSSINGS:
+            rest = len(sentences) - MOST_CROSSINGS + 1
+            sentences = [*sentences[: MOST_CROSSINGS - 1], f"{rest} more series stand in the table."]
+        columns = [
+            Column("clock", "clock", filtered=True),
+            *shared("device"),
+            Column("baseline", "over"),
+            *shared("architecture_label optimizer_label batch_size"),
+            Column("ratio", "speed-up", "ratio"),
+            *of_kind("ratio", "low high"),
+            *of_kind("count", "n"),
+            *shared("verdict text"),
+        ]
+        caption = "Speed-up of the device over the baseline"
+        shown = table(rows, columns, name=f"speed-ups-table{suffix}", caption=caption)
+        parts.append(Part(heading, sentences=sentences, charts=figures, table=shown, disclosed=bool(figures)))
     lead = (
         "How many times faster the device trains the same cell than the baseline: steady (blocks of training, timed in"
         " the same cycles) and from cold (process start to the last evaluation, values without a verdict). Hatched"
         " cells are open; a dash has its reason in the table."
     )
-    return Answer(question, lead=lead, parts=parts, notes=[*exhibit.notes, *crossings.notes])
+    return Answer(question, lead=lead, parts=parts, notes=exhibit.notes)
 
 
 def device_speedups(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhibit:
@@ -103,24 +85,13 @@ def device_speedups(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Ex
     series = labels(frame, "any_batch_device", without=("batch", "device"))
     about = {row["settings"]: row for row in frame.drop_duplicates("settings").to_dict("records")}
     table = []
+    shown = ["architecture_label", "optimizer_label", "batch_size"]
     for clock, metric in CLOCKS.items():
-        for group, pair in (
-            (group, pair) for group, own in compare(frame, metric, blocks, chosen).items() for pair in own
-        ):
-            settings = about[pair.a.settings]
-            table.append(
-                {
-                    "group": group,
-                    "clock": clock,
-                    "baseline": pair.b.device,
-                    "device": pair.a.device,
-                    **{name: settings[name] for name in ("architecture_label", "optimizer_label", "schedule_label")},
-                    "execution_label": settings["execution_label"],
-                    "batch_size": int(settings["batch_size"]),
-                    "series": series[settings["any_batch_device"]],
-                    **ratio_columns(pair),
-                }
-            )
+        for pair in ratios(frame, metric, blocks, chosen):
+            settings = about[pair["settings_a"]]
+            sides = {"device": pair["device_a"], "baseline": pair["device_b"]}
+            kept = {"clock": clock, "series": series[settings["any_batch_device"]]}
+            table.append({**pair, **sides, **kept, **{name: settings[name] for name in shown}})
     if not table:
         return nothing("No settings ran on two devices of the same machine and build.")
     order = ["group", "clock", "series", "device", "batch_size"]
@@ -162,64 +133,50 @@ def crossovers(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhibit
     if not speedups:
         return nothing(speedups.reason)
     keys = ["group", "clock", "baseline", "device", "series", "architecture_label", "optimizer_label"]
-    series: dict[tuple[str, ...], list[dict[Any, Any]]] = {}
-    for row in speedups.frame.to_dict("records"):
-        series.setdefault(tuple(row[key] for key in keys), []).append(row)
     table = []
-    for key, rows in series.items():
-        named = dict(zip(keys, key, strict=True))
-        largest = _largest(rows) or {"ratio": math.nan, "batch_size": None}
-        batch = _crossover(rows)
+    for key, rows in speedups.frame.groupby(keys, sort=False):
+        known = rows.dropna(subset=["ratio"])
+        best = highest(known, "ratio") if len(known) else None
+        batch = _crossover(known)
         table.append(
             {
-                **named,
+                **dict(zip(keys, key, strict=True)),
                 "crossover_batch": batch,
-                "largest_ratio": largest["ratio"],
-                "at_batch": largest["batch_size"],
-                "sentence": _sentence(named, rows, batch),
+                "largest_ratio": best.ratio if best else math.nan,
+                "at_batch": best.batch_size if best else None,
+                "sentence": _sentence(rows, known, best, batch),
             }
         )
-    result = pd.DataFrame(table)
-    result[["crossover_batch", "at_batch"]] = result[["crossover_batch", "at_batch"]].astype("Int64")
-    return Exhibit(result)
+    return Exhibit(pd.DataFrame(table).astype({"crossover_batch": "Int64", "at_batch": "Int64"}))
 
 
-def _largest(rows: list[dict[Any, Any]]) -> dict[Any, Any] | None:
-    shown = [row for row in rows if not math.isnan(row["ratio"])]
-    return max(shown, key=lambda row: row["ratio"], default=None)
-
-
-def _crossover(rows: list[dict[Any, Any]]) -> int | None:
+def _crossover(known: pd.DataFrame) -> int | None:
     """The smallest batch from which on every one compared is proven faster; from cold, is faster by value."""
     found = None
-    for row in sorted(rows, key=lambda row: -row["batch_size"]):
-        if math.isnan(row["ratio"]):
-            continue
-        if not (row["verdict"] == "faster" or (row["clock"] == "cold" and row["ratio"] > 1)):
+    for row in rows_of(known.sort_values("batch_size", ascending=False, kind="stable")):
+        if not (row.verdict == "faster" or (row.clock == "cold" and row.ratio > 1)):
             break
-        found = int(row["batch_size"])
+        found = int(row.batch_size)
     return found
 
 
-def _sentence(named: dict[str, str], rows: list[dict[Any, Any]], batch: int | None) -> str:
-    device, baseline, series = named["device"], named["baseline"], named["series"]
-    best = _largest(rows)
+def _sentence(rows: pd.DataFrame, known: pd.DataFrame, best: Any, batch: int | None) -> str:
+    """What is said of one series, from the rows that have a ratio, and the one with the largest."""
+    first = next(rows_of(rows))
+    device, baseline, series, cold = first.device, first.baseline, first.series, first.clock == "cold"
     if best is None:
-        return f"{series}: {device} against {baseline} is not shown ({rows[0]['reason']})."
-    ends = interval_text(best["low"], best["high"])
+        return f"{series}: {device} against {baseline} is not shown ({first.reason})."
+    ends = interval_text(best.low, best.high)
     ratio = (
-        f"{times(best['ratio'])} {ends + ' ' if ends else ''}at batch {best['batch_size']}"
-        f" ({CLOCK_WORDS[named['clock']]}, n = {best['n']})"
+        f"{times(best.ratio)} {ends + ' ' if ends else ''}at batch {best.batch_size}"
+        f" ({CLOCK_WORDS[first.clock]}, n = {best.n})"
     )
-    cold = named["clock"] == "cold"
     if batch is None:
-        judged = any(row["verdict"] for row in rows)
-        why = "" if judged else f" ({best['reason']})"
+        why = "" if (rows["verdict"] != "").any() else f" ({best.reason})"
         proven = "not faster" if cold else "not proven faster"
         return f"{series}: {device} is {proven} than {baseline} at the largest batch size{why}; {ratio}."
-    smallest = batch == min(row["batch_size"] for row in rows if not math.isnan(row["ratio"]))
-    where = "at every batch size measured" if smallest else f"from batch {batch} on"
-    without = [str(row["batch_size"]) for row in rows if math.isnan(row["ratio"])]
+    where = "at every batch size measured" if batch == known["batch_size"].min() else f"from batch {batch} on"
+    without = [str(size) for size in rows.loc[rows["ratio"].isna(), "batch_size"]]
     but = f" but {', '.join(without)}, which has no ratio" if without else ""
     return f"{series}: {device} is faster than {baseline} {where}{but}{', by value' if cold else ''}, {ratio}."
 

@@ -11,7 +11,7 @@ from mnistbench.report import statistics
 from mnistbench.report.exhibit import Exhibit, lowest, nothing
 from mnistbench.report.labels import labels
 from mnistbench.report.repeats import counted, measured, repeats
-from mnistbench.report.sections.section import Answer, Part, Question, Section, Study, groups, unanswered
+from mnistbench.report.sections.section import Answer, Part, Question, Section, Study, groups
 from mnistbench.report.tables import Column, of_kind, shared, table
 from mnistbench.words.wording import joules, plural
 
@@ -30,13 +30,9 @@ def energy(frame: pd.DataFrame) -> Exhibit:
         shown = statistics.summarize(runs.known("joules_per_1000_examples"))
         table.append(
             {
-                "group": runs.group,
+                **{name: runs.first(name) for name in ["group", *ABOUT]},
                 "label": names[runs.settings],
-                **{name: runs.first(name) for name in ABOUT},
-                "joules": shown.value,
-                "low": shown.low,
-                "high": shown.high,
-                "interval": shown.kind,
+                **shown.columns("joules"),
                 "joules_to_target": float(np.median(runs.floats("joules_to_target"))),
             }
         )
@@ -47,7 +43,7 @@ def _answer(study: Study) -> Answer:
     question = Question("energy", "What does it cost in energy?", "Energy")
     exhibit = energy(study.frame)
     if not exhibit:
-        return unanswered(question, exhibit)
+        return Answer.without(question, exhibit)
     columns = [
         *shared(" ".join(ABOUT)),
         Column("joules", "energy per 1,000 examples", "joules"),

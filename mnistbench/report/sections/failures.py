@@ -11,11 +11,10 @@ import pandas as pd
 from mnistbench.report.exhibit import Exhibit, nothing, rows_of
 from mnistbench.report.inventory import STATUSES
 from mnistbench.report.labels import labels
-from mnistbench.report.sections.section import Answer, Log, Part, Question, Section, Study, unanswered
+from mnistbench.report.sections.section import Answer, Log, Part, Question, Section, Study
 from mnistbench.report.tables import Column, of_kind, table
 from mnistbench.results.records import RESULTS
 from mnistbench.words import markdown
-from mnistbench.words.wording import missing
 
 MOST_LOGS = 50
 MOST_ROWS = 10
@@ -30,13 +29,13 @@ def _answer(study: Study) -> Answer:
     unread: list[Part] = []
     if study.unread:
         files = pd.DataFrame(study.unread, columns=["file", "reason"])
-        shown = table(
-            files, [*of_kind("code", "file"), *of_kind("long", "reason")], name="unread", caption="Files set aside"
-        )
+        columns = [*of_kind("code", "file"), *of_kind("long", "reason")]
+        shown = table(files, columns, name="unread", caption="Files set aside")
         unread = [Part("Files that are no record", table=shown, disclosed=False)]
+    if not exhibit and not unread:
+        return Answer.without(question, exhibit)
     if not exhibit:
-        empty = unanswered(question, exhibit)
-        return empty if not unread else Answer(question, lead=exhibit.reason, parts=unread, notes=exhibit.notes)
+        return Answer(question, lead=exhibit.reason, parts=unread, notes=exhibit.notes)
     columns = [
         Column("label", "cell", "name"),
         Column("status", "status", "tag", filtered=True),
@@ -46,11 +45,10 @@ def _answer(study: Study) -> Answer:
         Column("cell_id", "id", "code", hidden=True),
     ]
     shown = table(exhibit.frame, columns, name="failures-table", caption="Cells that did not finish", most=500)
-    logs = [
-        Log(f"{row.label}: {row.status}", "\n".join(part for part in (_tail(row.log), _tail(row.stack)) if part))
-        for row in rows_of(exhibit.frame)
-        if _tail(row.log) or _tail(row.stack)
-    ]
+    logs = []
+    for row in rows_of(exhibit.frame):
+        if printed := [text[-MOST_LOG_CHARACTERS:] for text in (row.log, row.stack) if text]:
+            logs.append(Log(f"{row.label}: {row.status}", "\n".join(printed)))
     parts = [Part(table=shown, disclosed=False)]
     if logs:
         more = f" The first {MOST_LOGS} of {len(logs)} are shown." if len(logs) > MOST_LOGS else ""
@@ -72,34 +70,21 @@ def failures(frame: pd.DataFrame, *, command: str = "python -m mnistbench run gr
         return nothing("Every cell that ran has finished." if len(frame) else "There are no records.")
     order = {status: place for place, status in enumerate(STATUSES)}
     rows = rows.sort_values("status", key=lambda column: column.map(order), ascending=False, kind="stable")
-    names = labels(frame)
-    return Exhibit(
-        pd.DataFrame(
-            {
-                "group": rows["group"],
-                "cell_id": rows["cell_id"],
-                "label": rows["settings"].map(names),
-                "seed": rows["seed"],
-                "device": rows["device"],
-                "status": rows["status"],
-                "reason": rows["error"].fillna("no reason was recorded"),
-                "step": rows["error_step"],
-                "log": rows["error_log"].fillna(""),
-                "stack": rows["error_stack"].fillna(""),
-                "rerun": [_rerun(row, command) for row in rows.to_dict("records")],
-            }
-        ).reset_index(drop=True)
+    found = rows[["group", "cell_id", "seed", "device", "status"]].assign(
+        label=rows["settings"].map(labels(frame)),
+        reason=rows["error"].fillna("no reason was recorded"),
+        step=rows["error_step"],
+        log=rows["error_log"].fillna(""),
+        stack=rows["error_stack"].fillna(""),
+        rerun=[_rerun(row, command) for row in rows.to_dict("records")],
     )
+    return Exhibit(found.reset_index(drop=True))
 
 
 def _rerun(row: dict[Any, Any], command: str) -> str:
     only = {name: row[name] for name in ("architecture", "optimizer", "batch_size", "device", "seed")}
     words = " ".join(f"--only {shlex.quote(f'{name}={value}')}" for name, value in only.items())
     return f"{command} {words}{' --force' if row['status'] in RESULTS else ''}"
-
-
-def _tail(text: object) -> str:
-    return "" if missing(text) or not isinstance(text, str) else text[-MOST_LOG_CHARACTERS:]
 
 
 def _text(study: Study) -> Iterator[str]:

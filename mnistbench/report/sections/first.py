@@ -12,33 +12,14 @@ import pandas as pd
 from mnistbench.report import charts, statistics
 from mnistbench.report.blocks import NO_BLOCKS, NOT_TRAINED, CycleTable, cycle_table
 from mnistbench.report.estimator import ENOUGH_CYCLES, ranks
-from mnistbench.report.exhibit import Exhibit, nothing, rows_of
+from mnistbench.report.exhibit import Exhibit, nothing
 from mnistbench.report.frame import at_target, targets_in
 from mnistbench.report.labels import labels
-from mnistbench.report.palette import FAINT, INK, PAPER, series_colour
-from mnistbench.report.repeats import Repeats, counted, measured, repeats
-from mnistbench.report.samples import (
-    RANK_TEST_SEEDS,
-    Metric,
-    Sample,
-    blocks_of,
-    samples,
-    settle_outcomes,
-    steps_per_epoch,
-    unranked,
-    with_gate_of_blocks,
-)
-from mnistbench.report.sections.section import (
-    MOST_SENTENCES,
-    Answer,
-    Part,
-    Question,
-    Section,
-    Study,
-    groups,
-    unanswered,
-)
-from mnistbench.report.statistics import Interval
+from mnistbench.report.palette import FAINT, INK, series_colour
+from mnistbench.report.repeats import Repeats, measured, repeats
+from mnistbench.report.samples import Metric, Sample, blocks_of, samples, settled, steps_per_epoch, unranked
+from mnistbench.report.sections.section import MOST_SENTENCES, Answer, Part, Question, Section, Study, groups
+from mnistbench.report.statistics import RANK_TEST_SEEDS, Interval
 from mnistbench.report.tables import Column, shared, table
 from mnistbench.report.verdicts import MOST_COMPARED, Pair, compare
 from mnistbench.results.records import RESULTS
@@ -89,7 +70,7 @@ def _answer(study: Study) -> Answer:
     question = QUESTION if targets_in(study.frame) else WITHOUT_TARGET
     exhibit = leaderboard(study.frame, study.blocks)
     if not exhibit:
-        return unanswered(question, exhibit)
+        return Answer.without(question, exhibit)
     parts = []
     for heading, suffix, rows in by_target(exhibit.frame):
         board = rows.sort_values("order")
@@ -135,16 +116,13 @@ def leaderboard(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhibi
     A time to target is the steps to the first evaluation that passes it, at the seconds a step of the blocks; where no
     blocks were taken, that of the runs' own clock.
     """
-    frame = settle_outcomes(with_gate_of_blocks(counted(frame), blocks))
+    frame = settled(frame, blocks)
     rows = measured(frame, {*RESULTS, NOT_TRAINED})
     if rows.empty:
         return nothing("No cell finished, so there is nothing to rank.")
     targets, names = targets_in(rows), labels(frame)
-    if targets:
-        boards = [_board(at_target(frame, target), blocks, "seconds_to_target", names) for target in targets]
-        table = pd.concat(boards)
-    else:
-        table = _board(frame, blocks, "test_accuracy", names)
+    boards = [_board(at_target(frame, target), blocks, "seconds_to_target", names) for target in targets]
+    table = pd.concat(boards or [_board(frame, blocks, "test_accuracy", names)])
     table = table.sort_values(["group", "target_accuracy", "order"], kind="stable", ignore_index=True)
     notes = [] if targets else ["The grid names no target accuracy: ordered by test accuracy, then by throughput."]
     if table["rank"].isna().all():
@@ -175,17 +153,16 @@ def _board(frame: pd.DataFrame, blocks: pd.DataFrame, metric: Metric, names: dic
         for runs in repeats(rows)
     ]
     table = pd.DataFrame(found).astype({"rank": "Int64"})
-    table["_last"] = table["unranked"] != ""
-    order = ["group", "_last", "seconds_to_target", "test_accuracy", "examples_per_second"]
+    table["is_last"] = table["unranked"] != ""
+    order = ["group", "is_last", "seconds_to_target", "test_accuracy", "examples_per_second"]
     table = table.sort_values(order, ascending=[True, True, True, False, False], kind="stable", na_position="last")
-    return table.drop(columns="_last").assign(order=table.groupby("group").cumcount() + 1)
+    return table.assign(order=table.groupby("group").cumcount() + 1)
 
 
 def _entry(runs: Repeats, examples: CycleTable, steps: CycleTable) -> dict[str, Any]:
     """A row, but for its name and rank: medians over the seeds, infinite where most did not reach the target."""
     trained = runs.first("status") != NOT_TRAINED
     targeted = trained and not math.isnan(runs.first("target_accuracy"))
-    reached = int((runs.floats("reached") == 1).sum())
     values = runs.floats("seconds_to_target", missing=math.inf).tolist() if targeted else []
     shown = own_clock = statistics.summarize(values)
     if targeted and runs.settings in steps.settings:
@@ -197,7 +174,7 @@ def _entry(runs: Repeats, examples: CycleTable, steps: CycleTable) -> dict[str, 
         "seeds": len(runs) if trained else 0,
         "diverged": int((runs["status"] == "diverged").sum()),
         "unranked": unranked(runs),
-        "reached": reached if targeted else None,
+        "reached": int((runs.floats("reached") == 1).sum()) if targeted else None,
         "seconds_to_target": shown.value,
         "seconds_low": shown.low,
         "seconds_high": shown.high,
@@ -283,28 +260,21 @@ def _reason(settings: str, pairs: Sequence[Pair]) -> str:
 
 def first_at_target(board: pd.DataFrame, name: str) -> charts.Chart | None:
     """The best settings by median time to target: every seed a dot, the median a bar, the interval a line."""
-    import seaborn as sns
-
     top = board[np.isfinite(board["seconds_to_target"].astype(float))].sort_values("order").head(MOST_BARS)
     if top.empty:
         return None
-    dots = pd.DataFrame(
-        [(row.settings, value) for row in rows_of(top) for value in row.seconds_values if math.isfinite(value)],
-        columns=["settings", "seconds"],
-    )
+    top = top.assign(place=range(len(top)))
+    dots = top[["place", "seconds_values"]].explode("seconds_values").astype(float)
+    dots = dots[np.isfinite(dots["seconds_values"])]
+    ranged = top[np.isfinite(top["seconds_low"].astype(float)) & np.isfinite(top["seconds_high"].astype(float))]
     with charts.style():
         figure, axes = charts.canvas(charts.WIDTH, 0.75 + 0.33 * len(top))
-        places = {settings: place for place, settings in enumerate(top["settings"])}
-        for row in rows_of(top):
-            place = places[row.settings]
-            if pd.notna(row.seconds_low) and pd.notna(row.seconds_high) and math.isfinite(row.seconds_high):
-                axes.hlines(place, row.seconds_low, row.seconds_high, color=FAINT.light, linewidth=5)
-            axes.vlines(row.seconds_to_target, place - 0.28, place + 0.28, color=INK.light, linewidth=2)
-        sns.scatterplot(
-            x=dots["seconds"], y=dots["settings"].map(places), ax=axes, color=series_colour(0), s=28, legend=False,
-            edgecolor=PAPER.light, linewidth=0.5, zorder=3, marker="o",
-        )  # fmt: skip
-        limits = pd.concat([dots["seconds"], top["seconds_to_target"], top["seconds_low"].dropna()]).astype(float)
+        axes.hlines(ranged["place"], ranged["seconds_low"], ranged["seconds_high"], color=FAINT.light, linewidth=5)
+        ends = top["place"] - 0.28, top["place"] + 0.28
+        axes.vlines(top["seconds_to_target"], *ends, color=INK.light, linewidth=2)
+        axes.scatter(dots["seconds_values"], dots["place"], 28, series_colour(0), **charts.DOT)
+        known = [dots["seconds_values"], top["seconds_to_target"], top["seconds_low"].dropna()]
+        limits = pd.concat(known).astype(float)
         charts.log_axis(axes, "x", limits.min(), limits.max(), lambda value: f"{value:g}", most=5)
         charts.row_labels(axes, [charts.two_lines(label) for label in top["label"]])
         axes.set(xlabel="training seconds to the target (log)")

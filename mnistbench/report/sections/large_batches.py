@@ -10,21 +10,10 @@ from mnistbench.report import charts
 from mnistbench.report.exhibit import Exhibit, lowest, nothing, rows_of
 from mnistbench.report.labels import labels
 from mnistbench.report.palette import MUTED, PAPER
-from mnistbench.report.repeats import counted, measured, repeats
-from mnistbench.report.samples import accuracy_of, settle_outcomes
-from mnistbench.report.sections.section import (
-    MOST_PANELS,
-    Answer,
-    Part,
-    Question,
-    Section,
-    Study,
-    groups,
-    panels_of,
-    slug,
-    unanswered,
-)
-from mnistbench.report.tables import Column, Table, of_kind, shared, table
+from mnistbench.report.repeats import measured, repeats
+from mnistbench.report.samples import accuracy_of, settled
+from mnistbench.report.sections.section import Answer, Part, Question, Section, Study, groups
+from mnistbench.report.tables import Column, of_kind, shared, table
 from mnistbench.words.wording import points
 
 
@@ -35,17 +24,17 @@ def _answer(study: Study) -> Answer:
     if exhibit and not exhibit.frame.duplicated(["group", "series"]).any():
         exhibit = nothing("No series ran at more than one batch size.")
     if not exhibit:
-        return unanswered(question, exhibit)
+        return Answer.without(question, exhibit)
     drops = worst_drops(study.frame)
     seen = charts.looks(exhibit.frame["optimizer_label"])
     lowest = _lowest(exhibit.frame)
     parts, panels = [], 0
     for heading, suffix, rows in groups(exhibit.frame):
         figures = []
-        for title, own in panels_of(rows, ["architecture_label", "device", "execution_label"]):
+        for title, own in charts.panels_of(rows, ["architecture_label", "device", "execution_label"]):
             panels += 1
-            if own["batch_size"].nunique() > 1 and panels <= MOST_PANELS:
-                stem = slug("batch-cost", title) + suffix
+            if own["batch_size"].nunique() > 1 and panels <= charts.MOST_PANELS:
+                stem = charts.stem("batch-cost", title) + suffix
                 figures.append(batch_cost(own, stem, title, seen, lowest))
         columns = [
             *shared("architecture_label optimizer_label batch_size device execution_label"),
@@ -60,30 +49,26 @@ def _answer(study: Study) -> Answer:
         shown = table(rows, columns, name=f"accuracy-by-batch{suffix}", caption="Test accuracy by batch size")
         parts.append(Part(heading, charts=figures, table=shown, disclosed=bool(figures)))
     if drops:
-        parts.append(Part("Worst drops", table=_drops(drops.frame), disclosed=False))
-    lead = "Test accuracy after the last epoch, in points below the best batch size of the same network and optimizer."
-    notice = f"{MOST_PANELS} of {panels} panels are drawn; the table holds all." if panels > MOST_PANELS else ""
-    return Answer(
-        question, lead=lead, parts=parts, notes=list(dict.fromkeys([*exhibit.notes, *drops.notes])), notice=notice
-    )
-
-
-def _drops(frame: pd.DataFrame) -> Table:
-    return table(
-        frame,
-        [
+        columns = [
             *shared("architecture_label optimizer_label batch_size device execution_label"),
             Column("drop", "points lost", "points"),
             *shared("test_accuracy"),
             Column("best_accuracy", "at its best batch", "percent"),
-            Column("best_batch", "best batch", "count"),
+            *of_kind("count", "best_batch"),
             Column("lr_scaling", "learning-rate rule"),
             Column("n", "seeds", "count"),
             *shared("diverged"),
-        ],
-        name="worst-drops",
-        caption="Largest losses of accuracy against the best batch of the same series",
+        ]
+        caption = "Largest losses of accuracy against the best batch of the same series"
+        shown = table(drops.frame, columns, name="worst-drops", caption=caption)
+        parts.append(Part("Worst drops", table=shown, disclosed=False))
+    lead = "Test accuracy after the last epoch, in points below the best batch size of the same network and optimizer."
+    notice = (
+        f"{charts.MOST_PANELS} of {panels} panels are drawn; the table holds all."
+        if panels > charts.MOST_PANELS
+        else ""
     )
+    return Answer(question, lead=lead, parts=parts, notes=exhibit.notes, notice=notice)
 
 
 def _lowest(rows: pd.DataFrame) -> float:
@@ -95,19 +80,16 @@ def _lowest(rows: pd.DataFrame) -> float:
 
 def accuracy_by_batch(frame: pd.DataFrame) -> Exhibit:
     """Test accuracy by batch size, and how far (a share) it is below the series' best batch that may be ranked."""
-    frame = settle_outcomes(counted(frame))
+    frame = settled(frame)
     rows = measured(frame, ["finished", "diverged"])
     if rows["test_accuracy"].notna().sum() == 0:
         return nothing("No evaluation was recorded, so there is no accuracy to show.")
-    names, series = labels(frame), labels(frame, "any_batch", without=("batch",))
-    about = ["architecture_label", "optimizer_label", "device", "execution_label", "batch_size", "lr_scaling"]
+    series = labels(frame, "any_batch", without=("batch",))
+    about = ["group", "architecture_label", "optimizer_label", "device", "execution_label", "batch_size", "lr_scaling"]
     entries = [
         {
-            "group": runs.group,
-            "settings": runs.settings,
-            "label": names[runs.settings],
-            "series": series[runs.first("any_batch")],
             **{name: runs.first(name) for name in about},
+            "series": series[runs.first("any_batch")],
             **accuracy_of(runs),
         }
         for runs in repeats(rows)
@@ -121,13 +103,9 @@ def accuracy_by_batch(frame: pd.DataFrame) -> Exhibit:
     best = best.rename(columns={"batch_size": "best_batch", "test_accuracy": "best_accuracy"})
     table = table.merge(best[["group", "series", "best_batch", "best_accuracy"]], on=["group", "series"])
     table["drop"] = table["test_accuracy"] - table["best_accuracy"]
-    return Exhibit(table, notes=_lr_notes(table))
-
-
-def _lr_notes(table: pd.DataFrame) -> tuple[str, ...]:
-    rules = sorted(set(table["lr_scaling"]))
     words = {"none": "kept for all batch sizes", "linear": "scaled with the batch size", "sqrt": "scaled with its root"}
-    return (f"Learning rate: {'; '.join(words.get(rule, rule) for rule in rules)}.",)
+    rules = "; ".join(words.get(rule, rule) for rule in sorted(set(table["lr_scaling"])))
+    return Exhibit(table, notes=(f"Learning rate: {rules}.",))
 
 
 def worst_drops(frame: pd.DataFrame, *, limit: int = 20) -> Exhibit:
@@ -158,18 +136,14 @@ def batch_cost(rows: pd.DataFrame, name: str, title: str, seen: dict[str, charts
         seen: looks of the optimizers, the same in every chart of the exhibit.
         bottom: of the axis in points, the same in every chart.
     """
-    import seaborn as sns
-
     known = rows.dropna(subset=["drop"])
     with charts.style():
         figure, axes = charts.canvas(charts.WIDTH, 3.4)
         charts.batch_axis(axes, rows["batch_size"])
-        for optimizer, own in known.groupby("optimizer_label", sort=False):
-            look = seen[str(optimizer)]
-            sns.lineplot(
-                x=own["batch_size"], y=100 * own["drop"], ax=axes, color=look.colour, marker=look.marker, legend=False,
-                linestyle=(0, look.dashes) if look.dashes else "-", markeredgecolor=PAPER.light, estimator=None,
-            )  # fmt: skip
+        for optimizer, rivals in known.groupby("optimizer_label", sort=False):
+            look, own = seen[str(optimizer)], rivals.sort_values(["batch_size", "drop"])
+            axes.plot(own["batch_size"], 100 * own["drop"], color=look.colour, marker=look.marker, markeredgewidth=0.75,
+                      markeredgecolor=PAPER.light, linestyle=(0, look.dashes) if look.dashes else "-")  # fmt: skip
         axes.axhline(0, color=MUTED.light, linewidth=0.9, zorder=0)
         axes.set_ylim(min(1.08 * bottom, -0.1), max(-0.06 * bottom, 0.02))
         for row in rows_of(rows[rows["diverged"] > 0]):

@@ -8,21 +8,9 @@ import pandas as pd
 
 from mnistbench.report import charts, palette
 from mnistbench.report.exhibit import Exhibit, nothing
-from mnistbench.report.labels import labels
 from mnistbench.report.palette import PAPER, series_colour
 from mnistbench.report.repeats import curve_points
-from mnistbench.report.sections.section import (
-    MOST_PANELS,
-    Answer,
-    Part,
-    Question,
-    Section,
-    Study,
-    groups,
-    panels_of,
-    slug,
-    unanswered,
-)
+from mnistbench.report.sections.section import Answer, Part, Question, Section, Study, groups
 from mnistbench.report.tables import Column, of_kind, shared, table
 from mnistbench.words.wording import listed, percent, plural, significant
 
@@ -35,49 +23,44 @@ def _answer(study: Study) -> Answer:
     question = Question("learning", "How did it learn?", "Learning curves")
     exhibit = learning_curves(study.frame, study.epochs)
     if not exhibit:
-        return unanswered(question, exhibit)
+        return Answer.without(question, exhibit)
     rows = exhibit.frame
-    limits = {metric: _limits(rows, metric) for metric in ("accuracy", "loss")}
+    limits = {metric: both for metric in ("accuracy", "loss") if (both := _limits(rows, metric))}
     epochs = int(rows["epoch"].max())
     parts, panels = [], 0
     for heading, suffix, own_group in groups(rows):
-        figures: dict[str, list[charts.Chart]] = {"accuracy": [], "loss": []}
-        for title, own in panels_of(own_group, PANEL):
-            panels += 1
-            if panels > MOST_PANELS:
-                continue
-            for metric, both in limits.items():
-                if both:
-                    stem = slug("learning", metric, title) + suffix
-                    figures[metric].append(
-                        learning_curve(thin(own), stem, title, metric=metric, bounds=both, epochs=epochs)
-                    )
+        own_panels = list(charts.panels_of(own_group, PANEL))
+        drawn = own_panels[: max(charts.MOST_PANELS - panels, 0)]
+        panels += len(own_panels)
+        for metric, bounds in limits.items() if drawn else ():
+            figures = []
+            for title, own in drawn:
+                stem = charts.stem("learning", metric, title) + suffix
+                figures.append(learning_curve(thin(own), stem, title, metric=metric, bounds=bounds, epochs=epochs))
+            name = " · ".join(filter(None, [heading, metric.capitalize()]))
+            parts.append(Part(name, charts=figures, layout="small"))
         columns = [
             *shared("architecture_label optimizer_label batch_size device execution_label"),
-            Column("epoch", "epoch", "count"),
+            *of_kind("count", "epoch"),
             *of_kind("number", "train_loss test_loss"),
-            Column("train_accuracy", "train accuracy", "percent"),
+            *of_kind("percent", "train_accuracy"),
             *shared("test_accuracy"),
             Column("n", "seeds", "count"),
         ]
         caption = "Loss and accuracy by epoch, medians"
         shown = table(own_group, columns, name=f"curves{suffix}", caption=caption, most=200)
-        for metric, drawn in figures.items():
-            if drawn:
-                name = " · ".join(filter(None, [heading, metric.capitalize()]))
-                parts.append(Part(name, charts=drawn, layout="small"))
         parts.append(Part(table=shown))
     lead = (
         "Medians over seeds: test solid with the range of the seeds as a band, train dashed; the number at a line's end"
         " is its batch size. All panels share their axes."
     )
     notice = (
-        f"{MOST_PANELS} of {plural(panels, 'combination')} of network, optimizer and device are drawn; epochs.csv holds"
-        " every curve."
-        if panels > MOST_PANELS
-        else ""
+        f"{charts.MOST_PANELS} of {plural(panels, 'combination')} of network, optimizer and device are drawn;"
+        " epochs.csv holds every curve."
     )
-    return Answer(question, lead=lead, parts=parts, notes=exhibit.notes, notice=notice)
+    return Answer(
+        question, lead=lead, parts=parts, notes=exhibit.notes, notice=notice if panels > charts.MOST_PANELS else ""
+    )
 
 
 def _limits(rows: pd.DataFrame, metric: str) -> tuple[float, float] | None:
@@ -104,9 +87,7 @@ def learning_curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> Exhibit:
         for name in measures
         for ending, how in (("", "median"), ("_low", "min"), ("_high", "max"))
     }
-    table = rows.groupby(keys, sort=False).agg(**columns).reset_index()
-    table.insert(2, "label", table["settings"].map(labels(frame)))
-    return Exhibit(table)
+    return Exhibit(rows.groupby(keys, sort=False).agg(**columns).reset_index())
 
 
 def learning_curve(
@@ -160,11 +141,7 @@ def learning_curve(
 
 def thin(rows: pd.DataFrame, most: int = 100) -> pd.DataFrame:
     """At most so many epochs of each curve, the first and the last among them."""
-    epochs = sorted(rows["epoch"].unique())
-    if len(epochs) <= most:
-        return rows
-    kept = {epochs[round(place * (len(epochs) - 1) / (most - 1))] for place in range(most)}
-    return rows[rows["epoch"].isin(kept)]
+    return rows[rows["epoch"].isin(charts.evenly(sorted(rows["epoch"].unique()), most))]
 
 
 SECTION = Section(_answer)

@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 import pandas as pd
 
+from mnistbench.axes.execution import plain
 from mnistbench.report import charts, palette
 from mnistbench.report.blocks import NO_BLOCKS
-from mnistbench.report.exhibit import Exhibit, nothing, rows_of
+from mnistbench.report.exhibit import Exhibit, nothing
 from mnistbench.report.labels import labels
-from mnistbench.report.palette import MUTED, PAPER
+from mnistbench.report.palette import MUTED
 from mnistbench.report.repeats import counted, measured
-from mnistbench.report.sections.section import (
-    MOST_PANELS,
-    MOST_SENTENCES,
-    Answer,
-    Part,
-    Question,
-    Section,
-    Study,
-    groups,
-    slug,
-    unanswered,
-)
+from mnistbench.report.sections.section import MOST_SENTENCES, Answer, Part, Question, Section, Study, groups
 from mnistbench.report.tables import Column, of_kind, shared, table
-from mnistbench.report.verdicts import Pair, compare, ratio_columns
+from mnistbench.report.verdicts import ratios
 from mnistbench.words.wording import interval_text, percent, plural, times
 
-PROFILES = ("plain", "fast")
 START_UP_LEVERS = ("compile", "graph")
 """Parts of the names of levers that cost something before the first step, and so have a break-even point."""
 MOST_ROWS = 24
@@ -41,7 +30,7 @@ def _answer(study: Study) -> Answer:
     question = Question("levers", "What does each lever buy?", "Speed levers")
     exhibit = lever_effects(study.frame, study.blocks)
     if not exhibit:
-        return unanswered(question, exhibit)
+        return Answer.without(question, exhibit)
     titles = {
         "add-one": "one lever added to",
         "leave-one-out": "one lever left out of",
@@ -56,26 +45,23 @@ def _answer(study: Study) -> Answer:
             if own["ratio"].notna().any():
                 title = f"{titles.get(str(kind), str(kind))} {profile}"
                 title = f"{device!s}: {title}" if several else title.capitalize()
-                figures.append(levers_chart(own, slug("levers", device, profile, kind) + suffix, title))
-        shown = table(
-            rows,
-            [
-                *shared("device"),
-                Column("profile", "profile", filtered=True),
-                Column("kind", "kind", filtered=True),
-                Column("lever", "lever", "name", filtered=True),
-                *shared("architecture_label optimizer_label batch_size"),
-                Column("ratio", "throughput ratio", "ratio"),
-                *of_kind("ratio", "low high"),
-                Column("n", "n", "count"),
-                *shared("peak_share"),
-                Column("break_even_examples", "pays after, examples", "count"),
-                *shared("verdict text"),
-            ],
-            name=f"levers-table{suffix}",
-            caption="Throughput with the lever over the bare profile",
-        )
-        parts.append(Part(heading, charts=figures[:MOST_PANELS], table=shown, disclosed=bool(figures)))
+                figures.append(levers_chart(own, charts.stem("levers", device, profile, kind) + suffix, title))
+        columns = [
+            *shared("device"),
+            Column("profile", "profile", filtered=True),
+            Column("kind", "kind", filtered=True),
+            Column("lever", "lever", "name", filtered=True),
+            *shared("architecture_label optimizer_label batch_size"),
+            Column("ratio", "throughput ratio", "ratio"),
+            *of_kind("ratio", "low high"),
+            *of_kind("count", "n"),
+            *shared("peak_share"),
+            Column("break_even_examples", "pays after, examples", "count"),
+            *shared("verdict text"),
+        ]
+        caption = "Throughput with the lever over the bare profile"
+        shown = table(rows, columns, name=f"levers-table{suffix}", caption=caption)
+        parts.append(Part(heading, charts=figures[: charts.MOST_PANELS], table=shown, disclosed=bool(figures)))
     lead = (
         "Throughput with the lever set over the bare profile. Levers interact, so both ways are shown: added alone to"
         " plain, and left out of fast, where a value below 1× says what it was worth."
@@ -93,42 +79,33 @@ def lever_effects(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhi
     rows = measured(frame, ["finished"])
     if rows["execution_label"].nunique() < 2:
         return nothing("All cells ran with the same execution, so there is nothing to say of single levers.")
-    chosen = _lever_pairs(rows)
-    by_group = compare(frame, "examples_per_second", blocks, chosen)
-    pairs = [(group, pair) for group, own in by_group.items() for pair in own]
+    pairs = list(ratios(frame, "examples_per_second", blocks, _lever_pairs(rows)))
     if not pairs:
         return nothing("No cell differs from a bare profile in its levers only, on the same machine and build.")
     series = labels(frame, "any_execution", without=("execution",))
     about = {row["settings"]: row for row in rows.drop_duplicates("settings").to_dict("records")}
-    medians = rows.groupby(["group", "settings"])[
-        ["peak_share", "setup_seconds", "warmup_seconds", "examples_per_second"]
-    ].median()
-    costs = {key: {str(name): value for name, value in row.items()} for key, row in medians.to_dict("index").items()}
+    measures = ["peak_share", "setup_seconds", "warmup_seconds", "examples_per_second"]
+    costs = rows.groupby(["group", "settings"])[measures].median().to_dict("index")
     table = []
-    for group, pair in pairs:
-        with_lever, profile = about[pair.a.settings], about[pair.b.settings]
+    for pair in pairs:
+        with_lever, profile = about[pair["settings_a"]], about[pair["settings_b"]]
         kind, lever = _change(str(with_lever["execution_label"]), str(profile["execution"]))
-        columns = ratio_columns(pair)
         aside = dict(part.partition(": ")[::2] for part in str(with_lever["stepped_aside"]).split("; ") if part)
         if lever.partition("=")[0] in aside:
             reason = f"stepped aside: {aside[lever.partition('=')[0]]}"
-            columns |= {"verdict": "", "reason": reason, "text": reason}
-        sides = costs[group, pair.a.settings], costs[group, pair.b.settings]
+            pair |= {"verdict": "", "reason": reason, "text": reason}
+        sides = costs[pair["group"], pair["settings_a"]], costs[pair["group"], pair["settings_b"]]
         table.append(
             {
-                "group": group,
-                "device": pair.a.device,
+                **pair,
+                "device": pair["device_a"],
                 "series": series[with_lever["any_execution"]],
                 **{name: with_lever[name] for name in ("architecture_label", "optimizer_label", "batch_size")},
                 "kind": kind,
                 "profile": profile["execution"],
                 "lever": lever,
-                "settings": pair.a.settings,
-                **columns,
                 "peak_share": sides[0]["peak_share"],
-                "break_even_examples": _break_even(pair, kind, lever, sides)
-                if not math.isnan(columns["ratio"])
-                else math.nan,
+                "break_even_examples": _break_even(kind, lever, sides) if pair["ratio"] > 0 else math.nan,
             }
         )
     order = ["group", "series", "profile", "kind", "lever"]
@@ -137,17 +114,12 @@ def lever_effects(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhi
 
 def _lever_pairs(rows: pd.DataFrame) -> list[tuple[str, str]]:
     """(settings with levers, settings of the bare profile), and fast against plain."""
-    pairs = []
+    pairs: list[tuple[str, str]] = []
     for _, same in rows.drop_duplicates("settings").groupby("any_execution", sort=False):
-        bare = {
-            str(row["execution"]): str(row["settings"])
-            for row in same.to_dict("records")
-            if row["execution_label"] == row["execution"]
-        }
-        for row in same.to_dict("records"):
-            settings, profile = str(row["settings"]), str(row["execution"])
-            if settings not in bare.values() and profile in bare:
-                pairs.append((settings, bare[profile]))
+        is_bare = same["execution_label"] == same["execution"]
+        bare = same[is_bare].set_index("execution")["settings"].to_dict()
+        levered = same[~is_bare & same["execution"].isin(bare)]
+        pairs += zip(levered["settings"], levered["execution"].map(bare), strict=True)
         if {"plain", "fast"} <= set(bare):
             pairs.append((bare["fast"], bare["plain"]))
     return pairs
@@ -162,29 +134,21 @@ def _change(label: str, profile: str) -> tuple[str, str]:
     if len(options) > 1:
         return "several", ", ".join(options)
     lever, _, value = options[0].partition("=")
-    off = _plain_levers().get(lever)
-    left_out = profile != "plain" and off is not None and value == off
+    off = plain().to_json().get(lever)
+    left_out = profile != "plain" and off is not None and value == (f"{off:g}" if isinstance(off, float) else str(off))
     return "leave-one-out" if left_out else "add-one", options[0]
 
 
-def _plain_levers() -> Mapping[str, str]:
-    """Each lever's value in the profile `plain`, as labels write it."""
-    from mnistbench.axes.execution import plain
-
-    levers = plain().to_json()
-    return {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in levers.items()}
-
-
-def _break_even(pair: Pair, kind: str, lever: str, sides: tuple[dict[str, Any], dict[str, Any]]) -> float:
+def _break_even(kind: str, lever: str, sides: tuple[dict[Hashable, Any], dict[Hashable, Any]]) -> float:
     """Examples to train until the lever's start-up is earned back; inf when it never is."""
     if kind == "several" or not any(name in lever for name in START_UP_LEVERS):
         return math.nan
     having, lacking = sides if kind == "add-one" else sides[::-1]
-    start_up = [float(side["setup_seconds"] + side["warmup_seconds"]) for side in (having, lacking)]
-    seconds_gained = 1 / float(lacking["examples_per_second"]) - 1 / float(having["examples_per_second"])
+    start_up = [side["setup_seconds"] + side["warmup_seconds"] for side in (having, lacking)]
+    seconds_gained = 1 / lacking["examples_per_second"] - 1 / having["examples_per_second"]
     if seconds_gained <= 0:
         return math.inf
-    return max(0.0, start_up[0] - start_up[1]) / seconds_gained
+    return float(max(0.0, start_up[0] - start_up[1]) / seconds_gained)
 
 
 def _sentences(frame: pd.DataFrame, blocks: pd.DataFrame) -> Iterator[str]:
@@ -210,34 +174,29 @@ def _sentences(frame: pd.DataFrame, blocks: pd.DataFrame) -> Iterator[str]:
 
 def levers_chart(rows: pd.DataFrame, name: str, title: str) -> charts.Chart:
     """What each lever does to throughput, one dot a series, the bar their median; peak share beside it."""
-    import seaborn as sns
-
     known = rows.dropna(subset=["ratio"])
-    order = list(known.groupby("lever")["ratio"].median().sort_values(ascending=False).index)[:MOST_ROWS]
+    middle = known.groupby("lever")["ratio"].median().sort_values(ascending=False).head(MOST_ROWS)
+    order = list(middle.index)
     known = known[known["lever"].isin(order)]
     places = {lever: place for place, lever in enumerate(order)}
     seen = charts.looks(known["architecture_label"])
     with charts.style():
         figure, axes = charts.canvas(charts.WIDTH, 0.8 + 0.4 * len(order))
-        middle = known.groupby("lever")["ratio"].median()
-        for lever in order:
-            axes.barh(places[lever], middle[lever] - 1, left=1, height=0.5, color=palette.SEQUENTIAL[2].light)
+        axes.barh(range(len(order)), middle - 1, left=1, height=0.5, color=palette.SEQUENTIAL[2].light)
         for label, look in seen.items():
             own = known[known["architecture_label"] == label]
-            sns.scatterplot(
-                x=own["ratio"], y=own["lever"].map(places), ax=axes, color=look.colour, marker=look.marker, s=34,
-                edgecolor=PAPER.light, linewidth=0.5, legend=False, zorder=3,
-            )  # fmt: skip
-            for row in rows_of(own.dropna(subset=["low", "high"])):
-                axes.hlines(places[row.lever], row.low, row.high, color=look.colour, linewidth=1)
-        ends = pd.concat([known["ratio"], known["low"].dropna(), known["high"].dropna(), pd.Series([1.0])]).astype(
-            float
+            up = own["lever"].map(places)
+            axes.scatter(own["ratio"], up, 34, look.colour, marker=look.marker, **charts.DOT)
+            ranged = own.dropna(subset=["low", "high"])
+            axes.hlines(up[ranged.index], ranged["low"], ranged["high"], color=look.colour, linewidth=1)
+        ends = [1.0, *known[["ratio", "low", "high"]].stack()]
+        charts.log_axis(
+            axes, "x", min(end for end in ends if end > 0), max(ends), lambda value: f"{value:g}×", one=True
         )
-        ends = ends[ends > 0]
-        charts.log_axis(axes, "x", ends.min(), ends.max(), lambda value: f"{value:g}×", one=True)
         texts = []
+        shares = known.groupby("lever")["peak_share"].median()
         for lever in order:
-            share = known.loc[known["lever"] == lever, "peak_share"].median()
+            share = shares[lever]
             extra = f", {percent(share, 0)} of peak" if pd.notna(share) else ""
             texts.append(f"{charts.two_lines(lever)}\n{times(middle[lever])}{extra}")
         axes.axvline(1, color=MUTED.light, linewidth=1)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from mnistbench.report import charts, palette, verdicts
+from mnistbench.report import charts, palette
 from mnistbench.report import frame as frames
 from mnistbench.report.blocks import NO_BLOCKS, cycle_table, halves, is_clean
 from mnistbench.report.estimator import SAME
@@ -17,15 +17,37 @@ from mnistbench.report.labels import labels
 from mnistbench.report.palette import BAD, FAINT, MUTED, PAPER, series_colour
 from mnistbench.report.repeats import counted
 from mnistbench.report.samples import blocks_of
-from mnistbench.report.sections.section import Answer, Part, Question, Section, Study, groups, unanswered
+from mnistbench.report.sections.section import Answer, Part, Question, Section, Study, groups
 from mnistbench.report.svg import legible
-from mnistbench.report.tables import Column, Table, of_kind, shared, table
+from mnistbench.report.tables import Column, of_kind, shared, table
 from mnistbench.report.verdicts import pairwise
 from mnistbench.words.wording import accuracy_text, listed, more_time, percent, plural, points
 
-THROUGHPUT = "examples per second"
-STEMS = {THROUGHPUT: "examples-per-second"}
 MOST_PAIRS = 14
+NOISE = [
+    Column("device", "device"),
+    *of_kind("count", "runs quiet noisy shared"),
+    Column("unknown", "not observable", "count"),
+    *of_kind("count", "twin_pairs"),
+    Column("twin_gap", "twins differ by", "share"),
+    Column("sessions", "sessions of blocks", "count"),
+    *of_kind("count", "blocks"),
+    Column("disturbed", "disturbed blocks", "count"),
+    Column("half_gap", "halves of blocks differ by", "share"),
+    *of_kind("long", "flags"),
+]
+PAIRS = [
+    Column("label_a", "first", "name"),
+    Column("label_b", "second", "name"),
+    Column("ratio", "first ÷ second", "ratio"),
+    *of_kind("ratio", "low high"),
+    *of_kind("count", "n"),
+    Column("verdict", "first is", "tag", filtered=True),
+    *shared("text"),
+    Column("new_seeds", "for new seeds", "tag", hidden=True),
+    Column("level", "level of its step", "number", hidden=True),
+    Column("method", "method", hidden=True),
+]
 
 
 def _answer(study: Study) -> Answer:
@@ -33,30 +55,33 @@ def _answer(study: Study) -> Answer:
     question = Question("noise", "Is it noise?", "Is it noise")
     noise, deviations = disturbances(study.frame, study.blocks), _deviations(study.frame)
     targets = frames.targets_in(study.frame)
-    pairs: dict[str, Exhibit] = {}
-    for target in targets:
-        asked = frames.at_target(study.frame, target)
+    pairs: list[tuple[str, str, Exhibit]] = []  # name and stem of the metric, and its differences
+    for place, target in enumerate(targets, 1):
         name = f"time to {accuracy_text(target)}" if len(targets) > 1 else "time to target"
-        pairs[name] = verdicts.pairwise(asked, "seconds_to_target", study.blocks)
-    pairs[THROUGHPUT] = verdicts.pairwise(study.frame, "examples_per_second", study.blocks)
-    if not noise and not any(pairs.values()):
-        return unanswered(question, noise)
+        number = f"-{place}" if len(targets) > 1 else ""
+        times = pairwise(frames.at_target(study.frame, target), "seconds_to_target", study.blocks)
+        pairs.append((name, f"seconds-to-target{number}", times))
+    speeds = pairwise(study.frame, "examples_per_second", study.blocks)
+    pairs.append(("examples per second", "examples-per-second", speeds))
+    if not noise and not any(exhibit for *_, exhibit in pairs):
+        return Answer.without(question, noise)
     parts: list[Part] = []
     for heading, suffix, rows in groups(noise.frame) if noise else []:
         own = deviations[deviations["group"] == rows["group"].iloc[0]]
         figures = [seed_dots(own, f"seeds{suffix}")] if len(own) else []
-        parts.append(Part(heading, charts=figures, table=_noise_table(rows, suffix), disclosed=False))
-    for place, (metric, exhibit) in enumerate(pairs.items()):
+        shown = table(rows, NOISE, name=f"noise-table{suffix}", caption="What the noise was")
+        parts.append(Part(heading, charts=figures, table=shown, disclosed=False))
+    for metric, metric_stem, exhibit in pairs:
         for heading, suffix, rows in groups(exhibit.frame) if exhibit else []:
             title = " · ".join(part for part in (f"Differences in {metric}", heading) if part)
-            number = f"-{place + 1}" if len(targets) > 1 and metric != THROUGHPUT else ""
-            stem = f"pairs-{STEMS.get(metric, 'seconds-to-target')}{number}{suffix}"
+            stem = f"pairs-{metric_stem}{suffix}"
             best, others = against_first(rows)
             drawn = bool(len(others)) and (others["verdict"] != "").any()
             alone = f"{best} against every other setting, {metric}"
             figures = [pair_differences(others, stem, alone)] if drawn else []
             said = [] if drawn else [_no_verdicts(rows)]
-            parts.append(Part(title, sentences=said, charts=figures, table=_pairs_table(rows, stem)))
+            shown = table(rows, PAIRS, name=f"{stem}-table", caption="Pairs of settings", most=150)
+            parts.append(Part(title, sentences=said, charts=figures, table=shown))
     lead = (
         "Each run against the median of its seeds; then the best setting against all others, by blocks of training that"
         " were timed in the same cycles. The tests hold for all pairs together; each interval is at the level of its"
@@ -64,8 +89,8 @@ def _answer(study: Study) -> Answer:
     )
     notes = [
         *noise.notes,
-        *(f"{metric.capitalize()}, {note}" for metric, exhibit in pairs.items() for note in exhibit.notes),
-        *(exhibit.reason for exhibit in pairs.values() if exhibit.reason),
+        *(f"{metric.capitalize()}, {note}" for metric, _, exhibit in pairs for note in exhibit.notes),
+        *(exhibit.reason for *_, exhibit in pairs if exhibit.reason),
     ]
     return Answer(question, lead=lead, parts=parts, notes=list(dict.fromkeys(notes)))
 
@@ -85,26 +110,16 @@ def against_first(rows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     known = decided if len(decided) else known
     if known.empty:
         return "", known
-    gain = known["ratio"].astype(float).map(math.log)
-    score = gain.groupby(known["settings_a"]).sum().sub(gain.groupby(known["settings_b"]).sum(), fill_value=0)
-    best = score.idxmax()
-    mine = known[(known["settings_a"] == best) | (known["settings_b"] == best)]
-    turned = (mine["settings_b"] == best).to_numpy()
-    ratio, low, high = (mine[key].astype(float).to_numpy() for key in ("ratio", "low", "high"))
-    verdict = mine["verdict"].map({"faster": "ahead", "slower": "behind"}).fillna(mine["verdict"]).to_numpy()
-    flipped = {"ahead": "behind", "behind": "ahead"}
-    found = pd.DataFrame(
-        {
-            "label": np.where(turned, mine["label_a"], mine["label_b"]),
-            "ratio": np.where(turned, 1 / ratio, ratio),
-            "low": np.where(turned, 1 / high, low),
-            "high": np.where(turned, 1 / low, high),
-            "verdict": [flipped.get(text, text) if turn else text for text, turn in zip(verdict, turned, strict=True)],
-            "reason": mine["reason"].to_numpy(),
-        }
-    )
-    label = mine.iloc[0]["label_b"] if turned[0] else mine.iloc[0]["label_a"]
-    return str(label), found.sort_values("ratio").reset_index(drop=True)
+    sides = {"settings_a": "settings_b", "settings_b": "settings_a", "label_a": "label_b", "label_b": "label_a"}
+    turned = known.rename(columns=sides).assign(
+        ratio=1 / known["ratio"], low=1 / known["high"], high=1 / known["low"],
+        verdict=known["verdict"].replace({"faster": "behind", "slower": "ahead"}),
+    )  # fmt: skip
+    known = known.assign(verdict=known["verdict"].replace({"faster": "ahead", "slower": "behind"}))
+    both = pd.concat([known, turned], ignore_index=True)
+    best = np.log(both["ratio"]).groupby(both["settings_a"]).sum().idxmax()
+    mine = both[both["settings_a"] == best].rename(columns={"label_b": "label"}).sort_values("ratio", ignore_index=True)
+    return str(mine["label_a"].iloc[0]), mine[["label", "ratio", "low", "high", "verdict", "reason"]]
 
 
 def _no_verdicts(rows: pd.DataFrame) -> str:
@@ -114,53 +129,12 @@ def _no_verdicts(rows: pd.DataFrame) -> str:
 
 def _deviations(frame: pd.DataFrame) -> pd.DataFrame:
     """Runs of settings that ran more than once, each against their median."""
-    known = frame[frame["examples_per_second"].notna() & (frame["examples_per_second"] > 0)]
+    known = frame[frame["examples_per_second"] > 0]
     by = known.groupby(["group", "settings"])["examples_per_second"]
     middle, runs = by.transform("median"), by.transform("size")
     label = known["settings"].map(labels(frame))
-    found = known.assign(deviation=known["examples_per_second"].astype(float) / middle.astype(float) - 1, label=label)
+    found = known.assign(deviation=known["examples_per_second"] / middle - 1, label=label)
     return found.loc[runs > 1, ["group", "label", "device", "deviation", "noisy"]]
-
-
-def _noise_table(rows: pd.DataFrame, suffix: str) -> Table:
-    return table(
-        rows,
-        [
-            Column("device", "device"),
-            *of_kind("count", "runs quiet noisy shared"),
-            Column("unknown", "not observable", "count"),
-            Column("twin_pairs", "twin pairs", "count"),
-            Column("twin_gap", "twins differ by", "share"),
-            Column("sessions", "sessions of blocks", "count"),
-            *of_kind("count", "blocks"),
-            Column("disturbed", "disturbed blocks", "count"),
-            Column("half_gap", "halves of blocks differ by", "share"),
-            Column("flags", "flags", "long"),
-        ],
-        name=f"noise-table{suffix}",
-        caption="What the noise was",
-    )
-
-
-def _pairs_table(rows: pd.DataFrame, stem: str) -> Table:
-    return table(
-        rows,
-        [
-            Column("label_a", "first", "name"),
-            Column("label_b", "second", "name"),
-            Column("ratio", "first ÷ second", "ratio"),
-            *of_kind("ratio", "low high"),
-            Column("n", "n", "count"),
-            Column("verdict", "first is", "tag", filtered=True),
-            *shared("text"),
-            Column("new_seeds", "for new seeds", "tag", hidden=True),
-            Column("level", "level of its step", "number", hidden=True),
-            Column("method", "method", hidden=True),
-        ],
-        name=f"{stem}-table",
-        caption="Pairs of settings",
-        most=150,
-    )
 
 
 def disturbances(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhibit:
@@ -270,8 +244,6 @@ def seed_dots(runs: pd.DataFrame, name: str) -> charts.Chart:
     Args:
         runs: columns label, device, deviation (a share), noisy.
     """
-    import seaborn as sns
-
     devices = list(dict.fromkeys(runs["device"]))
     rng = np.random.default_rng(0)
     with charts.style():
@@ -281,8 +253,9 @@ def seed_dots(runs: pd.DataFrame, name: str) -> charts.Chart:
             heights = place + rng.uniform(-0.3, 0.3, len(own))
             for noisy, marker, colour in ((False, "o", series_colour(0)), (True, "X", BAD.light)):
                 chosen = (own["noisy"].astype(bool) == noisy).to_numpy()
-                sns.scatterplot(x=100 * own["deviation"].to_numpy()[chosen], y=heights[chosen], ax=axes, marker=marker,
-                                color=colour, s=20 if noisy else 14, alpha=0.8, linewidth=0, legend=False)  # fmt: skip
+                size = 20 if noisy else 14
+                across = 100 * own.loc[chosen, "deviation"]
+                axes.scatter(across, heights[chosen], size, colour, marker=marker, alpha=0.8, linewidths=0)
         axes.axvline(0, color=FAINT.light, linewidth=1, zorder=0)
         axes.set_yticks(range(len(devices)), [legible(device) for device in devices])
         axes.set_ylim(len(devices) - 0.5, -0.5)
@@ -305,9 +278,8 @@ def seed_dots(runs: pd.DataFrame, name: str) -> charts.Chart:
 
 def _limits(pairs: pd.DataFrame) -> tuple[float, float]:
     """Of the axis: all estimates, and intervals as far as three times beyond them; longer ones leave the plot."""
-    ratios = pairs["ratio"].astype(float)
-    least, most = min(float(ratios.min()), 0.97), max(float(ratios.max()), 1.03)
-    low, high = pairs["low"].astype(float).min(), pairs["high"].astype(float).max()
+    least, most = min(float(pairs["ratio"].min()), 0.97), max(float(pairs["ratio"].max()), 1.03)
+    low, high = pairs["low"].min(), pairs["high"].max()
     left = least if pd.isna(low) else max(float(low), least / 3)
     right = most if pd.isna(high) else min(float(high), most * 3)
     return min(left, least), max(right, most)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import math
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from mnistbench.grid.product import TRIAL, TUNED
@@ -15,10 +14,11 @@ from mnistbench.grid.tune import Trial, best
 from mnistbench.report.blocks import NO_BLOCKS
 from mnistbench.report.exhibit import Exhibit, nothing
 from mnistbench.report.labels import labels, short_names
-from mnistbench.report.repeats import counted, measured, one_per_seed, repeats
-from mnistbench.report.samples import RANK_TEST_SEEDS, accuracy_of, settle_outcomes
-from mnistbench.report.sections.section import Answer, Part, Question, Section, Study, unanswered
-from mnistbench.report.tables import Column, Table, of_kind, shared, table
+from mnistbench.report.repeats import measured, one_per_seed, repeats
+from mnistbench.report.samples import accuracy_of, settled
+from mnistbench.report.sections.section import Answer, Part, Question, Section, Study
+from mnistbench.report.statistics import RANK_TEST_SEEDS
+from mnistbench.report.tables import Column, of_kind, shared, table
 from mnistbench.report.verdicts import compare
 from mnistbench.results.records import RESULTS
 from mnistbench.words.wording import percent, plural
@@ -33,21 +33,9 @@ def _answer(study: Study) -> Answer:
     exhibit, tried = optimizer_ranking(study.frame), best_after_trials(study.runs)
     parts = []
     if exhibit:
-        parts.append(Part(table=_ranking(exhibit.frame), disclosed=False))
-    if tried:
-        parts.append(Part("Best after few trials", sentences=tried.notes, table=_trials(tried.frame)))
-    if not parts:
-        return unanswered(question, exhibit)
-    lead = "Test accuracy within the same network, batch size and device."
-    return Answer(question, lead=lead, parts=parts, notes=exhibit.notes)
-
-
-def _ranking(frame: pd.DataFrame) -> Table:
-    return table(
-        frame,
-        [
+        columns = [
             *shared("architecture_label batch_size device execution_label"),
-            Column("rank", "rank", "count"),
+            *of_kind("count", "rank"),
             *shared("optimizer_label"),
             Column("lr", "learning rate", "whole"),
             *shared("schedule_label tuning test_accuracy"),
@@ -55,25 +43,25 @@ def _ranking(frame: pd.DataFrame) -> Table:
             *shared("interval"),
             Column("n", "seeds", "count"),
             *shared("diverged unranked"),
-        ],
-        name="optimizers-table",
-        caption="Optimizers by test accuracy, within the same network, batch and device",
-    )
-
-
-def _trials(frame: pd.DataFrame) -> Table:
-    return table(
-        frame,
-        [
+        ]
+        caption = "Optimizers by test accuracy, within the same network, batch and device"
+        ranking = table(exhibit.frame, columns, name="optimizers-table", caption=caption)
+        parts.append(Part(table=ranking, disclosed=False))
+    if tried:
+        columns = [
             *shared("architecture_label batch_size"),
             Column("trials", "trials", "count", filtered=True),
             *shared("diverged optimizer_label schedule_label"),
             Column("lr", "rate picked", "whole"),
-            Column("validation_accuracy", "validation accuracy", "percent"),
-        ],
-        name="after-trials",
-        caption="The best learning rate of each optimizer after so many trials, by validation accuracy",
-    )
+            *of_kind("percent", "validation_accuracy"),
+        ]
+        caption = "The best learning rate of each optimizer after so many trials, by validation accuracy"
+        trials = table(tried.frame, columns, name="after-trials", caption=caption)
+        parts.append(Part("Best after few trials", sentences=tried.notes, table=trials))
+    if not parts:
+        return Answer.without(question, exhibit)
+    lead = "Test accuracy within the same network, batch size and device."
+    return Answer(question, lead=lead, parts=parts, notes=exhibit.notes)
 
 
 def optimizer_ranking(frame: pd.DataFrame) -> Exhibit:
@@ -81,7 +69,7 @@ def optimizer_ranking(frame: pd.DataFrame) -> Exhibit:
 
     A rank is one more than the number proven better, NA below 7 seeds or where some are tuned and others are not.
     """
-    frame = settle_outcomes(counted(frame))
+    frame = settled(frame)
     rows = measured(frame, ["finished", "diverged"])
     rivals = rows.groupby(["group", "any_optimizer"])["settings"].transform("nunique")
     rows = rows[rivals > 1]
@@ -90,52 +78,40 @@ def optimizer_ranking(frame: pd.DataFrame) -> Exhibit:
     contests = labels(frame, "any_optimizer", without=("optimizer", "schedule"))
     beaten = _beaten(frame, rows)
     about = [
-        "architecture_label", "batch_size", "device", "execution_label", "optimizer_label", "lr", "schedule_label",
-        "tuning",
+        "group", "settings", "architecture_label", "batch_size", "device", "execution_label", "optimizer_label", "lr",
+        "schedule_label", "tuning",
     ]  # fmt: skip
     entries = [
         {
-            "group": runs.group,
-            "contest": contests[runs.first("any_optimizer")],
             **{name: runs.first(name) for name in about},
-            "settings": runs.settings,
-            "rank": beaten.get((runs.group, runs.settings), 0) + 1,
+            "contest": contests[runs.first("any_optimizer")],
+            "rank": beaten[runs.group, runs.settings] + 1,
             **accuracy_of(runs),
-            "seconds_to_target": float(np.median(runs.floats("seconds_to_target", math.inf))),
-            "reached": int((runs.floats("reached") == 1).sum()),
         }
         for runs in repeats(rows)
     ]
     table = pd.DataFrame(entries)
-    table["_last"] = table["unranked"] != ""
-    table = table.sort_values(
-        ["group", "contest", "_last", "test_accuracy"], ascending=[True, True, True, False], ignore_index=True
-    )
-    keys = table.groupby(["group", "contest"])
-    ranked = table[~table["_last"]].groupby(["group", "contest"])
+    table["is_last"] = table["unranked"] != ""
+    order = ["group", "contest", "is_last", "test_accuracy"]
+    table = table.sort_values(order, ascending=[True, True, True, False], ignore_index=True)
+    ranked = table[~table["is_last"]].groupby(["group", "contest"])
     few = ranked["n"].transform("min") < RANK_TEST_SEEDS
     unlike = ranked["tuning"].transform("nunique") > 1
     table["rank"] = table["rank"].astype("Int64").mask((few | unlike).reindex(table.index, fill_value=True))
-    table["order"] = keys.cumcount() + 1
-    notes = []
-    if table["rank"].isna().any():
-        notes.append(f"A rank needs {RANK_TEST_SEEDS} seeds each, and all tuned alike; else ordered by median.")
-    return Exhibit(table.drop(columns="_last"), notes=tuple(notes))
+    note = f"A rank needs {RANK_TEST_SEEDS} seeds each, and all tuned alike; else ordered by median."
+    return Exhibit(table, notes=(note,) if table["rank"].isna().any() else ())
 
 
-def _beaten(frame: pd.DataFrame, rows: pd.DataFrame) -> dict[tuple[str, str], int]:
+def _beaten(frame: pd.DataFrame, rows: pd.DataFrame) -> Counter[tuple[str, str]]:
     """How many rivals are proven more accurate, by (group, settings); Bonferroni over all contests."""
-    counts: dict[tuple[str, str], int] = {}
+    counts: Counter[tuple[str, str]] = Counter()
     for group, part in rows.drop_duplicates(["group", "settings"]).groupby("group"):
-        chosen: list[tuple[str, str]] = []
-        for names in part.groupby("any_optimizer")["settings"].agg(list):
-            chosen += itertools.combinations(names, 2)
-        pairs = compare(frame[frame["group"] == group], "test_accuracy", NO_BLOCKS, chosen).get(str(group), [])
-        for pair in pairs:
-            loser = {"better": pair.b, "worse": pair.a}.get(pair.verdict)
-            if loser is not None:
-                key = (str(group), loser.settings)
-                counts[key] = counts.get(key, 0) + 1
+        contests = part.groupby("any_optimizer")["settings"]
+        chosen = [pair for _, names in contests for pair in itertools.combinations(names, 2)]
+        for pair in compare(frame[frame["group"] == group], "test_accuracy", NO_BLOCKS, chosen).get(str(group), []):
+            if pair.verdict in ("better", "worse"):
+                loser = pair.b if pair.verdict == "better" else pair.a
+                counts[str(group), loser.settings] += 1
     return counts
 
 
@@ -178,12 +154,9 @@ def _budgets(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for (group, _), own in rows.groupby(["group", "any_lr"], sort=False):
         trials = [
             Trial(
-                lr=float(tried["lr"].iloc[0]),
-                validation_accuracy=float(tried["accuracy"].mean())
-                if tried["accuracy"].count() == seeds[group]
-                else None,
+                lr=float(str(lr)), validation_accuracy=accuracies.mean() if accuracies.count() == seeds[group] else None
             )
-            for _, tried in own.groupby(["number", "lr"])
+            for (_, lr), accuracies in own.groupby(["number", "lr"])["accuracy"]
         ]
         lost = own.groupby("number")["diverged"].any()
         first = own.iloc[0]

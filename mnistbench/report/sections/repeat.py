@@ -40,20 +40,17 @@ def _answer(study: Study) -> Answer:
     question = Question("repeat", "Can I repeat it?", "Repeat it")
     exhibit = environments(study.runs)
     timed = ", ".join(f"speeds by protocol {number}" for number in sorted(set(study.blocks["protocol"])))
-    parts = [Part(facts=_environment(row, timed)) for row in exhibit.frame.head(12).to_dict("records")]
-    headings = [
-        f"{row['machine']}: {row['device'] if missing(row['device_name']) else row['device_name']}"
-        for row in exhibit.frame.head(12).to_dict("records")
-    ]
-    parts = [Part(clipped(heading, 80), facts=part.facts) for heading, part in zip(headings, parts, strict=True)]
+    parts = []
+    for row in exhibit.frame.head(12).to_dict("records"):
+        device = row["device"] if missing(row["device_name"]) else row["device_name"]
+        parts.append(Part(clipped(f"{row['machine']}: {device}", 80), facts=_environment(row, device, timed)))
     grids = [
         Log(f"{name}: grid.yaml as resolved", text, open=len(study.grids) == 1) for name, text in study.grids.items()
     ]
     if grids:
         parts.append(Part("Grid", logs=grids))
     if len(study.runs):
-        shown = _every_run(study.runs)
-        parts.append(Part("Every run", table=shown))
+        parts.append(Part("Every run", table=_every_run(study.runs)))
     lead = (
         "Take the grid below and run it; equal seeds give equal losses on a CPU. The CSV files hold every cell and"
         " every epoch."
@@ -76,11 +73,11 @@ def environments(frame: pd.DataFrame) -> Exhibit:
     return Exhibit(counted.reset_index())
 
 
-def _environment(row: Any, timed: str) -> list[tuple[str, str]]:
+def _environment(row: Any, device: str, timed: str) -> list[tuple[str, str]]:
     facts = {
         "cells": f"{plural(int(str(row['cells'])), 'run')} from {_day(row['first'])} to {_day(row['last'])}",
         "machine": f"{row['machine']} (id {row['machine_id']})",
-        "device": row["device_name"] if not missing(row["device_name"]) else row["device"],
+        "device": device,
         "processor": row["cpu"],
         "memory": byte_count(row["memory_bytes"]),
         "system": row["os"],
@@ -91,11 +88,7 @@ def _environment(row: Any, timed: str) -> list[tuple[str, str]]:
         "energy": ENERGY_SOURCES.get(str(row["energy_source"]), "not measurable here"),
         "data": f"{row['dataset']}{' (a fallback)' if row['fallback'] is True else ''}, SHA-256 {row['data_sha256']}",
     }
-    return [
-        (term, str(value))
-        for term, value in facts.items()
-        if not missing(value) and str(value) not in ("", "nan", "None")
-    ]
+    return [(term, str(value)) for term, value in facts.items() if str(value) not in ("", "nan", "None", "<NA>")]
 
 
 def _day(value: object) -> str:

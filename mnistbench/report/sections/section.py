@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -13,10 +12,6 @@ from mnistbench.report.charts import Chart
 from mnistbench.report.exhibit import Exhibit
 from mnistbench.report.tables import Table
 from mnistbench.results.records import CellRecord
-
-MOST_PANELS = 12
-"""Small multiples of one group that are drawn; the notice says how many are not."""
-
 
 MOST_SENTENCES = 3
 """Of one kind, for each group; the tables have the rest."""
@@ -106,6 +101,11 @@ class Answer:
     notice: str = ""
     downloads: bool = False
 
+    @classmethod
+    def without(cls, question: Question, exhibit: Exhibit) -> Answer:
+        """Of a question that the records hold no data for."""
+        return cls(question, reason=exhibit.reason or "The records hold nothing on it.", notes=exhibit.notes)
+
 
 def _nothing(*_: object) -> Iterator[str]:
     yield from ()
@@ -129,31 +129,6 @@ class Section:
 def groups(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """The frame of each machine and build apart: heading ("" when there is only one), suffix for names, rows."""
     names = list(dict.fromkeys(frame["group"]))
-    for place, name in enumerate(names):
-        yield (
-            (name if len(names) > 1 else ""),
-            (f"-{place + 1}" if len(names) > 1 else ""),
-            frame[frame["group"] == name],
-        )
-
-
-def panels_of(frame: pd.DataFrame, columns: Sequence[str]) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The rows of each combination of these columns, with a title of those that vary."""
-    varied = [column for column in columns if frame[column].nunique() > 1] or list(columns[:1])
-    for values, rows in frame.groupby(varied):
-        yield " · ".join(map(str, values)), rows
-
-
-def slug(*parts: object) -> str:
-    """A stem for ids and file names: letters and digits of these, and a short hash where that loses something."""
-    import hashlib
-
-    text = "-".join(str(part) for part in parts)
-    plain = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:48]
-    lost = re.sub(r"[ ._]+", "-", text.lower()) != plain
-    return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:6]}" if lost else plain
-
-
-def unanswered(question: Question, exhibit: Exhibit) -> Answer:
-    """Of a question that the records hold no data for."""
-    return Answer(question, reason=exhibit.reason or "The records hold nothing on it.", notes=exhibit.notes)
+    several = len(names) > 1
+    for place, name in enumerate(names, 1):
+        yield name if several else "", f"-{place}" if several else "", frame[frame["group"] == name]

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from mnistbench.report import charts, palette, statistics
+from mnistbench.report import charts, statistics
 from mnistbench.report.blocks import NO_BLOCKS, NOT_TRAINED, cycle_table
 from mnistbench.report.exhibit import Exhibit, highest, lowest, nothing, rows_of
 from mnistbench.report.labels import labels
-from mnistbench.report.palette import FAINT, PAPER, series_colour
+from mnistbench.report.palette import DASHES, FAINT, PAPER
 from mnistbench.report.repeats import counted, measured, repeats
 from mnistbench.report.samples import blocks_of
-from mnistbench.report.sections.section import Answer, Part, Question, Section, Study, groups, slug, unanswered
-from mnistbench.report.statistics import Floats
+from mnistbench.report.sections.section import Answer, Part, Question, Section, Study, groups
 from mnistbench.report.tables import Column, of_kind, shared, table
 from mnistbench.words.wording import listed, plural, rate, short_rate
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-ABOUT = ["any_batch", "architecture_label", "optimizer_label", "device", "execution_label", "batch_size"]
+ABOUT = ["group", "settings", "architecture_label", "optimizer_label", "device", "execution_label", "batch_size"]
 MEDIANS = ["eval_examples_per_second", "peak_share"]
 
 
@@ -33,13 +32,13 @@ def _answer(study: Study) -> Answer:
     question = Question("throughput", "How does throughput scale with the batch?", "Throughput")
     exhibit = throughput_by_batch(study.frame, study.blocks)
     if not exhibit:
-        return unanswered(question, exhibit)
+        return Answer.without(question, exhibit)
     parts = []
     for heading, suffix, rows in groups(exhibit.frame):
         several = rows["execution_label"].nunique() > 1
         drawn = _bare_profiles(rows)
         for execution, own in rows[rows["execution_label"].isin(drawn)].groupby("execution_label"):
-            stem = (slug("throughput", execution) if several else "throughput") + suffix
+            stem = (charts.stem("throughput", execution) if several else "throughput") + suffix
             found = [throughput_chart(own, stem), throughput_chart(own, f"{stem}-evaluation", evaluation=True)]
             title = " · ".join(part for part in (heading, str(execution) if several else "") if part)
             parts.append(Part(title, charts=[chart for chart in found if chart]))
@@ -83,7 +82,7 @@ def throughput_by_batch(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -
     rows = measured(frame, ["finished", "out_of_memory", NOT_TRAINED])
     if rows.empty:
         return nothing("No cell finished, so there is no throughput to show.")
-    names, series = labels(frame), labels(frame, "any_batch", without=("batch",))
+    series = labels(frame, "any_batch", without=("batch",))
     timed = {group: cycle_table(blocks_of(blocks, frame, group)) for group in rows["group"].unique()}
     table = []
     for runs in repeats(rows):
@@ -94,29 +93,16 @@ def throughput_by_batch(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -
             shown = timed[runs.group].speed(runs.settings)
         table.append(
             {
-                "group": runs.group,
-                "settings": runs.settings,
-                "label": names[runs.settings],
+                **{name: runs.first(name) for name in ABOUT},
                 "series": series[runs.first("any_batch")],
-                **{name: runs.first(name) for name in ABOUT if name != "any_batch"},
-                "n": shown.n,
-                "examples_per_second": shown.value,
-                "low": shown.low,
-                "high": shown.high,
-                "interval": shown.kind,
-                "values": values.tolist(),
-                **{name: _median(runs.floats(name)[done]) for name in MEDIANS},
+                **shown.columns("examples_per_second"),
+                **{name: pd.Series(runs.floats(name)[done]).median() for name in MEDIANS},
                 "status": runs.first("status") if not done.any() else "ok",
                 "flags": runs.flags(),
             }
         )
     order = ["group", "series", "batch_size"]
     return Exhibit(pd.DataFrame(table).sort_values(order, kind="stable").reset_index(drop=True))
-
-
-def _median(values: Floats) -> float:
-    known = values[~np.isnan(values)]
-    return float(np.median(known)) if len(known) else math.nan
 
 
 def throughput_chart(rows: pd.DataFrame, name: str, *, evaluation: bool = False) -> charts.Chart | None:
@@ -129,8 +115,8 @@ def throughput_chart(rows: pd.DataFrame, name: str, *, evaluation: bool = False)
         return None
     keys = ["architecture_label", "device"]
     series = list(dict.fromkeys(known[keys].itertuples(index=False, name=None)))
-    colours = {name: place for place, name in enumerate(dict.fromkeys(key[0] for key in series))}
-    dashes = {name: palette.DASHES[place] for place, name in enumerate(dict.fromkeys(key[1] for key in series))}
+    by_network = charts.looks(architecture for architecture, _ in series)
+    dashes = dict(zip(dict.fromkeys(device for _, device in series), DASHES, strict=False))
     with charts.style():
         figure, axes = charts.canvas(charts.WIDTH, 3.5)
         charts.batch_axis(axes, rows["batch_size"])
@@ -138,19 +124,18 @@ def throughput_chart(rows: pd.DataFrame, name: str, *, evaluation: bool = False)
         handles, labels = [], []
         for architecture, device in series:
             own = known[(known["architecture_label"] == architecture) & (known["device"] == device)]
-            place = colours[architecture]
-            marker = palette.MARKERS[place % len(palette.MARKERS)]
+            look = replace(by_network[architecture], dashes=dashes[device])
             sns.lineplot(
                 data=own, x="batch_size", y=value, estimator="median", errorbar=None, ax=axes, legend=False,
-                color=series_colour(place), marker=marker, dashes=False, markeredgecolor=PAPER.light,
-                linestyle=(0, dashes[device]) if dashes[device] else "-",
+                color=look.colour, marker=look.marker, dashes=False, markeredgecolor=PAPER.light,
+                linestyle=(0, look.dashes) if look.dashes else "-",
             )  # fmt: skip
             whole = own.groupby("batch_size")[value].agg(["min", "max"]).reset_index()
-            charts.ranges(
-                axes, whole, ("batch_size", "min", "max"), series_colour(place), band=len(series) <= charts.MOST_BANDS
-            )
-            handles.append(_series_handle(place, dashes[device]))
-            labels.append(" · ".join([architecture] * (len(colours) > 1) + [device] * (len(dashes) > 1)) or "measured")
+            banded = len(series) <= charts.MOST_BANDS
+            charts.ranges(axes, whole, ("batch_size", "min", "max"), look.colour, band=banded)
+            handles.append(charts.handle(look))
+            parts = [architecture] * (len(by_network) > 1) + [device] * (len(dashes) > 1)
+            labels.append(" · ".join(parts) or "measured")
         handles.append(_ideal_line(axes, known, value))
         labels.append("twice the batch, twice the rate")
         failed = rows[rows["status"] == "out_of_memory"]
@@ -171,13 +156,6 @@ def throughput_chart(rows: pd.DataFrame, name: str, *, evaluation: bool = False)
         + (f" {plural(len(failed), 'setting')} ran out of memory." if len(failed) else "")
     )
     return charts.Chart(name, f"{what}: examples per second", alt, figure)
-
-
-def _series_handle(place: int, dashes: tuple[float, ...]) -> Line2D:
-    look = charts.looks([str(number) for number in range(place + 1)])[str(place)]
-    line = charts.handle(look)
-    line.set_linestyle((0, dashes) if dashes else "-")
-    return line
 
 
 def _ideal_line(axes: Axes, known: pd.DataFrame, value: str) -> Line2D:

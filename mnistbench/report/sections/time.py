@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -12,14 +11,11 @@ from mnistbench.report.exhibit import Exhibit, lowest, nothing
 from mnistbench.report.frame import targets_in
 from mnistbench.report.labels import labels
 from mnistbench.report.palette import BAD, FAINT, INK, PAPER
-from mnistbench.report.repeats import counted, curve_points
-from mnistbench.report.samples import settle_outcomes, unranked_settings
-from mnistbench.report.sections.section import Answer, Part, Question, Section, Study, groups, unanswered
-from mnistbench.report.tables import Column, shared, table
+from mnistbench.report.repeats import curve_points
+from mnistbench.report.samples import may_be_ranked, settled
+from mnistbench.report.sections.section import Answer, Part, Question, Section, Study, groups
+from mnistbench.report.tables import Column, of_kind, shared, table
 from mnistbench.words.wording import accuracy_text, listed, percent, plural, seconds_text
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 MOST_NAMED = 8
 """Settings of the front that are named in the legend."""
@@ -32,7 +28,7 @@ def _answer(study: Study) -> Answer:
     question = Question("time", "What does time buy?", "Error over time")
     exhibit = time_curves(study.frame, study.epochs)
     if not exhibit:
-        return unanswered(question, exhibit)
+        return Answer.without(question, exhibit)
     parts = []
     for heading, suffix, rows in groups(exhibit.frame):
         front = rows[rows["pareto"].astype(bool)].sort_values("seconds")
@@ -40,7 +36,7 @@ def _answer(study: Study) -> Answer:
             front,
             [
                 *shared("architecture_label optimizer_label batch_size device"),
-                Column("epoch", "epoch", "count"),
+                *of_kind("count", "epoch"),
                 Column("seconds", "training time", "seconds"),
                 Column("error", "test error", "percent"),
                 Column("error_low", "lowest seed", "percent"),
@@ -65,7 +61,7 @@ def time_curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> Exhibit:
 
     On the Pareto front nothing in the group is both faster and better, and it may be ranked.
     """
-    frame = settle_outcomes(counted(frame))
+    frame = settled(frame)
     rows = curve_points(frame, epochs)
     rows = rows[rows["test_accuracy"].notna()]
     if rows.empty:
@@ -81,9 +77,7 @@ def time_curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> Exhibit:
     )
     table["target_errors"] = [[1 - target for target in targets_in(frame)]] * len(table)
     table.insert(2, "label", table["settings"].map(labels(frame)))
-    nowhere = unranked_settings(frame)
-    ranked = [key not in nowhere for key in zip(table["group"], table["settings"], strict=True)]
-    ordered = table[ranked].sort_values(["group", "seconds", "error"])
+    ordered = table[may_be_ranked(table, frame)].sort_values(["group", "seconds", "error"])
     before = ordered.groupby("group")["error"].cummin().groupby(ordered["group"]).shift(fill_value=math.inf)
     table["pareto"] = (ordered["error"] < before).reindex(table.index, fill_value=False)
     return Exhibit(table)
@@ -91,21 +85,16 @@ def time_curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> Exhibit:
 
 def time_buys(curves: pd.DataFrame, name: str) -> charts.Chart:
     """Test error over training seconds, both log; the Pareto front in front, all else in grey."""
-    import seaborn as sns
-
     rows = curves[(curves["seconds"] > 0) & (curves["error"] > 0)].copy()
     front = rows[rows["pareto"].astype(bool)].sort_values("seconds")
-    named = _spread(list(dict.fromkeys(front["label"])), MOST_NAMED)
+    named = charts.evenly(list(dict.fromkeys(front["label"])), MOST_NAMED)
     grey = rows[~rows["label"].isin(named)]
     shown = list(dict.fromkeys(grey["settings"]))
     kept = shown[:: -(-len(shown) // MOST_GREY)] if shown else []
     with charts.style():
         figure, axes = charts.canvas(charts.WIDTH, 3.6)
-        if kept:
-            sns.lineplot(
-                data=grey[grey["settings"].isin(kept)], x="seconds", y="error", units="settings", estimator=None,
-                ax=axes, color=FAINT.light, linewidth=0.7, legend=False, alpha=0.65,
-            )  # fmt: skip
+        for _, own in grey[grey["settings"].isin(kept)].sort_values("seconds").groupby("settings", sort=False):
+            axes.plot(own["seconds"], own["error"], color=FAINT.light, linewidth=0.7, alpha=0.65)
         handles, ends, banded = [], [], len(named) <= charts.MOST_BANDS
         for label, look in charts.looks(named).items():
             own = rows[rows["label"] == label].sort_values("seconds")
@@ -124,11 +113,16 @@ def time_buys(curves: pd.DataFrame, name: str) -> charts.Chart:
         charts.log_axis(axes, "x", rows["seconds"].min(), rows["seconds"].max(), lambda value: f"{value:g}")
         single = grey[grey.groupby("settings")["settings"].transform("size") == 1]
         axes.plot(single["seconds"], single["error"], color=FAINT.light, marker=".", linestyle="none")
-        targets = list(rows["target_errors"].iloc[0])
+        targets = rows["target_errors"].iloc[0]
         heights = pd.concat([rows["error"], pd.Series(targets, dtype=float)]).astype(float)
         heights = heights[heights > 0]
         charts.log_axis(axes, "y", heights.min(), heights.max(), lambda value: f"{100 * value:g} %")
-        _target_lines(axes, targets)
+        for target in (target for target in targets if target > 0):
+            axes.axhline(target, color=BAD.light, linewidth=1, linestyle=(0, (4, 3)))
+            axes.annotate(
+                f"target {accuracy_text(1 - target)}", (1, target), xycoords=("axes fraction", "data"),
+                ha="right", va="bottom", fontsize=9.5, color=BAD.light,
+            )  # fmt: skip
         axes.set(xlabel="training seconds (log)", ylabel="test error (log)")
         if banded:
             charts.legend(figure, handles, named)
@@ -142,22 +136,6 @@ def time_buys(curves: pd.DataFrame, name: str) -> charts.Chart:
         f" {seconds_text(best.seconds)} by {best.label}.{thinned}"
     )
     return charts.Chart(name, "Error over training time", alt, figure)
-
-
-def _spread(labels: list[str], most: int) -> list[str]:
-    """At most so many of them, the first and the last among them."""
-    if len(labels) <= most:
-        return labels
-    return [labels[round(place * (len(labels) - 1) / (most - 1))] for place in range(most)]
-
-
-def _target_lines(axes: Axes, targets: list[float]) -> None:
-    for target in (target for target in targets if target > 0):
-        axes.axhline(target, color=BAD.light, linewidth=1, linestyle=(0, (4, 3)))
-        axes.annotate(
-            f"target {accuracy_text(1 - target)}", (1, target), xycoords=("axes fraction", "data"),
-            ha="right", va="bottom", fontsize=9.5, color=BAD.light,
-        )  # fmt: skip
 
 
 SECTION = Section(_answer)
