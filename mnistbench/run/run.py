@@ -29,7 +29,7 @@ from mnistbench.run.plan import Stage, has_result, mark_older_data, records_of, 
 from mnistbench.run.selection import Selection, make_selection
 from mnistbench.run.session import Session, record_skipped, run_rounds
 from mnistbench.run.watchers import Watchers
-from mnistbench.train.watcher import Ending, Watcher
+from mnistbench.train.watcher import Ending, Remarks, Watcher
 from mnistbench.words.wording import plural
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSummary:
-    """How a run went.
+class RunSummary(Remarks):
+    """How a run went, and what its watchers remarked at the end.
 
     Attributes:
         results: the folder with everything.
@@ -52,9 +52,6 @@ class RunSummary:
             interruption of this run ended has not failed.
         speed: which blocks of speed were taken and which are missing, in a line; None where none were asked for.
         left: how many of them have no result yet, failed ones included and skipped ones not.
-        not_mirrored: attempts that are not on the tracking server, and `not_mirrored_sessions` of speed;
-            `not_mirrored_reason` says why.
-        tracking, experiment: the tracking server and the experiment that was named, as they may be shown.
         interrupted: the signal that ended it.
         warnings: what the user should read.
     """
@@ -69,11 +66,6 @@ class RunSummary:
     failed: int
     left: int
     speed: str | None = None
-    not_mirrored: int = 0
-    not_mirrored_sessions: int = 0
-    not_mirrored_reason: str | None = None
-    tracking: str | None = None
-    experiment: str | None = None
     interrupted: int | None = None
     warnings: list[str] = field(default_factory=list)
 
@@ -137,7 +129,7 @@ def _executor(options: RunOptions) -> Executor:
     if options.executor == "ray":
         from mnistbench.run.ray import RayExecutor
 
-        return RayExecutor(plugins=options.plugins.names if options.plugins else ())
+        return RayExecutor(options.ray_address, plugins=options.plugins.names if options.plugins else ())
     raise UserError(f"unknown executor {options.executor}: there are process, inline and ray")
 
 
@@ -278,7 +270,9 @@ def _finish(session: Session) -> RunSummary:
     remarks = session.watchers.end(Ending(results=results, changed=changed, record_ids=shown))
     for text in (*remarks.warnings, *weaknesses):
         session.warn(text)
+    told = {**vars(remarks), "warnings": session.warnings}
     return RunSummary(
+        **told,
         results=results,
         counts=dict(Counter(index[cell_id].status if cell_id in index else "pending" for cell_id in ids)),
         ran=session.ran,
@@ -289,13 +283,7 @@ def _finish(session: Session) -> RunSummary:
         failed=sum(_has_failed(session, cell) for cell in session.chosen),
         left=sum(not has_result(cell, index) and not _is_skipped(session, cell) for cell in session.chosen),
         speed=session.speed_line,
-        not_mirrored=remarks.not_mirrored,
-        not_mirrored_sessions=remarks.not_mirrored_sessions,
-        not_mirrored_reason=remarks.not_mirrored_reason,
-        tracking=remarks.tracking,
-        experiment=remarks.experiment,
         interrupted=session.interruption.signum,
-        warnings=session.warnings,
     )
 
 
