@@ -13,6 +13,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from typing_extensions import override
+
+from mnistbench.train.steps import Step
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -70,7 +74,7 @@ class _WholeSteps:
     factors: tuple[float, ...] = ()
 
 
-class GraphStep:
+class GraphStep(Step):
     """An autograd step whose work is captured on the first batches of each size.
 
     Args:
@@ -89,8 +93,9 @@ class GraphStep:
         self._gradients: dict[int, _Gradients] = {}
         self._whole_steps: dict[int, _WholeSteps] = {}
 
+    @override
     def gradients(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Step`; results and gradients are overwritten by the next batch of this size.
+        """Results and gradients are overwritten by the next batch of this size.
 
         Raises:
             CaptureFailed: at a first batch, if the network does something that a graph cannot hold.
