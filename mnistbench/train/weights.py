@@ -324,8 +324,7 @@ class KeptModel:
         return sources, np.concatenate(parts)
 
     def _read_rows(self, path: Path) -> tuple[np.ndarray, list[int]]:
-        from mnistbench.data.csv import read_rows
-        from mnistbench.data.sources import read_csv_bytes
+        from mnistbench.data.csv import read_csv_bytes, read_rows
 
         options = self.cell.dataset.options
         try:
