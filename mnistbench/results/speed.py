@@ -11,7 +11,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -319,13 +319,12 @@ def merged_files(sources: Iterable[ResultsFolder]) -> dict[str, bytes]:
     return {name: content for name, (content, _) in merged.items()}
 
 
-def write_merged(sources: Iterable[ResultsFolder], target: ResultsFolder) -> None:
-    """Fill `speed/` of a folder with the sessions of others.
+def write_sessions(target: ResultsFolder, contents: Mapping[str, bytes]) -> None:
+    """Fill `speed/` of a folder with files by their names.
 
     Raises:
-        UserError: as `merged_files`, or if the folder cannot be written.
+        UserError: if the folder cannot be written.
     """
-    contents = merged_files(sources)
     if contents:
         with writing(target.speed):
             target.speed.mkdir(exist_ok=True)

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnistbench.errors import UserError
-from mnistbench.files.whole import read_regular, write_whole, writing
+from mnistbench.files.whole import read_regular, write_whole
 from mnistbench.results.folder import ResultsFolder, read_record
 from mnistbench.results.merging import machine_of, merge_folders
 from mnistbench.results.records import CellRecord
-from mnistbench.results.speed import SESSION_FILE, longer_of, read_session
+from mnistbench.results.speed import SESSION_FILE, longer_of, read_session, write_sessions
 from mnistbench.tracking.address import checked, default_uri, place, reason, shown, sqlite_path
 from mnistbench.tracking.identity import write_grid_id
 from mnistbench.tracking.journal import Journal
@@ -74,11 +74,7 @@ def rebuild(experiment: str, uri: str | None, results: ResultsFolder) -> Rebuilt
             raise UserError(reason(error, uri)) from None
         machines = _by_machine([record for _, record in found], downloads / "machines")
         merge_folders(machines, results)
-        if sessions:
-            with writing(results.speed):
-                results.speed.mkdir(exist_ok=True)
-        for name, (_, content) in sessions.items():
-            write_whole(results.speed / f"{name}.jsonl", content)
+        write_sessions(results, {f"{name}.jsonl": content for name, (_, content) in sessions.items()})
         if grid is not None:
             write_whole(results.grid_file, grid.read_bytes())
         if server.grid_id:
