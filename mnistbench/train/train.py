@@ -97,9 +97,7 @@ def train_cell(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRe
         flags.append("gpu_slowdown")
     noise = Noise(
         probe={name: [probe.seconds[name] for probe in probes] for name in probes[0].seconds},
-        foreign_cpu=interference.foreign_cpu,
-        steal=interference.steal,
-        throttled=interference.throttled,
+        **vars(interference),
         gpu_slowdown=slowed,
         flags=flags,
     )
