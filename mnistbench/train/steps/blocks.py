@@ -34,7 +34,7 @@ class Block:
     def __init__(self, parameters: Sequence[Tensor] = ()) -> None:
         self.parameters = list(parameters)
         self.gradients: list[Tensor] = []
-        self.choice: dict[str, str] = {}
+        self.choice = {key: values[0] for key, values in self.choices().items()}
 
     def choices(self) -> dict[str, tuple[str, ...]]:
         """What can be chosen, each with its values; the first is torch's own way."""
@@ -60,7 +60,6 @@ class Linear(Block):
         # The parameters themselves: an optimizer may put another tensor behind them (`parameter.data = …`).
         self.weight: Tensor = layer.weight
         self.bias: Tensor | None = layer.bias
-        self.choice = {key: values[0] for key, values in self.choices().items()}
 
     def choices(self) -> dict[str, tuple[str, ...]]:
         """The library of the output, the weight's gradient and the input's."""
@@ -136,7 +135,6 @@ class Convolution(Block):
         self.bias: Tensor | None = layer.bias
         self.padding = _pair(layer.padding)
         self.geometry: Any = (layer.stride, self.padding, layer.dilation, False, (0, 0), layer.groups)
-        self.choice = {key: values[0] for key, values in self.choices().items()}
 
     def choices(self) -> dict[str, tuple[str, ...]]:
         """Layouts of the forward pass, the weight's gradient and the input's."""
@@ -305,7 +303,6 @@ class Pool(Block):
     def __init__(self, layer: nn.MaxPool2d | nn.AvgPool2d) -> None:
         super().__init__()
         self.is_max = isinstance(layer, nn.MaxPool2d)
-        self.choice = {"pool": LAYOUTS[0]}
 
     @staticmethod
     def fits(layer: nn.Module) -> bool:
