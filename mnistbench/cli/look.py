@@ -124,12 +124,20 @@ def list_(
 def data(context: typer.Context, data_dir: DataDir = None) -> None:
     """What data lies where on this machine; `data fetch` downloads, `data show` draws samples."""
     if context.invoked_subcommand is None:
-        _print_places(data_dir)
+        data_list(data_dir)
 
 
 def data_list(data_dir: DataDir = None) -> None:
     """What data lies where on this machine."""
-    _print_places(data_dir)
+    from rich.console import Console
+    from rich.table import Table
+
+    from mnistbench.data import datasets
+
+    table = Table("dataset", "here?", "where", title="Data on this machine", title_justify="left")
+    for place in datasets.survey(data_dir):
+        table.add_row(place.name, "[green]yes[/]" if place.found else "no", place.where)
+    Console().print(table)
 
 
 def data_fetch(
@@ -164,18 +172,6 @@ def data_show(
     target = out or Path(f"{name}.png")
     draw_samples(Component(name=name), target, count=count, seed=seed, data_dir=data_dir)
     print(f"{plural(count, 'image')} of {name}: {target}")
-
-
-def _print_places(data_dir: Path | None) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from mnistbench.data import datasets
-
-    table = Table("dataset", "here?", "where", title="Data on this machine", title_justify="left")
-    for place in datasets.survey(data_dir):
-        table.add_row(place.name, "[green]yes[/]" if place.found else "no", place.where)
-    Console().print(table)
 
 
 def doctor_checks(*, data_dir: Path | None = None, tracking_uri: str | None = None) -> Iterator[Check]:
@@ -232,12 +228,13 @@ def draw_samples(
     from matplotlib.figure import Figure
 
     from mnistbench.data import datasets
+    from mnistbench.data.arrays import load
 
     prepared = datasets.prepare(dataset, data_dir=data_dir)
     spec = prepared.spec
     if not spec.is_image:
         raise UserError(f"{spec.name} is a table of {spec.input_shape[0]} numbers a row: there are no images to draw")
-    arrays = datasets.load(prepared.directory)
+    arrays = load(prepared.directory)
     chosen = np.random.default_rng(seed).choice(len(arrays.train_labels), size=count, replace=False)
     columns = min(10, count)
     rows = math.ceil(count / columns)

@@ -132,6 +132,13 @@ class CsvProblems:
         text = f"{self.source}:{line}: {message}" if line else f"{self.source}: {message}"
         self.lines.append(shown(text, longest=1000))
 
+    def refuse_ragged(self, rows: Sequence[Sequence[str]], lines: Sequence[int], width: int) -> None:
+        """Raise UserError if there are problems, or rows of another width."""
+        for row, line in zip(rows, lines, strict=True):
+            if len(row) != width:
+                self.add(f"{len(row)} values, expected {width}", line)
+        self.raise_if_any()
+
     def raise_if_any(self) -> None:
         """Raise UserError with the first few problems and the number of the others."""
         if self.lines:
@@ -245,10 +252,7 @@ def read_rows(
     if not rows:
         problems.add("has no rows")
     problems.raise_if_any()
-    for row, line in zip(rows, lines, strict=True):
-        if len(row) != len(names):
-            problems.add(f"{len(row)} values, expected {len(names)}", line)
-    problems.raise_if_any()
+    problems.refuse_ragged(rows, lines, len(names))
     values = _numbers(rows, lines, [(place, names[place] if has_header else str(place)) for place in places], problems)
     problems.raise_if_any()
     return values, lines
@@ -269,10 +273,7 @@ def _read_rows(content: bytes, table: CsvTable, source: str) -> tuple[list[str],
         rows, lines = rows[1:], lines[1:]
     if not rows:
         problems.add("has no rows")
-    for row, line in zip(rows, lines, strict=True):
-        if len(row) != len(names):
-            problems.add(f"{len(row)} values, expected {len(names)}", line)
-    problems.raise_if_any()
+    problems.refuse_ragged(rows, lines, len(names))
     return names, rows, lines
 
 

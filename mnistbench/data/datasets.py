@@ -15,7 +15,7 @@ from mnistbench.cell import Component
 from mnistbench.cell.data_spec import DataSpec
 from mnistbench.data import digits as digits_
 from mnistbench.data import images
-from mnistbench.data.arrays import Arrays, load, notes_on_labels
+from mnistbench.data.arrays import load, notes_on_labels
 from mnistbench.data.cache import entry_directory, read_entry
 from mnistbench.data.csv import CsvSource
 from mnistbench.data.download import Progress
@@ -26,21 +26,6 @@ from mnistbench.data.tables import SUM3_CLASSES, sum3_arrays
 from mnistbench.errors import UserError
 from mnistbench.errors.problems import nearest
 from mnistbench.files.cache_folder import cache_folder
-
-__all__ = [
-    "DATASETS",
-    "Arrays",
-    "DataNotFound",
-    "DataSpec",
-    "PreparedData",
-    "Surveyed",
-    "cached_sha256",
-    "load",
-    "prepare",
-    "sizes",
-    "spec_of",
-    "survey",
-]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,15 +17,15 @@ from mnistbench.errors import UserError
 from mnistbench.files.cache_folder import cache_folder
 from mnistbench.files.whole import weaknesses
 from mnistbench.results.folder import ResultsFolder, SetAside
-from mnistbench.results.index import attempts_made, is_noisy, read_index, refuse_newer, save_index
-from mnistbench.results.records import FAILURES, Data
+from mnistbench.results.index import is_noisy, refuse_newer, save_index
+from mnistbench.results.records import FAILURES
 from mnistbench.results.this_machine import machine_id, recognized
 from mnistbench.run.blocks import time_speed
 from mnistbench.run.executors import Executor, InlineExecutor, ProcessExecutor
 from mnistbench.run.interruption import Interruption
 from mnistbench.run.options import RunOptions
 from mnistbench.run.plan import Stage, has_result, mark_older_data, records_of, rounds_of, speed_of, stages
-from mnistbench.run.selection import Selection, make_selection
+from mnistbench.run.selection import make_selection
 from mnistbench.run.session import Session, record_skipped, run_rounds
 from mnistbench.run.watchers import Watchers
 from mnistbench.train.watcher import Ending, Remarks, Watcher
@@ -103,7 +102,15 @@ def run_grid(grid: Grid, options: RunOptions | None = None, watchers: Sequence[W
         results.create()
         with results.lock():
             interruption = Interruption(own_process=options.own_process, last_acts=told.last_acts)
-            session = _begin_session(results, options, selection, data, executor, told, interruption)
+            session = Session(
+                options=options,
+                selection=selection,
+                executor=executor,
+                watchers=told,
+                interruption=interruption,
+                results=results,
+                prepared=data,
+            )
             with interruption.watched(executor.stop):
                 _make_room(session)
                 _run_stages(session)
@@ -152,42 +159,6 @@ def _prepare_data(grid: Grid, options: RunOptions, watchers: Watchers) -> Prepar
     for warning in prepared.warnings:
         watchers.say(warning)
     return prepared
-
-
-def _begin_session(  # noqa: PLR0917
-    results: ResultsFolder,
-    options: RunOptions,
-    selection: Selection,
-    data: PreparedData,
-    executor: Executor,
-    watchers: Watchers,
-    interruption: Interruption,
-) -> Session:
-    """See what is in the folder."""
-    index, others = read_index(results)
-    budget = options.budget_seconds
-    return Session(
-        options=options,
-        selection=selection,
-        executor=executor,
-        watchers=watchers,
-        interruption=interruption,
-        results=results,
-        data=Data(
-            sha256=data.sha256,
-            fallback=data.fallback,
-            train_examples=data.spec.train_examples,
-            test_examples=data.spec.test_examples,
-        ),
-        data_directory=str(data.directory),
-        index=index,
-        attempts=attempts_made(results),
-        cells_before=results.cell_ids(),
-        targets_before=results.targets(),
-        deadline=None if budget is None else time.monotonic() + budget,
-        set_aside=[other for other in others if other.is_named_as_record],
-        foreign=[other for other in others if not other.is_named_as_record],
-    )
 
 
 def _make_room(session: Session) -> None:

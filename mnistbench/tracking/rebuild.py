@@ -139,7 +139,7 @@ def _download(server: Server, downloads: Path) -> tuple[list[tuple[str, CellReco
     aside: list[tuple[str, str]] = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
         runs = server.mirroring_runs(RECORD_ID)
-        records = pool.map(lambda run: _record(server, *run, downloads), runs)
+        records = pool.map(lambda run: _record(server, run[0], run[1], downloads), runs)
         for (run_id, _), record in zip(runs, records, strict=True):
             if isinstance(record, str):
                 aside.append((run_id, record))

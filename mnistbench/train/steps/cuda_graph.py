@@ -54,23 +54,22 @@ Record = Callable[[Launch], "tuple[Graph, list[Tensor]]"]
 
 
 @dataclass
-class _Gradients:
+class _Captured:
     graph: Graph
     inputs: Tensor
     labels: Tensor
-    loss: Tensor
-    right: Tensor
+    losses: Tensor
+    rights: Tensor
+
+
+@dataclass
+class _Gradients(_Captured):
     gradients: list[Tensor | None]
 
 
 @dataclass
-class _WholeSteps:
-    graph: Graph
-    inputs: Tensor
-    labels: Tensor
+class _WholeSteps(_Captured):
     rates: Tensor
-    losses: Tensor
-    rights: Tensor
     factors: tuple[float, ...] = ()
 
 
@@ -107,7 +106,7 @@ class GraphStep(Step):
         captured.labels.copy_(labels)
         captured.graph.replay()
         self._update.gradients = list(captured.gradients)
-        return captured.loss, captured.right
+        return captured.losses, captured.rights
 
     def take(self, inputs: Tensor, labels: Tensor, factors: Sequence[float]) -> tuple[Tensor, Tensor]:
         """Train on one batch or several, one behind the other; only where `Update.fits_graph`.
@@ -166,7 +165,7 @@ class GraphStep(Step):
         with self._left_as_it_was():
             graph, (losses, rights) = self._record(launch)
         self._update.restore(optimizer)
-        return _WholeSteps(graph, inputs, labels, rates, losses, rights)
+        return _WholeSteps(graph, inputs, labels, losses, rights, rates)
 
     @contextmanager
     def _left_as_it_was(self) -> Iterator[None]:
