@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
 
 import typer
 
+from mnistbench.axes.plugins import load_plugins
 from mnistbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -166,7 +167,6 @@ class RunFlags:
         Raises:
             UserError: for a plug-in that cannot be loaded.
         """
-        from mnistbench.axes.plugins import load_plugins
         from mnistbench.run.options import RunOptions
 
         typed = ((field.name, getattr(self, field.name, None)) for field in fields(RunOptions))

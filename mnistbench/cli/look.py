@@ -11,16 +11,21 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from mnistbench.axes.plugins import load_plugins
+from mnistbench.cell import Component
 from mnistbench.cli.flags import DataDir, Plugin, TrackingUri, option, read_path
 from mnistbench.errors import UserError
 from mnistbench.errors.layers import require
 from mnistbench.errors.problems import did_you_mean
+from mnistbench.grid import ready
+from mnistbench.kept import inspect as inspection
+from mnistbench.kept.inspect import Check, matrix_product, torch_build, versions
+from mnistbench.results.this_machine import kept_id_file, machine_id, system_id
+from mnistbench.run.progress import PlainLines
 from mnistbench.words.wording import plural
 
 if TYPE_CHECKING:
-    from mnistbench.cell import Component
     from mnistbench.data.download import Progress as Downloaded
-    from mnistbench.kept.inspect import Check
 
 NAMES = ("architectures", "optimizers", "schedules", "datasets", "executions", "grids")
 """What can be listed: an axis of a grid, in the plural, or the ready grids."""
@@ -37,11 +42,8 @@ def show(
     from rich.table import Table
 
     from mnistbench.axes import architectures
-    from mnistbench.axes.plugins import load_plugins
-    from mnistbench.cell import Component
     from mnistbench.data.datasets import spec_of
     from mnistbench.grid.read import component_from_text
-    from mnistbench.kept import inspect as inspection
 
     plugins = load_plugins(plugin or ())
     component = component_from_text("architecture", network, settings or [], plugins)
@@ -88,7 +90,6 @@ def list_(
     from rich.console import Console
     from rich.text import Text
 
-    from mnistbench.grid import ready
     from mnistbench.grid.options import TABLES, Axis, declaration
 
     if names not in NAMES:
@@ -145,7 +146,6 @@ def data_fetch(
     data_dir: DataDir = None,
 ) -> None:
     """Download what is not here yet, verify it, and unpack it into the user's cache."""
-    from mnistbench.cell import Component
     from mnistbench.data import datasets
 
     for name in names:
@@ -167,7 +167,6 @@ def data_show(
 ) -> None:
     """Draw sample training images with their labels into a PNG file."""
     require("report", "data show")
-    from mnistbench.cell import Component
 
     target = out or Path(f"{name}.png")
     draw_samples(Component(name=name), target, count=count, seed=seed, data_dir=data_dir)
@@ -178,7 +177,6 @@ def doctor_checks(*, data_dir: Path | None = None, tracking_uri: str | None = No
     """Each check as soon as it is done; none raises, and none writes."""
     from mnistbench.axes import devices
     from mnistbench.data import datasets
-    from mnistbench.kept.inspect import Check, matrix_product, torch_build, versions
 
     yield from versions()
     yield torch_build()
@@ -194,8 +192,6 @@ def doctor_checks(*, data_dir: Path | None = None, tracking_uri: str | None = No
 
 def _machine() -> Check:
     """Makes no id where there is none yet."""
-    from mnistbench.kept.inspect import Check
-    from mnistbench.results.this_machine import kept_id_file, machine_id, system_id
 
     if system_id() is not None:
         return Check(name="machine id", found=machine_id())
@@ -207,7 +203,6 @@ def _machine() -> Check:
 
 
 def _tracking(uri: str | None) -> Check:
-    from mnistbench.kept.inspect import Check
     from mnistbench.tracking.address import checked, default_uri, shown
 
     try:
@@ -256,8 +251,6 @@ def download_bar() -> Iterator[Downloaded]:
     """A bar per file in a terminal, one line per file elsewhere; on standard error, so that output can be piped."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
-
-    from mnistbench.run.progress import PlainLines
 
     console = Console(stderr=True)
     if not console.is_terminal:

@@ -18,8 +18,11 @@ from mnistbench.cli.flags import (
     read_path,
     results_folder,
 )
+from mnistbench.cli.outcome import write_outcome
 from mnistbench.errors import UserError
 from mnistbench.errors.layers import require
+from mnistbench.files.whole import write_whole
+from mnistbench.results.folder import ResultsFolder
 from mnistbench.words.markdown import one_line
 from mnistbench.words.wording import plural, records_and_sessions
 
@@ -35,8 +38,6 @@ def report(
 ) -> None:
     """Make the report again from the records; several folders become one report."""
     require("report", "report")
-    from mnistbench.cli.outcome import write_outcome
-    from mnistbench.results.folder import ResultsFolder
 
     places = [ResultsFolder(results_folder(folder)) for folder in folders]
     if len(places) > 1 and out is None:
@@ -58,12 +59,10 @@ def compare(
 ) -> int:
     """Compare two sets of results, cell by cell, with intervals and verdicts."""
     require("report", "compare")
-    from mnistbench.files.whole import write_whole
     from mnistbench.report.blocks import blocks_frame
     from mnistbench.report.compare import compare as compare_frames
     from mnistbench.report.compare import parse_threshold
     from mnistbench.report.frame import KINDS, results_frame
-    from mnistbench.results.folder import ResultsFolder
     from mnistbench.results.speed import read_sessions
     from mnistbench.results.targets import targets_asked
 
@@ -88,7 +87,7 @@ def merge(
     out: Annotated[Path, option("--out -o", "The folder to make.", None, "DIR", read=read_path)],
 ) -> None:
     """Put the records of several folders into one; the same cell of two machines stays two records."""
-    from mnistbench.results.folder import ResultsFolder
+
     from mnistbench.results.merging import merge_folders
 
     sources = [ResultsFolder(results_folder(folder)) for folder in folders]
@@ -112,8 +111,6 @@ def from_mlflow(
     require("tracking", "results from-mlflow")
     require("report", "results from-mlflow")
     from mnistbench import tracking
-    from mnistbench.cli.outcome import write_outcome
-    from mnistbench.results.folder import ResultsFolder
 
     folder = ResultsFolder(out or Path("results") / experiment)
     rebuilt = tracking.rebuild(experiment, tracking_uri, folder)

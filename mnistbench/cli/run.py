@@ -10,15 +10,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mnistbench.cli.flags import Experiment, Folder, GridFile, RunFlags, TrackingUri, results_folder, takes_run_flags
+from mnistbench.cli.outcome import (
+    console_for_tables,
+    print_best,
+    print_cells,
+    print_outcome,
+    typed_again,
+    write_outcome,
+)
 from mnistbench.errors import UserError
 from mnistbench.errors.layers import Layer, left_out, missing, require
+from mnistbench.grid import ready
+from mnistbench.results.folder import ResultsFolder
+from mnistbench.run.progress import display_for
+from mnistbench.run.watchers import ReportWriter
 from mnistbench.words.markdown import one_line
 from mnistbench.words.wording import plural, records_and_sessions
 
 if TYPE_CHECKING:
     from mnistbench.axes.plugins import Plugins
     from mnistbench.grid.grid import Grid
-    from mnistbench.results.folder import ResultsFolder
     from mnistbench.train.watcher import Watcher
 
 OF_AN_OLDER_RELEASE = (
@@ -35,7 +46,6 @@ def run(context: typer.Context, grid: GridFile, *, flags: RunFlags) -> int:
 
     What has a result is kept; what failed is tried again. Ctrl-C once ends the present cell and writes the report.
     """
-    from mnistbench.cli.outcome import print_outcome, typed_again
     from mnistbench.run.run import run_grid
 
     for flag, value in (("--tracking-uri", flags.tracking_uri), ("--experiment", flags.experiment)):
@@ -65,10 +75,8 @@ def run(context: typer.Context, grid: GridFile, *, flags: RunFlags) -> int:
 
 def _watchers(results: ResultsFolder, figures: Path | None, tensorboard: Path | None) -> list[Watcher]:
     """Who watches a run at a terminal, beside the mirror, which comes last: it takes the report along."""
-    from mnistbench.cli.outcome import write_outcome
-    from mnistbench.run.progress import display_for
+
     from mnistbench.run.status import StatusFile
-    from mnistbench.run.watchers import ReportWriter
 
     watchers: list[Watcher] = [StatusFile(results), display_for()]
     if not missing("report"):
@@ -103,7 +111,6 @@ def init(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A ready grid: see `list grids`.")] = "quick",
 ) -> None:
     """Write a ready grid into the working folder, to be edited."""
-    from mnistbench.grid import ready
 
     first, *others = ready.write(name, Path())
     print(f"written: {', '.join(map(str, [first, *others]))}; run it with `python -m mnistbench run {first}`")
@@ -115,8 +122,7 @@ def status(
     cells: Annotated[bool, typer.Option("--cells", help="A line for each cell, with its id.")] = False,
 ) -> int:
     """How far a run is: counts by status, the best cells so far, and who is at it."""
-    from mnistbench.cli.outcome import console_for_tables, print_best, print_cells
-    from mnistbench.results.folder import ResultsFolder
+
     from mnistbench.run.status import status_lines
 
     results = ResultsFolder(results_folder(folder))
@@ -134,7 +140,6 @@ def sync(folder: Folder, *, tracking_uri: TrackingUri = None, experiment: Experi
     """Mirror into MLflow what is not there yet; doing it twice changes nothing."""
     require("tracking", "sync")
     from mnistbench import tracking
-    from mnistbench.results.folder import ResultsFolder
 
     done = tracking.sync(ResultsFolder(results_folder(folder)), tracking_uri, experiment=experiment)
     mirrored, already, failed = (
@@ -158,7 +163,6 @@ def load_grid(path: Path, overrides: Sequence[str], plugins: Plugins | None, max
     Raises:
         UserError: for whatever is wrong with it, with places.
     """
-    from mnistbench.grid import ready
     from mnistbench.grid.grid import Grid
 
     given, path = path, ready.grid_file(path)

@@ -20,7 +20,9 @@ from mnistbench.cell import Cell
 from mnistbench.results.records import CellRecord, EpochMeasurement, Error, utc_now
 from mnistbench.run.processes import PRELOAD, ForkServer, WorkerProcess, kill_group
 from mnistbench.run.worker import TRAIN_CELL, train_named, train_safely
+from mnistbench.train.clocks import usable_threads
 from mnistbench.train.job import Job
+from mnistbench.train.machine import physical_cores
 from mnistbench.train.steps.cuda_graph import CaptureFailed
 
 if TYPE_CHECKING:
@@ -129,7 +131,7 @@ class ProcessExecutor(Executor):
     ) -> None:
         self._train = train
         self._grace_seconds = grace_seconds
-        self._slots = slots or usable_cores()
+        self._slots = slots or usable_threads(physical_cores())
         self._server = ForkServer(preload)
         self._running: list[WorkerProcess] = []
         self._reason: str | None = None
@@ -249,11 +251,3 @@ def without_graph(job: Job, result: object) -> Job | None:
 def is_shared(cell: Cell) -> bool:
     """Whether other cells may run beside it."""
     return levers_of(cell.execution).isolation == "shared"
-
-
-def usable_cores() -> int:
-    """Cores that this process may use (rule 13)."""
-    from mnistbench.train.clocks import usable_threads
-    from mnistbench.train.machine import physical_cores
-
-    return usable_threads(physical_cores())

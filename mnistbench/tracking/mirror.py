@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from mnistbench.errors import UserError
 from mnistbench.files.whole import read_regular
+from mnistbench.grid.yaml import plain, read_document
 from mnistbench.results.ownership import PAGE, SUMMARY, TABLE, is_free, is_grid_of_ours
 from mnistbench.results.records import CellRecord
 from mnistbench.results.targets import targets_asked
@@ -354,7 +355,6 @@ def sync(
 
 def grid_name(results: ResultsFolder) -> str:
     """The grid's name as its resolved file says it, else the folder's."""
-    from mnistbench.grid.yaml import plain, read_document
 
     try:
         grid = plain(read_document(read_regular(results.grid_file).decode(), "grid.yaml"))
