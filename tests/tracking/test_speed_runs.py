@@ -253,7 +253,7 @@ def test_the_table_of_all_blocks_lies_on_the_summary_run(uri: str, results: Resu
     sync(results, uri)
     (summary,) = runs(uri, condition="tags.kind = 'summary'")
     table = MlflowClient(tracking_uri=uri).download_artifacts(summary.info.run_id, "speed.csv")
-    assert Path(table).read_bytes() == results.speed_file.read_bytes()
+    assert Path(table).read_bytes() == (results.path / "speed.csv").read_bytes()
 
 
 # Faults
