@@ -11,8 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from mnistbench.data.digits import make_digits
+from mnistbench.data.idx import parse_idx, unpack
 from mnistbench.data.images import MNIST, ImageFiles
 from mnistbench.data.sources import Search
 from mnistbench.errors import UserError
@@ -21,6 +23,11 @@ from mnistbench.files.cache_folder import cache_folder
 BESIDE = Path(__file__).parents[2] / "shared" / "data"
 if BESIDE.is_dir():
     os.environ.setdefault("MNISTBENCH_DATA", str(BESIDE))
+
+
+def read_idx(content: bytes) -> npt.NDArray[np.uint8]:
+    """The array in the bytes of an IDX file, packed with gzip or not."""
+    return parse_idx(unpack(content, 1 << 28) if content.startswith(b"\x1f\x8b") else content)
 
 
 @functools.cache

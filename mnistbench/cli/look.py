@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from mnistbench.cli.flag_values import path
-from mnistbench.cli.flags import DataDir, Plugin, TrackingUri
+from mnistbench.axes.plugins import load_plugins
+from mnistbench.cell import Component
+from mnistbench.cli.flags import DataDir, Plugin, TrackingUri, option, read_path
 from mnistbench.errors import UserError
 from mnistbench.errors.layers import require
 from mnistbench.errors.problems import did_you_mean
+from mnistbench.grid import ready
+from mnistbench.kept import inspect as inspection
+from mnistbench.kept.inspect import Check, matrix_product, torch_build, versions
+from mnistbench.results.this_machine import kept_id_file, machine_id, system_id
+from mnistbench.run.progress import PlainLines
 from mnistbench.words.wording import plural
+
+if TYPE_CHECKING:
+    from mnistbench.data.download import Progress as Downloaded
 
 NAMES = ("architectures", "optimizers", "schedules", "datasets", "executions", "grids")
 """What can be listed: an axis of a grid, in the plural, or the ready grids."""
@@ -21,9 +33,7 @@ NAMES = ("architectures", "optimizers", "schedules", "datasets", "executions", "
 
 def show(
     network: Annotated[str, typer.Argument(metavar="NETWORK", help="Its name, or module:Name with --plugin.")],
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option: activation=tanh.")
-    ] = None,
+    settings: Annotated[list[str] | None, option("--set", "An option: activation=tanh.", None, "KEY=VALUE")] = None,
     dataset: Annotated[str, typer.Option(help="The data whose shape it gets.")] = "mnist",
     plugin: Plugin = None,
 ) -> None:
@@ -32,13 +42,10 @@ def show(
     from rich.table import Table
 
     from mnistbench.axes import architectures
-    from mnistbench.axes.plugins import load_plugins
-    from mnistbench.cell import Component
     from mnistbench.data.datasets import spec_of
     from mnistbench.grid.read import component_from_text
-    from mnistbench.kept import inspect as inspection
 
-    plugins = load_plugins(plugin or [])
+    plugins = load_plugins(plugin or ())
     component = component_from_text("architecture", network, settings or [], plugins)
     spec = spec_of(Component(name=dataset))
     summary = inspection.summarize(architectures.build(component, spec, plugins), spec)
@@ -67,10 +74,8 @@ def doctor(data_dir: DataDir = None, tracking_uri: TrackingUri = None) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from mnistbench.cli import checkup
-
     table = Table(show_header=False, box=None)
-    checks = list(checkup.checks(data_dir=data_dir, tracking_uri=tracking_uri))
+    checks = list(doctor_checks(data_dir=data_dir, tracking_uri=tracking_uri))
     for check in checks:
         table.add_row("[green]✓[/]" if check.ok else "[red]✗[/]", check.name, check.found)
     console = Console()
@@ -85,7 +90,6 @@ def list_(
     from rich.console import Console
     from rich.text import Text
 
-    from mnistbench.grid import ready
     from mnistbench.grid.options import TABLES, Axis, declaration
 
     if names not in NAMES:
@@ -108,25 +112,33 @@ def list_(
         declared = declaration(axis, name)
         console.print(Text(name, style="bold"))
         say(declared.summary)
-        defaults = {
-            option: "(must be given)" if option.written_default is None else option.written_default
-            for option in declared.options.values()
+        begins = {
+            f"    {each.name}: {'(must be given)' if each.written_default is None else each.written_default}": each
+            for each in declared.options.values()
         }
-        width = max((len(option.name) + len(default) for option, default in defaults.items()), default=0)
-        for option, default in defaults.items():
-            say(option.expected, f"    {option.name}: {default}".ljust(width + 9))
+        width = max(map(len, begins), default=0) + 3
+        for begin, each in begins.items():
+            say(each.expected, begin.ljust(width))
         print()
 
 
 def data(context: typer.Context, data_dir: DataDir = None) -> None:
     """What data lies where on this machine; `data fetch` downloads, `data show` draws samples."""
     if context.invoked_subcommand is None:
-        _print_places(data_dir)
+        data_list(data_dir)
 
 
 def data_list(data_dir: DataDir = None) -> None:
     """What data lies where on this machine."""
-    _print_places(data_dir)
+    from rich.console import Console
+    from rich.table import Table
+
+    from mnistbench.data import datasets
+
+    table = Table("dataset", "here?", "where", title="Data on this machine", title_justify="left")
+    for place in datasets.survey(data_dir):
+        table.add_row(place.name, "[green]yes[/]" if place.found else "no", place.where)
+    Console().print(table)
 
 
 def data_fetch(
@@ -134,8 +146,6 @@ def data_fetch(
     data_dir: DataDir = None,
 ) -> None:
     """Download what is not here yet, verify it, and unpack it into the user's cache."""
-    from mnistbench.cell import Component
-    from mnistbench.cli.screen import download_bar
     from mnistbench.data import datasets
 
     for name in names:
@@ -149,7 +159,7 @@ def data_fetch(
 def data_show(
     name: Annotated[str, typer.Argument(metavar="DATASET", help="Any dataset of images.")] = "mnist",
     out: Annotated[
-        Path | None, typer.Option(parser=path, metavar="FILE", help="PNG to write.", show_default="<DATASET>.png")
+        Path | None, option("--out", "PNG to write.", None, "FILE", read=read_path, default="<DATASET>.png")
     ] = None,
     count: Annotated[int, typer.Option("--count", min=1, max=400, help="How many.")] = 40,
     seed: Annotated[int, typer.Option(help="Draws the choice.")] = 0,
@@ -157,21 +167,102 @@ def data_show(
 ) -> None:
     """Draw sample training images with their labels into a PNG file."""
     require("report", "data show")
-    from mnistbench.cell import Component
-    from mnistbench.cli.samples import draw_samples
 
     target = out or Path(f"{name}.png")
     draw_samples(Component(name=name), target, count=count, seed=seed, data_dir=data_dir)
     print(f"{plural(count, 'image')} of {name}: {target}")
 
 
-def _print_places(data_dir: Path | None) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
+def doctor_checks(*, data_dir: Path | None = None, tracking_uri: str | None = None) -> Iterator[Check]:
+    """Each check as soon as it is done; none raises, and none writes."""
+    from mnistbench.axes import devices
     from mnistbench.data import datasets
 
-    table = Table("dataset", "here?", "where", title="Data on this machine", title_justify="left")
+    yield from versions()
+    yield torch_build()
+    yield _machine()
+    for device in devices.available():
+        memory = f", {device.memory_bytes / 2**30:.1f} GiB" if device.memory_bytes else ""
+        yield Check(name=f"device {device.name}", found=f"{device.model}{memory}")
+        yield matrix_product(device.name)
     for place in datasets.survey(data_dir):
-        table.add_row(place.name, "[green]yes[/]" if place.found else "no", place.where)
-    Console().print(table)
+        yield Check(name=f"data {place.name}", found=place.where if place.found else "not here yet")
+    yield _tracking(tracking_uri)
+
+
+def _machine() -> Check:
+    """Makes no id where there is none yet."""
+
+    if system_id() is not None:
+        return Check(name="machine id", found=machine_id())
+    try:
+        where = f"in {kept_id_file()}"
+    except (RuntimeError, UserError):
+        where = "nowhere, for want of a home folder: it stays until the next boot (set MNISTBENCH_CACHE)"
+    return Check(name="machine id", found=f"this system has none of its own; a random one is kept {where}")
+
+
+def _tracking(uri: str | None) -> Check:
+    from mnistbench.tracking.address import checked, default_uri, shown
+
+    try:
+        return Check(name="tracking", found=shown(checked(uri or default_uri())))
+    except UserError as error:
+        return Check(name="tracking", found=str(error), ok=False)
+
+
+def draw_samples(
+    dataset: Component, target: Path, *, count: int = 40, seed: int = 0, data_dir: Path | None = None
+) -> None:
+    """Draw `count` training images, chosen by the seed, each under its label, and write them to `target`.
+
+    Raises:
+        UserError: if the dataset has no images, or the picture cannot be written.
+    """
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from mnistbench.data import datasets
+    from mnistbench.data.arrays import load
+
+    prepared = datasets.prepare(dataset, data_dir=data_dir)
+    spec = prepared.spec
+    if not spec.is_image:
+        raise UserError(f"{spec.name} is a table of {spec.input_shape[0]} numbers a row: there are no images to draw")
+    arrays = load(prepared.directory)
+    chosen = np.random.default_rng(seed).choice(len(arrays.train_labels), size=count, replace=False)
+    columns = min(10, count)
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(columns * 0.9, rows * 1.15), layout="constrained")
+    for place, index in enumerate(chosen):
+        axes = figure.add_subplot(rows, columns, place + 1)
+        axes.imshow(arrays.train_inputs[index], cmap="gray_r", vmin=0, vmax=255)
+        axes.set_title(spec.class_names[int(arrays.train_labels[index])], fontsize=9, parse_math=False)
+        axes.set_axis_off()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(target, dpi=120)
+    except (OSError, ValueError) as error:  # ValueError: an ending that matplotlib cannot write
+        raise UserError(f"{target}: the picture cannot be written ({error})") from None
+
+
+@contextmanager
+def download_bar() -> Iterator[Downloaded]:
+    """A bar per file in a terminal, one line per file elsewhere; on standard error, so that output can be piped."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield PlainLines().download
+        return
+    columns = [TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn()]
+    with Progress(*columns, console=console) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def move(what: str, done: int, total: int | None) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield move

@@ -9,6 +9,7 @@ import typer
 
 from mnistbench.cli.flags import DataDir, In, Plugin, Source, TrackingUri
 from mnistbench.errors import UserError
+from mnistbench.kept.find import find_record_file, record_in
 from mnistbench.words.markdown import one_line
 from mnistbench.words.wording import percent
 
@@ -89,7 +90,6 @@ def verify(
     """Run a cell again, with the same choices, and say whether weights and metrics came out the same."""
     from rich.console import Console
 
-    from mnistbench.kept.find import find_record_file, record_in
     from mnistbench.run.verify import rerun_and_compare
 
     record = record_in(find_record_file(cell, folder=folder))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mnistbench.errors.layers import missing
 from mnistbench.errors.redaction import without_credentials
 from mnistbench.results.folder import ResultsFolder
+from mnistbench.run.progress import outcome
 from mnistbench.words import markdown
 from mnistbench.words.wording import accuracy_text, percent, plural, records_and_sessions
 
@@ -187,8 +188,6 @@ def print_cells(results: ResultsFolder, console: Console) -> None:
     """Every record: the id that `predict`, `evaluate` and `verify` take, what it trained, what it reached and kept."""
     from rich.table import Table
     from rich.text import Text
-
-    from mnistbench.run.progress import outcome
 
     table = Table("cell id", "trained", "outcome", "models kept")
     for record in results.records():

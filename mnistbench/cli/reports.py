@@ -7,10 +7,22 @@ from typing import Annotated
 
 import typer
 
-from mnistbench.cli.flag_values import path
-from mnistbench.cli.flags import RESULTS, Figures, Folder, Folders, TensorBoard, TrackingUri, results_folder
+from mnistbench.cli.flags import (
+    RESULTS,
+    Figures,
+    Folder,
+    Folders,
+    TensorBoard,
+    TrackingUri,
+    option,
+    read_path,
+    results_folder,
+)
+from mnistbench.cli.outcome import write_outcome
 from mnistbench.errors import UserError
 from mnistbench.errors.layers import require
+from mnistbench.files.whole import write_whole
+from mnistbench.results.folder import ResultsFolder
 from mnistbench.words.markdown import one_line
 from mnistbench.words.wording import plural, records_and_sessions
 
@@ -19,21 +31,13 @@ def report(
     folders: Folders,
     out: Annotated[
         Path | None,
-        typer.Option(
-            parser=path,
-            metavar="FILE",
-            help="The page to write.",
-            show_default="DIR/report.html",
-            rich_help_panel=RESULTS,
-        ),
+        option("--out", "The page to write.", RESULTS, "FILE", read=read_path, default="DIR/report.html"),
     ] = None,
     figures: Figures = None,
     tensorboard: TensorBoard = None,
 ) -> None:
     """Make the report again from the records; several folders become one report."""
     require("report", "report")
-    from mnistbench.cli.outcome import write_outcome
-    from mnistbench.results.folder import ResultsFolder
 
     places = [ResultsFolder(results_folder(folder)) for folder in folders]
     if len(places) > 1 and out is None:
@@ -46,21 +50,19 @@ def compare(
     after: Folder,
     fail_on: Annotated[
         str | None,
-        typer.Option("--fail-on", metavar="WHAT=SHARE", help="End with status 5 if so: slower=5%, worse=0.3%."),
+        option("--fail-on", "End with status 5 if so: slower=5%, worse=0.3%.", None, "WHAT=SHARE"),
     ] = None,
     allow_undecided: Annotated[
-        bool, typer.Option("--allow-undecided", help="With --fail-on: what cannot be told is no failure (status 6).")
+        bool, option("--allow-undecided", "With --fail-on: what cannot be told is no failure (status 6).")
     ] = False,
-    out: Annotated[Path | None, typer.Option(parser=path, metavar="FILE", help="Also write it, as Markdown.")] = None,
+    out: Annotated[Path | None, option("--out", "Also write it, as Markdown.", None, "FILE", read=read_path)] = None,
 ) -> int:
     """Compare two sets of results, cell by cell, with intervals and verdicts."""
     require("report", "compare")
-    from mnistbench.files.whole import write_whole
     from mnistbench.report.blocks import blocks_frame
     from mnistbench.report.compare import compare as compare_frames
     from mnistbench.report.compare import parse_threshold
     from mnistbench.report.frame import KINDS, results_frame
-    from mnistbench.results.folder import ResultsFolder
     from mnistbench.results.speed import read_sessions
     from mnistbench.results.targets import targets_asked
 
@@ -82,10 +84,10 @@ def compare(
 
 def merge(
     folders: Folders,
-    out: Annotated[Path, typer.Option("--out", "-o", parser=path, metavar="DIR", help="The folder to make.")],
+    out: Annotated[Path, option("--out -o", "The folder to make.", None, "DIR", read=read_path)],
 ) -> None:
     """Put the records of several folders into one; the same cell of two machines stays two records."""
-    from mnistbench.results.folder import ResultsFolder
+
     from mnistbench.results.merging import merge_folders
 
     sources = [ResultsFolder(results_folder(folder)) for folder in folders]
@@ -101,9 +103,7 @@ def from_mlflow(
     experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Its name: that of the grid.")],
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", parser=path, metavar="DIR", help="The folder to make.", show_default="results/EXPERIMENT"
-        ),
+        option("--out", "The folder to make.", None, "DIR", read=read_path, default="results/EXPERIMENT"),
     ] = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
@@ -111,8 +111,6 @@ def from_mlflow(
     require("tracking", "results from-mlflow")
     require("report", "results from-mlflow")
     from mnistbench import tracking
-    from mnistbench.cli.outcome import write_outcome
-    from mnistbench.results.folder import ResultsFolder
 
     folder = ResultsFolder(out or Path("results") / experiment)
     rebuilt = tracking.rebuild(experiment, tracking_uri, folder)

@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
-from enum import StrEnum
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mnistbench.cli import flags
-from mnistbench.cli.flag_values import seconds
-from mnistbench.cli.flag_values import shard as read_shard
+from mnistbench.cli.flags import Experiment, Folder, GridFile, RunFlags, TrackingUri, results_folder, takes_run_flags
+from mnistbench.cli.outcome import (
+    console_for_tables,
+    print_best,
+    print_cells,
+    print_outcome,
+    typed_again,
+    write_outcome,
+)
 from mnistbench.errors import UserError
 from mnistbench.errors.layers import Layer, left_out, missing, require
+from mnistbench.grid import ready
+from mnistbench.results.folder import ResultsFolder
+from mnistbench.run.progress import display_for
+from mnistbench.run.watchers import ReportWriter
 from mnistbench.words.markdown import one_line
 from mnistbench.words.wording import plural, records_and_sessions
 
 if TYPE_CHECKING:
     from mnistbench.axes.plugins import Plugins
     from mnistbench.grid.grid import Grid
-    from mnistbench.results.folder import ResultsFolder
-    from mnistbench.run.executors import Executor
-    from mnistbench.run.options import RunOptions
     from mnistbench.train.watcher import Watcher
 
-MAX_CELLS = 100_000
 OF_AN_OLDER_RELEASE = (
     "`run` takes grid files; cells that were resolved elsewhere belong to an older release. On a machine without a"
     " network, install the core from wheels and run the grid file there: `pip download --only-binary=:all:"
@@ -35,124 +40,43 @@ OF_AN_OLDER_RELEASE = (
 )
 
 
-class ExecutorName(StrEnum):
-    """Where cells run: processes here, this very process, or a Ray cluster."""
-
-    process = "process"
-    inline = "inline"
-    ray = "ray"
-
-
-def run(
-    context: typer.Context,
-    grid: flags.GridFile,
-    *,
-    out: flags.Out = None,
-    figures: flags.Figures = None,
-    tensorboard: flags.TensorBoard = None,
-    only: flags.Only = None,
-    set_: flags.Set = None,
-    shard: flags.Shard = None,
-    budget: flags.Budget = None,
-    plugin: flags.Plugin = None,
-    max_cells: flags.MaxCells = MAX_CELLS,
-    data_dir: flags.DataDir = None,
-    executor: Annotated[ExecutorName, typer.Option(help="Where cells run.", rich_help_panel=flags.HOW)] = (
-        ExecutorName.process
-    ),
-    ray_address: flags.RayAddress = None,
-    timeout: flags.Timeout = None,
-    fail_fast: flags.FailFast = False,
-    force: flags.Force = False,
-    no_speed: flags.NoSpeed = False,
-    rerun_noisy: flags.RerunNoisy = False,
-    dry_run: flags.DryRun = False,
-    tracking_uri: flags.TrackingUri = None,
-    experiment: flags.Experiment = None,
-    no_tracking: flags.NoTracking = False,
-) -> int:
+@takes_run_flags()
+def run(context: typer.Context, grid: GridFile, *, flags: RunFlags) -> int:
     """Train the cells of a grid, or what is left of them, and write the report.
 
     What has a result is kept; what failed is tried again. Ctrl-C once ends the present cell and writes the report.
     """
-    from mnistbench.cli.outcome import print_outcome, typed_again
     from mnistbench.run.run import run_grid
 
-    if ray_address is not None and executor is not ExecutorName.ray:
-        raise UserError("--ray-address needs --executor ray")
-    for flag, value in (("--tracking-uri", tracking_uri), ("--experiment", experiment)):
-        if no_tracking and value is not None:
+    for flag, value in (("--tracking-uri", flags.tracking_uri), ("--experiment", flags.experiment)):
+        if flags.no_tracking and value is not None:
             raise UserError(f"{flag} and --no-tracking exclude each other")
-    if figures is not None or tensorboard is not None:
-        require("report", "run --figures" if figures else "run --tensorboard")
-    options = replace(
-        _options(out, only, shard, budget, no_speed, plugin, data_dir),
-        timeout_seconds=seconds(timeout, "--timeout"),
-        fail_fast=fail_fast,
-        force=force,
-        rerun_noisy=rerun_noisy,
-        own_process=True,
-    )
-    options = replace(options, executor=_executor(executor, ray_address, options.plugins))
-    loaded = load_grid(grid, set_, options.plugins, max_cells)
-    if dry_run:
+    if flags.figures is not None or flags.tensorboard is not None:
+        require("report", "run --figures" if flags.figures else "run --tensorboard")
+    options = flags.options()
+    loaded = load_grid(grid, flags.changes or (), options.plugins, flags.max_cells)
+    if flags.dry_run:
         from mnistbench.run.plan import make_plan
 
         planned = make_plan(loaded, options)
         print("\n".join([*planned.lines(), *planned.cell_lines()]))
         return 0
     results = options.results(loaded.name)
-    watchers = _watchers(results, figures, tensorboard)
-    if not no_tracking and not missing("tracking"):
+    watchers = _watchers(results, flags.figures, flags.tensorboard)
+    if not flags.no_tracking and not missing("tracking"):
         from mnistbench.tracking import Mirror
 
-        watchers.append(Mirror(tracking_uri, results, loaded.name, experiment=experiment))
+        watchers.append(Mirror(flags.tracking_uri, results, loaded.name, experiment=flags.experiment))
     summary = run_grid(loaded, options, watchers)
-    layers: tuple[Layer, ...] = ("report",) if no_tracking else ("report", "tracking")
-    print_outcome(summary, typed_again(context.obj), tracking_uri, left_out(layers, results.path))
+    layers: tuple[Layer, ...] = ("report",) if flags.no_tracking else ("report", "tracking")
+    print_outcome(summary, typed_again(context.obj), flags.tracking_uri, left_out(layers, results.path))
     return summary.exit_code
-
-
-def _options(  # noqa: PLR0917
-    out: Path | None,
-    only: list[str] | None,
-    shard: str | None,
-    budget: str | None,
-    no_speed: bool,
-    plugin: list[str] | None,
-    data_dir: Path | None,
-) -> RunOptions:
-    """What `run` and `plan` read alike."""
-    from mnistbench.axes.plugins import load_plugins
-    from mnistbench.run.options import RunOptions
-
-    budget_seconds, part = seconds(budget, "--budget"), read_shard(shard)
-    plugins = load_plugins(plugin or [])
-    return RunOptions(
-        out=out,
-        only=only or (),
-        shard=part,
-        budget_seconds=budget_seconds,
-        speed=not no_speed,
-        plugins=plugins,
-        data_dir=data_dir,
-    )
-
-
-def _executor(name: ExecutorName, ray_address: str | None, plugins: Plugins | None) -> str | Executor:
-    if name is not ExecutorName.ray:
-        return name.value
-    from mnistbench.run.ray import RayExecutor
-
-    return RayExecutor(ray_address, plugins=plugins.names if plugins else ())
 
 
 def _watchers(results: ResultsFolder, figures: Path | None, tensorboard: Path | None) -> list[Watcher]:
     """Who watches a run at a terminal, beside the mirror, which comes last: it takes the report along."""
-    from mnistbench.cli.outcome import write_outcome
-    from mnistbench.run.progress import display_for
+
     from mnistbench.run.status import StatusFile
-    from mnistbench.run.watchers import ReportWriter
 
     watchers: list[Watcher] = [StatusFile(results), display_for()]
     if not missing("report"):
@@ -160,31 +84,24 @@ def _watchers(results: ResultsFolder, figures: Path | None, tensorboard: Path | 
     return watchers
 
 
+@takes_run_flags("out", "only", "changes", "shard", "budget_seconds", "no_speed", "plugin", "max_cells", "data_dir")
 def plan(
-    grid: flags.GridFile,
+    grid: GridFile,
     *,
     device: Annotated[
         list[str] | None, typer.Option(help="Devices of the machine that will run it.", show_default="this machine's")
     ] = None,
-    out: flags.Out = None,
-    only: flags.Only = None,
-    set_: flags.Set = None,
-    shard: flags.Shard = None,
-    budget: flags.Budget = None,
-    no_speed: flags.NoSpeed = False,
-    plugin: flags.Plugin = None,
-    max_cells: flags.MaxCells = MAX_CELLS,
-    data_dir: flags.DataDir = None,
+    flags: RunFlags,
 ) -> None:
     """How many cells a grid has, what is left of them, and how long that will take here; trains nothing."""
     from mnistbench.run import plan as planning
 
-    options = _options(out, only, shard, budget, no_speed, plugin, data_dir)
-    loaded = load_grid(grid, set_, options.plugins, sys.maxsize)
+    options = flags.options()
+    loaded = load_grid(grid, flags.changes or (), options.plugins, sys.maxsize)
     count = planning.count(loaded, device)
-    if count > max_cells:
+    if count > flags.max_cells:
         print(f"{loaded.name}: {plural(count, 'cell')}")
-        print(f"more than --max-cells {max_cells:,}: `run` would refuse it, and this looks no further")
+        print(f"more than --max-cells {flags.max_cells:,}: `run` would refuse it, and this looks no further")
         return
     planned = planning.make_plan(loaded, options, devices=device)
     print("\n".join([f"{loaded.name}: {plural(planned.total, 'cell')}", *planned.lines()]))
@@ -194,23 +111,21 @@ def init(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A ready grid: see `list grids`.")] = "quick",
 ) -> None:
     """Write a ready grid into the working folder, to be edited."""
-    from mnistbench.grid import ready
 
     first, *others = ready.write(name, Path())
     print(f"written: {', '.join(map(str, [first, *others]))}; run it with `python -m mnistbench run {first}`")
 
 
 def status(
-    folder: flags.Folder,
+    folder: Folder,
     *,
     cells: Annotated[bool, typer.Option("--cells", help="A line for each cell, with its id.")] = False,
 ) -> int:
     """How far a run is: counts by status, the best cells so far, and who is at it."""
-    from mnistbench.cli.outcome import console_for_tables, print_best, print_cells
-    from mnistbench.results.folder import ResultsFolder
+
     from mnistbench.run.status import status_lines
 
-    results = ResultsFolder(flags.results_folder(folder))
+    results = ResultsFolder(results_folder(folder))
     console = console_for_tables()
     if cells:
         print_cells(results, console)
@@ -221,13 +136,12 @@ def status(
     return 0
 
 
-def sync(folder: flags.Folder, *, tracking_uri: flags.TrackingUri = None, experiment: flags.Experiment = None) -> int:
+def sync(folder: Folder, *, tracking_uri: TrackingUri = None, experiment: Experiment = None) -> int:
     """Mirror into MLflow what is not there yet; doing it twice changes nothing."""
     require("tracking", "sync")
     from mnistbench import tracking
-    from mnistbench.results.folder import ResultsFolder
 
-    done = tracking.sync(ResultsFolder(flags.results_folder(folder)), tracking_uri, experiment=experiment)
+    done = tracking.sync(ResultsFolder(results_folder(folder)), tracking_uri, experiment=experiment)
     mirrored, already, failed = (
         records_and_sessions(*counts)
         for counts in zip((done.mirrored, done.already, done.failed), done.sessions, strict=True)
@@ -243,13 +157,12 @@ def sync(folder: flags.Folder, *, tracking_uri: flags.TrackingUri = None, experi
     return 0
 
 
-def load_grid(path: Path, overrides: list[str] | None, plugins: Plugins | None, max_cells: int) -> Grid:
+def load_grid(path: Path, overrides: Sequence[str], plugins: Plugins | None, max_cells: int) -> Grid:
     """A grid file or a ready grid.
 
     Raises:
         UserError: for whatever is wrong with it, with places.
     """
-    from mnistbench.grid import ready
     from mnistbench.grid.grid import Grid
 
     given, path = path, ready.grid_file(path)
@@ -257,4 +170,4 @@ def load_grid(path: Path, overrides: list[str] | None, plugins: Plugins | None, 
         print(f"grid: {path.stem}, which comes with mnistbench; `init {path.stem}` writes it here to edit")
     if path.suffix == ".json":
         raise UserError(f"{path}: {OF_AN_OLDER_RELEASE}")
-    return Grid.load(path, overrides=overrides or (), plugins=plugins, max_cells=max_cells)
+    return Grid.load(path, overrides=overrides, plugins=plugins, max_cells=max_cells)

@@ -68,7 +68,7 @@ def read_entry(directory: Path) -> CacheEntry | None:
         if {name: stamp[0] for name, stamp in stamps.items()} != {n: s[0] for n, s in note["stamps"].items()}:
             return None
         arrays = load(directory)
-        check_shapes(arrays)
+        check(arrays, values=False)
         if stamps != note["stamps"]:  # copied, or restored from a backup
             if checksum(arrays) != entry.sha256:
                 return None
@@ -77,29 +77,6 @@ def read_entry(directory: Path) -> CacheEntry | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UserError):
         return None
     return entry
-
-
-def check_shapes(arrays: Arrays) -> None:
-    """Compare the headers of mapped arrays with the description, without touching their pages.
-
-    Raises:
-        ValueError: if they differ.
-    """
-    spec = arrays.spec
-    shape = spec.input_shape[1:] if spec.is_image else spec.input_shape
-    for part, examples in (("train", spec.train_examples), ("test", spec.test_examples)):
-        if getattr(arrays, f"{part}_inputs").shape != (examples, *shape):
-            raise ValueError(f"{part}_inputs is not as described")
-        if getattr(arrays, f"{part}_labels").shape != (examples,):
-            raise ValueError(f"{part}_labels is not as described")
-
-
-def is_intact(entry: CacheEntry) -> bool:
-    """Whether every byte of the entry is as it was written (reads all of it)."""
-    try:
-        return checksum(load(entry.directory)) == entry.sha256
-    except UserError:
-        return False
 
 
 def find_or_make(name: str, make: Callable[[], Arrays], waiting: Callable[[], None] = lambda: None) -> CacheEntry:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import io
 import re
+import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from mnistbench.axes.options import Fraction, NonNegativeInt
 from mnistbench.cell.data_spec import DataSpec
 from mnistbench.data.arrays import Arrays
+from mnistbench.data.images import is_file, is_folder
+from mnistbench.data.sources import Opened, Search, short_hash
 from mnistbench.data.tables import held_out_rows, stratified, table_arrays
 from mnistbench.errors import UserError
 from mnistbench.errors.problems import shown
@@ -28,6 +34,7 @@ DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 """Of a number as Excel writes it in many countries."""
 MAX_PROBLEMS = 10
 MAX_CLASSES = 1000
+MAX_CSV_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +53,71 @@ class CsvTable:
 
     index_column: int | str | None = None
     label: int | str | None = None
-    features: tuple[int | str, ...] | None = None
-    test_fraction: float = 0.3
-    split_seed: int = 0
+    features: list[int | str] | None = None
+    test_fraction: Fraction = 0.3
+    split_seed: NonNegativeInt = 0
     task: Literal["binary", "classes"] = "binary"
     stratified: bool = False
     standardize: bool = False
     header: bool = True
     delimiter: str = ","
+
+
+@dataclass(frozen=True, kw_only=True)
+class CsvSource(CsvTable):
+    """A table of your own: numeric features, and a label of 0 or 1 (`task: binary`) or of classes.
+
+    Columns are named, or numbered from 0. The label is the last column and the features are all others, unless named.
+    `stratified` takes the test rows from each class alike.
+    """
+
+    path: str
+    version = 2
+    spec = None  # not known before the file is read
+
+    def open(self, search: Search) -> Opened:
+        """Read the file, and parse it unless the same content was parsed before."""
+        path = self._find(search)
+        content = read_csv_bytes(path)
+        sha256 = hashlib.sha256(content).hexdigest()
+        if search.expected_sha256 and sha256 != search.expected_sha256:
+            raise UserError(
+                f"{path}: has changed since: its SHA-256 is {sha256[:16]}…, not {search.expected_sha256[:16]}…"
+            )
+        options = {key: value for key, value in vars(self).items() if key != "path"}
+        options |= {"version": self.version, "sha256": sha256}
+        entry = search.find_or_make(f"csv-{short_hash(options)}", lambda: read_table(content, self, self.path))
+        return Opened(entry=entry, found_in=str(path), sha256=sha256, warnings=entry.notes)
+
+    def _find(self, search: Search) -> Path:
+        path = Path(self.path).expanduser()
+        folders = [search.base] if search.base else []
+        folders += [Path(), *(place.folder for place in search.places()[:-1])]
+        for folder in folders:
+            if is_file(folder / path):
+                return folder / path
+        if is_folder(path):
+            raise UserError(f"csv: {path} is a folder, not a CSV file")
+        if path.is_absolute():
+            raise UserError(f"csv: there is no file {path}")
+        looked = ", ".join(dict.fromkeys(str(folder.absolute()) for folder in folders))
+        raise UserError(f"csv: there is no file {path} (looked in {looked}); name its folder with --data")
+
+
+def read_csv_bytes(path: Path) -> bytes:
+    """The content of a CSV file.
+
+    Raises:
+        UserError: if it is no regular file, too large, or cannot be read.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait for ever
+            raise UserError(f"{path}: not a regular file")
+        if path.stat().st_size > MAX_CSV_BYTES:
+            raise UserError(f"{path}: larger than {MAX_CSV_BYTES >> 20} MB")
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 @dataclass
@@ -67,6 +131,13 @@ class CsvProblems:
         """Note a problem, with its line where it has one."""
         text = f"{self.source}:{line}: {message}" if line else f"{self.source}: {message}"
         self.lines.append(shown(text, longest=1000))
+
+    def refuse_ragged(self, rows: Sequence[Sequence[str]], lines: Sequence[int], width: int) -> None:
+        """Raise UserError if there are problems, or rows of another width."""
+        for row, line in zip(rows, lines, strict=True):
+            if len(row) != width:
+                self.add(f"{len(row)} values, expected {width}", line)
+        self.raise_if_any()
 
     def raise_if_any(self) -> None:
         """Raise UserError with the first few problems and the number of the others."""
@@ -181,10 +252,7 @@ def read_rows(
     if not rows:
         problems.add("has no rows")
     problems.raise_if_any()
-    for row, line in zip(rows, lines, strict=True):
-        if len(row) != len(names):
-            problems.add(f"{len(row)} values, expected {len(names)}", line)
-    problems.raise_if_any()
+    problems.refuse_ragged(rows, lines, len(names))
     values = _numbers(rows, lines, [(place, names[place] if has_header else str(place)) for place in places], problems)
     problems.raise_if_any()
     return values, lines
@@ -205,10 +273,7 @@ def _read_rows(content: bytes, table: CsvTable, source: str) -> tuple[list[str],
         rows, lines = rows[1:], lines[1:]
     if not rows:
         problems.add("has no rows")
-    for row, line in zip(rows, lines, strict=True):
-        if len(row) != len(names):
-            problems.add(f"{len(row)} values, expected {len(names)}", line)
-    problems.raise_if_any()
+    problems.refuse_ragged(rows, lines, len(names))
     return names, rows, lines
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from mnistbench.axes.options import Fraction, NonNegativeInt, PositiveInt
 from mnistbench.axes.plugins import Plugins, flag_for
@@ -16,33 +15,17 @@ from mnistbench.cell import Component
 from mnistbench.cell.data_spec import DataSpec
 from mnistbench.data import digits as digits_
 from mnistbench.data import images
-from mnistbench.data.arrays import Arrays, load, notes_on_labels
+from mnistbench.data.arrays import load, notes_on_labels
 from mnistbench.data.cache import entry_directory, read_entry
-from mnistbench.data.csv import CsvTable
+from mnistbench.data.csv import CsvSource
 from mnistbench.data.download import Progress
 from mnistbench.data.images import DataNotFound
 from mnistbench.data.plugin import PluginSource
-from mnistbench.data.sources import CsvSource, MadeSource, OfficialSource, Search, Source
+from mnistbench.data.sources import MadeSource, OfficialSource, Search, Source
 from mnistbench.data.tables import SUM3_CLASSES, sum3_arrays
 from mnistbench.errors import UserError
 from mnistbench.errors.problems import nearest
 from mnistbench.files.cache_folder import cache_folder
-
-__all__ = [
-    "DATASETS",
-    "Arrays",
-    "DataNotFound",
-    "DataSpec",
-    "PreparedData",
-    "Surveyed",
-    "cached_sha256",
-    "fetch",
-    "load",
-    "prepare",
-    "sizes",
-    "spec_of",
-    "survey",
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,47 +82,13 @@ def sum3(*, rows: PositiveInt = 10_000, test_fraction: Fraction = 0.3, data_seed
     return MadeSource(spec, 1, options, lambda: sum3_arrays(rows, test_fraction, data_seed), "made from its seed")
 
 
-def csv(
-    *,
-    path: str,
-    index_column: int | str | None = None,
-    label: int | str | None = None,
-    features: list[int | str] | None = None,
-    test_fraction: Fraction = 0.3,
-    split_seed: NonNegativeInt = 0,
-    task: Literal["binary", "classes"] = "binary",
-    stratified: bool = False,
-    standardize: bool = False,
-    header: bool = True,
-    delimiter: str = ",",
-) -> Source:
-    """A table of your own: numeric features, and a label of 0 or 1 (`task: binary`) or of classes.
-
-    Columns are named, or numbered from 0. The label is the last column and the features are all others, unless named.
-    `stratified` takes the test rows from each class alike.
-    """
-    table = CsvTable(
-        index_column=index_column,
-        label=label,
-        features=None if features is None else tuple(features),
-        test_fraction=test_fraction,
-        split_seed=split_seed,
-        task=task,
-        stratified=stratified,
-        standardize=standardize,
-        header=header,
-        delimiter=delimiter,
-    )
-    return CsvSource(Path(path), table)
-
-
 DATASETS: dict[str, Callable[..., Source]] = {
     "mnist": mnist,
     "fashion_mnist": fashion_mnist,
     "kmnist": kmnist,
     "digits": digits,
     "sum3": sum3,
-    "csv": csv,
+    "csv": CsvSource,
 }
 
 
@@ -177,15 +126,6 @@ def prepare(
         prepared = _prepare(fallback, search, plugins)
         warnings = tuple(dict.fromkeys([*error.warnings, *prepared.warnings]))
         return replace(prepared, fallback=True, reason=str(error), warnings=warnings)
-
-
-def fetch(name: str, *, data_dir: Path | None = None, progress: Progress | None = None) -> PreparedData:
-    """Get a dataset by its name, downloading what is not here yet.
-
-    Raises:
-        UserError: as `prepare`.
-    """
-    return prepare(Component(name=name), data_dir=data_dir, progress=progress)
 
 
 def spec_of(component: Component, *, plugins: Plugins | None = None) -> DataSpec:

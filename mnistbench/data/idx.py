@@ -7,39 +7,15 @@ from __future__ import annotations
 
 import math
 import zlib
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from mnistbench.errors import UserError
-
 UINT8 = 8
 MAX_DIMENSIONS = 3
-MAX_BYTES = 1 << 28
-"""The largest known file unpacks to 47 MB; a header or a gzip stream that promises more than 256 MB is refused."""
 
 
-def read_idx(path: Path) -> npt.NDArray[np.uint8]:
-    """The array in an IDX file, packed with gzip or not.
-
-    Raises:
-        UserError: names the file and what is wrong with it: unreadable, cut short, not IDX, a header that does not
-            fit the data, or more than `MAX_BYTES`.
-    """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{path}: larger than {MAX_BYTES >> 20} MB")
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
-    try:
-        return parse_idx(unpack(content) if content.startswith(b"\x1f\x8b") else content)
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
-
-
-def unpack(content: bytes, limit: int = MAX_BYTES) -> bytes:
+def unpack(content: bytes, limit: int) -> bytes:
     """What a gzip stream holds, unpacked no further than `limit` bytes.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ from mnistbench.data.idx import looks_like_html, parse_idx, unpack
 from mnistbench.errors import UserError
 
 T = TypeVar("T")
+
+is_file, is_folder = os.path.isfile, os.path.isdir
+"""Whether one is seen there; unlike pathlib's these never raise, as for a name too long or a folder closed to us."""
 
 SIDE = 28
 CLASSES = 10
@@ -158,22 +162,6 @@ class ImageFiles:
         if wrong:
             raise Damaged("\n".join(wrong))
         return made
-
-
-def is_file(path: Path) -> bool:
-    """Whether a file is seen there; pathlib raises for a name too long and for a folder closed to us."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
-
-
-def is_folder(path: Path) -> bool:
-    """Whether a folder is seen there; never raises."""
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):
-        return False
 
 
 def verified_content(file: OfficialFile, path: Path) -> bytes:

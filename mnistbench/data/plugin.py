@@ -37,10 +37,7 @@ class PluginSource:
     function: Callable[..., Any]
     options: Mapping[str, Any]
 
-    @property
-    def spec(self) -> DataSpec | None:
-        """Not known before the function is called."""
-        return None
+    spec = None  # not known before the function is called
 
     def open(self, search: Search) -> Opened:
         """Call the function, and keep its arrays under their own checksum: what it reads may have changed."""

@@ -1,10 +1,9 @@
-"""How each kind of dataset gets into the cache: official files, made ones, a CSV file."""
+"""How official files and made datasets get into the cache; a CSV file does so in `csv.py`, a plug-in in `plugin.py`."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from mnistbench.cell import canonical_json
 from mnistbench.cell.data_spec import DataSpec
 from mnistbench.data.arrays import Arrays
 from mnistbench.data.cache import CacheEntry, entry_directory, find_or_make, read_entry, writing_to
-from mnistbench.data.csv import CsvTable, read_table
 from mnistbench.data.download import NotFetched, Progress
 from mnistbench.data.images import (
     CLASSES,
@@ -25,13 +23,10 @@ from mnistbench.data.images import (
     DataFolder,
     DataNotFound,
     ImageFiles,
-    is_file,
     is_folder,
 )
 from mnistbench.errors import UserError
 from mnistbench.files.cache_folder import cache_folder
-
-MAX_CSV_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +111,7 @@ class OfficialSource:
     @property
     def entry_name(self) -> str:
         """Names the content by its checksums."""
-        return f"{self.files.name}-{_short_hash([file.md5 for file in self.files.files])}"
+        return f"{self.files.name}-{short_hash([file.md5 for file in self.files.files])}"
 
     def open(self, search: Search) -> Opened:
         """From the cache, a folder, or a mirror."""
@@ -200,92 +195,29 @@ class MadeSource:
         options: those that the data depends on.
     """
 
-    known: DataSpec
+    spec: DataSpec
     version: int
     options: Mapping[str, Any]
     make: Callable[[], Arrays]
     origin: str
 
     @property
-    def spec(self) -> DataSpec | None:
-        """What will be made."""
-        return self.known
-
-    @property
     def entry_name(self) -> str:
         """Names the content by what it is made from."""
-        options = f"-{_short_hash(dict(self.options))}" if self.options else ""
-        return f"{self.known.name}-v{self.version}{options}"
+        options = f"-{short_hash(dict(self.options))}" if self.options else ""
+        return f"{self.spec.name}-v{self.version}{options}"
 
     def open(self, search: Search) -> Opened:
         """Make it once."""
 
         def make() -> Arrays:
-            search.say(f"making {self.known.name}")
+            search.say(f"making {self.spec.name}")
             return self.make()
 
         entry = search.find_or_make(self.entry_name, make)
         return Opened(entry=entry, found_in=self.origin)
 
 
-@dataclass(frozen=True)
-class CsvSource:
-    """A user's table."""
-
-    path: Path
-    table: CsvTable
-    version = 2
-
-    @property
-    def spec(self) -> DataSpec | None:
-        """Not known before the file is read."""
-        return None
-
-    def open(self, search: Search) -> Opened:
-        """Read the file, and parse it unless the same content was parsed before."""
-        path = self._find(search)
-        content = read_csv_bytes(path)
-        sha256 = hashlib.sha256(content).hexdigest()
-        if search.expected_sha256 and sha256 != search.expected_sha256:
-            raise UserError(
-                f"{path}: has changed since: its SHA-256 is {sha256[:16]}…, not {search.expected_sha256[:16]}…"
-            )
-        options = {**vars(self.table), "version": self.version, "sha256": sha256}
-        entry = search.find_or_make(
-            f"csv-{_short_hash(options)}", lambda: read_table(content, self.table, str(self.path))
-        )
-        return Opened(entry=entry, found_in=str(path), sha256=sha256, warnings=entry.notes)
-
-    def _find(self, search: Search) -> Path:
-        path = self.path.expanduser()
-        folders = [search.base] if search.base else []
-        folders += [Path(), *(place.folder for place in search.places()[:-1])]
-        for folder in folders:
-            if is_file(folder / path):
-                return folder / path
-        if is_folder(path):
-            raise UserError(f"csv: {path} is a folder, not a CSV file")
-        if path.is_absolute():
-            raise UserError(f"csv: there is no file {path}")
-        looked = ", ".join(dict.fromkeys(str(folder.absolute()) for folder in folders))
-        raise UserError(f"csv: there is no file {path} (looked in {looked}); name its folder with --data")
-
-
-def read_csv_bytes(path: Path) -> bytes:
-    """The content of a CSV file.
-
-    Raises:
-        UserError: if it is no regular file, too large, or cannot be read.
-    """
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait for ever
-            raise UserError(f"{path}: not a regular file")
-        if path.stat().st_size > MAX_CSV_BYTES:
-            raise UserError(f"{path}: larger than {MAX_CSV_BYTES >> 20} MB")
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
-
-
-def _short_hash(plain: Any) -> str:
+def short_hash(plain: Any) -> str:
+    """Of plain data: the beginning of its SHA-256."""
     return hashlib.sha256(canonical_json(plain).encode()).hexdigest()[:16]

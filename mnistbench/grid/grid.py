@@ -16,7 +16,7 @@ from mnistbench.cell import Cell, Component, Training
 from mnistbench.errors import UserError
 from mnistbench.errors.problems import Problems
 from mnistbench.grid.checks import check_batches, check_losses
-from mnistbench.grid.product import MAX_CELLS, BatchSize, Devices, GridFile, too_large
+from mnistbench.grid.product import MAX_CELLS, Devices, GridFile, too_large
 from mnistbench.grid.read import read_grid
 from mnistbench.grid.writer import grid_to_yaml
 from mnistbench.grid.yaml import read_text
@@ -64,19 +64,9 @@ class Grid(GridFile):
         return cls(**vars(file))
 
     @property
-    def seeds(self) -> tuple[int, ...]:
-        """Of the product; an `include` may bring others."""
-        return self.axes.seeds
-
-    @property
     def devices(self) -> Devices:
         """As the grid says: `auto`, or names."""
         return self.axes.devices
-
-    @property
-    def batch_sizes(self) -> tuple[BatchSize, ...]:
-        """As the grid says: numbers, and `full`."""
-        return self.axes.batch_sizes
 
     @property
     def targets(self) -> tuple[float, ...]:

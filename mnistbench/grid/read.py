@@ -562,13 +562,8 @@ class _Reader:
                 self.say(training, "`training.validation_examples` is not that of `tune`; leave it to `tune`")
         if len(self.problems) > before:
             return None
-        return Tuning(
-            learning_rates=rates,
-            trials=values["trials"] or min(lengths.values()),
-            seeds=tuple(values["seeds"]),
-            validation_examples=values["validation_examples"],
-            seed=values["seed"],
-        )
+        values |= {"learning_rates": rates, "seeds": tuple(values["seeds"])}
+        return Tuning(**values | {"trials": values["trials"] or min(lengths.values())})
 
     def learning_rates(self, node: Node, given: Any, axes: Axes) -> dict[str, tuple[float, ...]]:
         """The rates by optimizer; one list stands for all of them."""

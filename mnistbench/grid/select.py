@@ -57,11 +57,7 @@ def shard(cells: Iterable[Cell], index: int, of: int) -> list[Cell]:
     """
     if not 1 <= index <= of:
         raise UserError(f"--shard {index}/{of}: the parts are 1/{of} to {of}/{of}")
-    return [cell for cell in cells if _place(cell) % of == index - 1]
-
-
-def _place(cell: Cell) -> int:
-    return int(cell.without_seed(), 16)
+    return [cell for cell in cells if int(cell.without_seed(), 16) % of == index - 1]
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,15 @@ class ResultsFolder:
     `models/<record_id>/` the weights that were kept, and `cells.json` the ids of the cells that the grid now has:
     records of other cells stay on disk, but are no longer among `records()`. `.mnistbench.json` marks it as ours.
 
+    Attributes:
+        cells, attempts_folder, set_aside_folder: of the records that count, of earlier attempts, and of files that were
+            found among the records and are none.
+        speed: of the blocks of speed, one file a session.
+        models, unfinished: of kept weights, one folder a record, and of weights whose record is not there yet.
+        cells_file: ids of the cells that the grid has now.
+        report_file: the report.
+        mirrored_file: what was mirrored to which tracking server.
+
     Raises:
         UserError: if the path is empty text, which would be the working folder.
     """
@@ -73,6 +82,15 @@ class ResultsFolder:
         if path == "":
             raise UserError("a results folder needs a path, and an empty text was given: name one, or leave it out")
         self.path = Path(path)
+        self.cells = self.path / "cells"
+        self.attempts_folder = self.path / "attempts"
+        self.set_aside_folder = self.path / "set_aside"
+        self.speed = self.path / "speed"
+        self.models = self.path / "models"
+        self.unfinished = self.path / ".unfinished"
+        self.cells_file = self.path / "cells.json"
+        self.report_file = self.path / "report.html"
+        self.mirrored_file = self.path / "mirrored.jsonl"
 
     def __repr__(self) -> str:
         return f"ResultsFolder({str(self.path)!r})"
@@ -83,70 +101,10 @@ class ResultsFolder:
         return self.path.resolve().name
 
     @property
-    def cells(self) -> Path:
-        """Folder of the records that count."""
-        return self.path / "cells"
-
-    @property
-    def attempts_folder(self) -> Path:
-        """Folder of earlier attempts."""
-        return self.path / "attempts"
-
-    @property
-    def set_aside_folder(self) -> Path:
-        """Folder of files that were found among the records and are none."""
-        return self.path / "set_aside"
-
-    @property
-    def speed(self) -> Path:
-        """Folder of the blocks of speed, one file a session."""
-        return self.path / "speed"
-
-    @property
-    def speed_file(self) -> Path:
-        """One row a block."""
-        return self.path / "speed.csv"
-
-    @property
-    def models(self) -> Path:
-        """Folder of kept weights, one folder per record."""
-        return self.path / "models"
-
-    @property
-    def unfinished(self) -> Path:
-        """Folder where workers put weights before their record is there."""
-        return self.path / ".unfinished"
-
-    @property
     def grid_file(self) -> Path:
         """The grid as it was resolved; `grid.yaml` by name, unless that is a file of the user's."""
         beside = self.path / "grid.resolved.yaml"
         return beside if beside.is_file() else self.path / "grid.yaml"
-
-    @property
-    def cells_file(self) -> Path:
-        """Ids of the cells that the grid has now."""
-        return self.path / "cells.json"
-
-    @property
-    def csv_file(self) -> Path:
-        """One row a cell."""
-        return self.path / "results.csv"
-
-    @property
-    def epochs_file(self) -> Path:
-        """One row an epoch."""
-        return self.path / "epochs.csv"
-
-    @property
-    def report_file(self) -> Path:
-        """The report."""
-        return self.path / "report.html"
-
-    @property
-    def mirrored_file(self) -> Path:
-        """What was mirrored to which tracking server."""
-        return self.path / "mirrored.jsonl"
 
     def create(self) -> None:
         """Make the folder and those inside it, and mark it as ours.
@@ -191,13 +149,13 @@ class ResultsFolder:
             UserError: if another process holds it, saying which and since when.
         """
         with contextlib.ExitStack() as held:
-            with writing(self.path):
-                try:
+            try:
+                with writing(self.path):
                     held.enter_context(hold(self.path / ".lock", self.path / ".holder.json"))
-                except Held as other:
-                    raise UserError(
-                        f"{self.path} is in use by {other}: wait for it, stop it, or give another --out"
-                    ) from None
+            except Held as other:
+                raise UserError(
+                    f"{self.path} is in use by {other}: wait for it, stop it, or give another --out"
+                ) from None
             yield
 
     def write(self, record: CellRecord) -> Path | None:
@@ -216,18 +174,16 @@ class ResultsFolder:
         """
         path = self._place_of(record)
         earlier = self._read_or_none(path)
-        if earlier is not None and earlier.record_id != record.record_id:
-            if earlier.status in RESULTS and record.status not in RESULTS:
-                write_whole(self._attempt_file(record), dump(record))
-                self._forget_unfinished(record.record_id)
-                return None
-            if earlier.status != "skipped":
-                write_whole(self._attempt_file(earlier), dump(earlier))
+        counts = True
         if earlier is None and path.exists():
             self.set_aside([path])
-        write_whole(path, dump(record))
+        elif earlier is not None and earlier.record_id != record.record_id:
+            counts = record.status in RESULTS or earlier.status not in RESULTS
+            if counts and earlier.status != "skipped":
+                write_whole(self.attempt_file(earlier), dump(earlier))
+        write_whole(path if counts else self.attempt_file(record), dump(record))
         self._forget_unfinished(record.record_id)
-        return path
+        return path if counts else None
 
     def records(self) -> list[CellRecord]:
         """The records that count: one for each cell of the present grid that was tried, in order of file names."""
@@ -267,6 +223,10 @@ class ResultsFolder:
         counting = {there.record_id for path in files if (there := self._read_or_none(path))}
         return [record for record in attempts if record.record_id not in counting]
 
+    def attempt_file(self, record: CellRecord) -> Path:
+        """Where an attempt lies that does not count."""
+        return self.attempts_folder / f"{record.cell_id}.{record.attempt}.{record.record_id}.json"
+
     def attempt_ids(self) -> set[str]:
         """Record ids of the attempts, by their file names."""
         return {path.stem.rpartition(".")[2] for path in _json_files(self.attempts_folder)}
@@ -291,11 +251,9 @@ class ResultsFolder:
         """Ids of the present grid's cells; None if no run has written them yet, so that every record counts."""
         try:
             plain = json.loads(read_regular(self.cells_file))
-            if plain["schema_version"] == CELLS_FILE_VERSION:
-                return set(plain["cells"])
+            return set(plain["cells"]) if plain["schema_version"] == CELLS_FILE_VERSION else None
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            pass
-        return None
+            return None
 
     def targets(self) -> tuple[float, ...] | None:
         """Target accuracies that the present grid names; None if the folder does not say, see `targets_asked`."""
@@ -374,8 +332,10 @@ class ResultsFolder:
         record. Nothing behind a symbolic link is touched.
         """
         for folder in (self.path, self.cells, self.attempts_folder):
-            if folder == self.path or not folder.is_symlink():
-                _remove(path for path in folder.glob(".*") if is_part_of_ours(path))
+            for path in folder.glob(".*") if folder == self.path or not folder.is_symlink() else ():
+                with contextlib.suppress(OSError):
+                    if is_part_of_ours(path):
+                        path.unlink()
         if self.unfinished.is_symlink() or not self.unfinished.is_dir():
             return
         for note in self.unfinished.iterdir():
@@ -400,24 +360,17 @@ class ResultsFolder:
         folders = (self.cells, self.attempts_folder, self.set_aside_folder)
         return any(record_id.encode() in _content(path) for folder in folders for path in _json_files(folder))
 
-    def _attempt_file(self, record: CellRecord) -> Path:
-        return self.attempts_folder / f"{record.cell_id}.{record.attempt}.{record.record_id}.json"
-
     def _place_of(self, record: CellRecord) -> Path:
         """The file in which an attempt counts: in a merged folder that of its own machine and build, if it has one."""
         plain = self.cells / f"{record.cell_id}.json"
         beside = [path for path in _json_files(self.cells) if path.name.startswith(f"{record.cell_id}@")]
         if not beside or origin(record) is None:
             return plain
-        return next((path for path in [plain, *beside] if self._origin_at(path) == origin(record)), plain)
+        there = ((path, self._read_or_none(path)) for path in [plain, *beside])
+        return next((path for path, other in there if other and origin(other) == origin(record)), plain)
 
-    def _origin_at(self, path: Path) -> Origin:
-        there = self._read_or_none(path)
-        return None if there is None else origin(there)
-
-    def _read_or_none(self, path: Path) -> CellRecord | None:
-        if not path.exists():
-            return None
+    @staticmethod
+    def _read_or_none(path: Path) -> CellRecord | None:
         found = read_record(path)
         return found if isinstance(found, CellRecord) else None
 
@@ -491,12 +444,6 @@ def _content(path: Path) -> bytes:
         return path.read_bytes() if path.is_file() else b""
     except OSError:
         return b""
-
-
-def _remove(files: Iterable[Path]) -> None:
-    for path in files:
-        with contextlib.suppress(OSError):
-            path.unlink()
 
 
 def _is_record_id(name: str) -> bool:

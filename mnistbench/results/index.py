@@ -16,7 +16,7 @@ from mnistbench.errors import UserError
 from mnistbench.files.whole import read_answer, write_answer
 from mnistbench.results.folder import ResultsFolder, SetAside, read_counting
 from mnistbench.results.records import RESULTS, TRAINING_REVISION, CellRecord, Status
-from mnistbench.results.speed import refuse_newer_sessions
+from mnistbench.results.speed import read_sessions
 
 INDEX_VERSION = 5
 SAID_BY_DESIGN = {"short", "shared"}
@@ -129,13 +129,13 @@ def refuse_newer(results: ResultsFolder) -> None:
     Raises:
         UserError: with one of them, and what to do.
     """
-    newer = [item for item in read_index(results)[1] if item.is_newer and item.is_named_as_record]
+    records = [item for item in read_index(results)[1] if item.is_newer and item.is_named_as_record]
+    newer = records or [item for item in read_sessions(results)[1] if item.is_newer]
     if newer:
+        many = f"{len(records)} such records are here, and " if records else ""
         raise UserError(
-            f"{newer[0].file}: {newer[0].reason}; {len(newer)} such records are here, and nothing was changed:"
-            " run that mnistbench, or give another --out"
+            f"{newer[0].file}: {newer[0].reason}; {many}nothing was changed: run that mnistbench, or give another --out"
         )
-    refuse_newer_sessions(results)
 
 
 def attempts_made(results: ResultsFolder) -> dict[str, int]:

@@ -12,7 +12,7 @@ from mnistbench.files.whole import move_whole, write_whole, writing
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.index import refuse_newer
 from mnistbench.results.records import RESULTS, CellRecord, dump
-from mnistbench.results.speed import merged_files, write_merged
+from mnistbench.results.speed import merged_files, write_sessions
 from mnistbench.results.targets import targets_asked
 from mnistbench.results.this_machine import recognized
 
@@ -46,12 +46,16 @@ def merge_folders(sources: Sequence[ResultsFolder], target: ResultsFolder) -> in
         wanted = source.cell_ids()
         in_cells = [record for _, record in source.scan() if isinstance(record, CellRecord)]
         for record in [*in_cells, *source.attempts()]:
-            _refuse_another(record, source, holders.get(record.record_id))
-            holders.setdefault(record.record_id, (record, source))
+            known, holder = holders.setdefault(record.record_id, (record, source))
+            if known != record:
+                raise UserError(
+                    f"record {record.record_id} in {source.path} is not the one in {holder.path}, and a record never"
+                    " changes once written: take out the folder that was edited"
+                )
         for record in in_cells:
             if wanted is None or record.cell_id in wanted or record.cell_id not in asked_for:
                 counting[record.record_id] = record
-    merged_files(sources)  # refuses two that are not one session before anything is written
+    blocks = merged_files(sources)
     chosen, _ = one_per_build(counting.values())
     chosen_ids = {record.record_id for record in chosen}
     draft = ResultsFolder(place.with_name(f".{place.name}.merging"))
@@ -60,12 +64,11 @@ def merge_folders(sources: Sequence[ResultsFolder], target: ResultsFolder) -> in
         _empty(draft)
         for record, _ in holders.values():
             if record.record_id not in chosen_ids:
-                name = f"{record.cell_id}.{record.attempt}.{record.record_id}.json"
-                write_whole(draft.attempts_folder / name, dump(record))
+                write_whole(draft.attempt_file(record), dump(record))
             _copy_models(record, sources, draft)
         for path, record in _named(chosen, draft.cells):
             write_whole(path, dump(record))
-        write_merged(sources, draft)
+        write_sessions(draft, blocks)
         draft.write_asked(cell_ids, targets)
         grid_file = next((source.grid_file for source in sources if source.grid_file.is_file()), None)
         if grid_file is not None:
@@ -82,14 +85,6 @@ def _empty(draft: ResultsFolder) -> None:
                 shutil.rmtree(folder)
         for folder in (draft.cells, draft.attempts_folder):
             folder.mkdir()
-
-
-def _refuse_another(record: CellRecord, source: ResultsFolder, seen: tuple[CellRecord, ResultsFolder] | None) -> None:
-    if seen is not None and seen[0] != record:
-        raise UserError(
-            f"record {record.record_id} in {source.path} is not the one in {seen[1].path}, and a record never changes"
-            " once written: take out the folder that was edited"
-        )
 
 
 class _Build(NamedTuple):

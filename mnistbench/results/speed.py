@@ -11,12 +11,12 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import geometric_mean
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from mnistbench.cell import Cell
@@ -145,19 +145,20 @@ def line_of(item: Line) -> bytes:
     return json.dumps({"kind": kind, **plain_of(item)}, allow_nan=False, ensure_ascii=False).encode() + b"\n"
 
 
-class SpeedWriter:
+class SpeedWriter(AbstractContextManager["SpeedWriter"]):
     """Appends to a session's own new file; every line is on the disk before the next block is timed.
 
     Args:
         results: the folder, which the caller holds locked.
         about: written at once.
+        name: of the session.
 
     Raises:
         UserError: if the file cannot be made or written.
     """
 
-    def __init__(self, results: ResultsFolder, about: SpeedSession, *, name: str | None = None) -> None:
-        self.path = results.speed / f"{name or new_session_name()}.jsonl"
+    def __init__(self, results: ResultsFolder, about: SpeedSession, *, name: str) -> None:
+        self.path = results.speed / f"{name}.jsonl"
         with writing(self.path):
             results.speed.mkdir(exist_ok=True)
             self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
@@ -176,12 +177,7 @@ class SpeedWriter:
                 rest = rest[os.write(self._descriptor, rest) :]
             sync(self._descriptor)
 
-    def __enter__(self) -> SpeedWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
 
 
@@ -190,26 +186,18 @@ def read_sessions(results: ResultsFolder) -> tuple[list[TimedSession], list[SetA
 
     A last line without its end was cut off by a kill, and is passed over without a word. Nothing is moved.
     """
-    sessions, aside = [], []
-    for path in session_files(results):
-        found, problems = read_session(path)
-        aside += problems
-        if found is not None:
-            sessions.append(found)
-    return sorted(sessions, key=lambda session: (session.about.started_at, session.name)), aside
+    return read_all_sessions([results])
 
 
 def read_all_sessions(folders: Iterable[ResultsFolder]) -> tuple[list[TimedSession], list[SetAside]]:
     """As `read_sessions` of several folders; of a session that lies in two of them the one with more blocks."""
     longest: dict[str, TimedSession] = {}
     aside = []
-    for folder in folders:
-        sessions, problems = read_sessions(folder)
+    for path in (path for folder in folders for path in session_files(folder)):
+        session, problems = read_session(path)
         aside += problems
-        for session in sessions:
-            known = longest.get(session.name)
-            if known is None or len(session.blocks) > len(known.blocks):
-                longest[session.name] = session
+        if session is not None:
+            longest[path.stem] = max(longest.get(path.stem, session), session, key=lambda each: len(each.blocks))
     return sorted(longest.values(), key=lambda session: (session.about.started_at, session.name)), aside
 
 
@@ -280,19 +268,6 @@ def _read_line(line: bytes) -> Line | str:
         return f"it is no line of ours: {type(error).__name__}: {error}"[:200]
 
 
-def refuse_newer_sessions(results: ResultsFolder) -> None:
-    """Stop before anything is written into a folder that holds blocks of a newer mnistbench.
-
-    Raises:
-        UserError: with one of them, and what to do.
-    """
-    newer = [item for item in read_sessions(results)[1] if item.is_newer]
-    if newer:
-        raise UserError(
-            f"{newer[0].file}: {newer[0].reason}; nothing was changed: run that mnistbench, or give another --out"
-        )
-
-
 def longer_of(one: bytes, other: bytes) -> bytes | None:
     """The longer of two files of one session; None if the other is not its beginning."""
     short, long = sorted((one, other), key=len)
@@ -319,13 +294,12 @@ def merged_files(sources: Iterable[ResultsFolder]) -> dict[str, bytes]:
     return {name: content for name, (content, _) in merged.items()}
 
 
-def write_merged(sources: Iterable[ResultsFolder], target: ResultsFolder) -> None:
-    """Fill `speed/` of a folder with the sessions of others.
+def write_sessions(target: ResultsFolder, contents: Mapping[str, bytes]) -> None:
+    """Fill `speed/` of a folder with files by their names.
 
     Raises:
-        UserError: as `merged_files`, or if the folder cannot be written.
+        UserError: if the folder cannot be written.
     """
-    contents = merged_files(sources)
     if contents:
         with writing(target.speed):
             target.speed.mkdir(exist_ok=True)

@@ -20,7 +20,9 @@ from mnistbench.cell import Cell
 from mnistbench.results.records import CellRecord, EpochMeasurement, Error, utc_now
 from mnistbench.run.processes import PRELOAD, ForkServer, WorkerProcess, kill_group
 from mnistbench.run.worker import TRAIN_CELL, train_named, train_safely
+from mnistbench.train.clocks import usable_threads
 from mnistbench.train.job import Job
+from mnistbench.train.machine import physical_cores
 from mnistbench.train.steps.cuda_graph import CaptureFailed
 
 if TYPE_CHECKING:
@@ -41,11 +43,11 @@ class Executor(Protocol):
 
     def devices(self) -> list[str] | None:
         """Names of the devices that cells can run on; None for those of this machine."""
-        ...
+        return None
 
     def prepare(self, cells: Iterable[Cell]) -> None:
         """Begin to load what these cells need, and return at once."""
-        ...
+        return
 
     def run(self, jobs: Iterable[Job], on_epoch: OnEpoch) -> Iterator[CellRecord]:
         """Take jobs one by one, as soon as there is room for the next."""
@@ -57,7 +59,7 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Let go of processes that wait for more."""
-        ...
+        return
 
 
 class InlineExecutor(Executor):
@@ -67,14 +69,6 @@ class InlineExecutor(Executor):
         self._train = train
         self._reason: str | None = None
         self._training = False
-
-    @override
-    def devices(self) -> list[str] | None:
-        return None
-
-    @override
-    def prepare(self, cells: Iterable[Cell]) -> None:
-        pass
 
     @override
     def run(self, jobs: Iterable[Job], on_epoch: OnEpoch) -> Iterator[CellRecord]:
@@ -89,10 +83,6 @@ class InlineExecutor(Executor):
         self._reason = reason
         if self._training:
             raise KeyboardInterrupt
-
-    @override
-    def close(self) -> None:
-        pass
 
     def _run(self, job: Job, on_epoch: OnEpoch) -> CellRecord:
         started, started_at = time.perf_counter(), utc_now()
@@ -141,16 +131,12 @@ class ProcessExecutor(Executor):
     ) -> None:
         self._train = train
         self._grace_seconds = grace_seconds
-        self._slots = slots or usable_cores()
+        self._slots = slots or usable_threads(physical_cores())
         self._server = ForkServer(preload)
         self._running: list[WorkerProcess] = []
         self._reason: str | None = None
         self._woken, self._wake = os.pipe()
         os.set_blocking(self._wake, False)
-
-    @override
-    def devices(self) -> list[str] | None:
-        return None
 
     @override
     def prepare(self, cells: Iterable[Cell]) -> None:
@@ -192,7 +178,7 @@ class ProcessExecutor(Executor):
             while True:
                 while self._reason is None and self._has_room():
                     upcoming = upcoming or (again.pop() if again else next(waiting, None))
-                    if upcoming is None or not self._fits(upcoming):
+                    if upcoming is None or (self._running and not is_shared(upcoming.cell)):
                         break
                     worker = WorkerProcess(upcoming, self._server, function, arguments, self._grace_seconds)
                     self._running.append(worker)
@@ -226,16 +212,13 @@ class ProcessExecutor(Executor):
         shared = all(is_shared(worker.job.cell) for worker in self._running)
         return not self._running or (shared and len(self._running) < self._slots)
 
-    def _fits(self, job: Job) -> bool:
-        return not self._running or is_shared(job.cell)
-
     def _wait(self, on_epoch: OnEpoch) -> None:
         """Sleep until a worker has something to say, ends, or is over its time; then take that in."""
         if self._reason is not None:
             for worker in self._running:
                 worker.stop(self._reason)
         owners = {descriptor: worker for worker in self._running for descriptor in worker.descriptors()}
-        seconds = 0.0 if any(worker.ended for worker in self._running) else self._seconds_to_act()
+        seconds = min(0.0 if worker.ended else worker.seconds_to_act() for worker in self._running)
         ready = wait([*owners, self._woken], None if math.isinf(seconds) else max(0.0, seconds))
         if self._woken in ready:
             os.read(self._woken, 64)
@@ -247,9 +230,6 @@ class ProcessExecutor(Executor):
             if epochs:
                 worker.go_on()
             worker.act()
-
-    def _seconds_to_act(self) -> float:
-        return min(worker.seconds_to_act() for worker in self._running)
 
     def _end_all(self) -> None:
         """What still runs when nobody takes records any more."""
@@ -271,11 +251,3 @@ def without_graph(job: Job, result: object) -> Job | None:
 def is_shared(cell: Cell) -> bool:
     """Whether other cells may run beside it."""
     return levers_of(cell.execution).isolation == "shared"
-
-
-def usable_cores() -> int:
-    """Cores that this process may use (rule 13)."""
-    from mnistbench.train.clocks import usable_threads
-    from mnistbench.train.machine import physical_cores
-
-    return usable_threads(physical_cores())

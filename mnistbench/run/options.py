@@ -24,6 +24,7 @@ class RunOptions:
         shard: `(2, 5)` runs the second of five parts; each part has whole settings, with all their seeds.
         budget_seconds: start no new round after this time.
         executor: `process`, `inline`, `ray`, or one of your own.
+        ray_address: `auto`, `host:port` or `ray://host:port`; a Ray on this machine if left out.
         timeout_seconds: longest for one cell.
         fail_fast: start no more cells after one that failed.
         force: run cells again that have a result; earlier attempts are kept.
@@ -33,7 +34,7 @@ class RunOptions:
             returns with `interrupted` set, and a second one leaves the process.
 
     Raises:
-        UserError: for plug-ins that are named, and not loaded.
+        UserError: for plug-ins that are named, and not loaded; for a Ray's address where another executor is named.
     """
 
     out: Path | str | None = None
@@ -43,6 +44,7 @@ class RunOptions:
     shard: tuple[int, int] | None = None
     budget_seconds: float | None = None
     executor: str | Executor = "process"
+    ray_address: str | None = None
     timeout_seconds: float | None = None
     fail_fast: bool = False
     force: bool = False
@@ -53,6 +55,8 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.plugins is not None and not isinstance(self.plugins, Plugins):
             raise UserError("plugins: give what `mnistbench.axes.plugins.load_plugins` makes of their names")
+        if self.ray_address is not None and self.executor != "ray":
+            raise UserError("--ray-address needs --executor ray")
 
     def results(self, grid_name: str) -> ResultsFolder:
         """The results folder of a grid."""

@@ -40,11 +40,6 @@ class Round:
     number: int
     cells: Sequence[tuple[int, Cell]]
 
-    def only(self, cell_ids: Set[str]) -> Round:
-        """These cells of the round; the others' positions stay free."""
-        cells = [(position, cell) for position, cell in self.cells if cell.cell_id in cell_ids]
-        return Round(number=self.number, cells=cells)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
@@ -244,8 +239,11 @@ def in_rounds(cells: Sequence[Cell], seed: int = 0, first: int = 0) -> list[Roun
 
 
 def rounds_of(rounds: Sequence[Round], cell_ids: Set[str]) -> list[Round]:
-    """The rounds with these of their cells; rounds without any are left out."""
-    parts = [round_.only(cell_ids) for round_ in rounds]
+    """The rounds with these of their cells, the others' positions free; rounds without any are left out."""
+    parts = [
+        replace(round_, cells=[(position, cell) for position, cell in round_.cells if cell.cell_id in cell_ids])
+        for round_ in rounds
+    ]
     return [part for part in parts if part.cells]
 
 
@@ -278,34 +276,21 @@ def make_plan(grid: Grid, options: RunOptions | None = None, *, devices: Sequenc
         known_stages.append(stage)
         if stage.pending:  # what follows depends on what they come to
             break
-    is_open = selection.is_tuned and len(known_stages) == 1
-    rounds = [round_ for stage in known_stages for round_ in stage.pending_rounds()]
-    return _with_times(
-        Plan(
-            selection=selection,
-            options=options,
-            stages=known_stages,
-            total=count(grid, devices) if selection.is_tuned else len(selection.grid_cells()),
-            measured_later=len(selection.chosen(selection.grid_cells())) if is_open else 0,
-            refusals=_refusals(grid, results, devices),
-            seconds=None,
-            estimated_from=0,
-            rounds_in_budget=None,
-        ),
-        [[cell for _, cell in round_.cells] for round_ in rounds],
-        _known_nearby(results, index),
-    )
-
-
-def _with_times(plan: Plan, rounds: list[list[Cell]], earlier: list[Known]) -> Plan:
-    seconds_known = seconds_by_setting(earlier)
+    rounds = [[cell for _, cell in round_.cells] for stage in known_stages for round_ in stage.pending_rounds()]
     pending = [cell for cells in rounds for cell in cells]
-    seconds = estimate(pending, seconds_known)
+    earlier = _known_nearby(results, index)
+    seconds_known = seconds_by_setting(earlier)
+    seconds, budget = estimate(pending, seconds_known), options.budget_seconds
     if seconds is not None:  # a round of settings that never ran takes as long as the others
         seconds_known = {cell.without_seed(): seconds / len(pending) for cell in pending} | seconds_known
-    budget = plan.options.budget_seconds
-    return replace(
-        plan,
+    is_open = selection.is_tuned and len(known_stages) == 1
+    return Plan(
+        selection=selection,
+        options=options,
+        stages=known_stages,
+        total=count(grid, devices) if selection.is_tuned else len(selection.grid_cells()),
+        measured_later=len(selection.chosen(selection.grid_cells())) if is_open else 0,
+        refusals=_refusals(grid, results, devices),
         seconds=seconds,
         estimated_from=sum(known.is_result and known.seconds is not None for known in earlier),
         rounds_in_budget=None if budget is None else rounds_that_fit(rounds, seconds_known, budget),

@@ -34,10 +34,6 @@ class Count:
             self._began = time.monotonic()
         self.cells += cells
 
-    def add(self) -> None:
-        """One cell less to go."""
-        self.done += 1
-
     @property
     def seconds_left(self) -> float | None:
         """None before the first cell has ended."""
@@ -72,7 +68,7 @@ class PlainLines(Watcher):
     def record(self, record: CellRecord, *, runs_again: bool = False, interrupted: bool = False) -> None:
         if runs_again:
             return
-        self._count.add()
+        self._count.done += 1
         left = self._count.seconds_left
         rest = f", {rough_time(left)} left" if left and self._count.done < self._count.cells else ""
         self.say(f"[{self._count.done}/{self._count.cells}{rest}] {record.cell.label}: {outcome(record)}")
@@ -136,7 +132,7 @@ class LiveLine(Watcher):
     def record(self, record: CellRecord, *, runs_again: bool = False, interrupted: bool = False) -> None:
         if runs_again:
             return
-        self._count.add()
+        self._count.done += 1
         if record.status != "finished":
             self.say(f"{record.cell.label}: {outcome(record)}")
         self._draw(f"{record.cell.label}: {outcome(record)}")

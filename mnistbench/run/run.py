@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,18 +17,18 @@ from mnistbench.errors import UserError
 from mnistbench.files.cache_folder import cache_folder
 from mnistbench.files.whole import weaknesses
 from mnistbench.results.folder import ResultsFolder, SetAside
-from mnistbench.results.index import attempts_made, is_noisy, read_index, refuse_newer, save_index
-from mnistbench.results.records import FAILURES, Data
+from mnistbench.results.index import is_noisy, refuse_newer, save_index
+from mnistbench.results.records import FAILURES
 from mnistbench.results.this_machine import machine_id, recognized
 from mnistbench.run.blocks import time_speed
 from mnistbench.run.executors import Executor, InlineExecutor, ProcessExecutor
 from mnistbench.run.interruption import Interruption
 from mnistbench.run.options import RunOptions
 from mnistbench.run.plan import Stage, has_result, mark_older_data, records_of, rounds_of, speed_of, stages
-from mnistbench.run.selection import Selection, make_selection
+from mnistbench.run.selection import make_selection
 from mnistbench.run.session import Session, record_skipped, run_rounds
 from mnistbench.run.watchers import Watchers
-from mnistbench.train.watcher import Ending, Watcher
+from mnistbench.train.watcher import Ending, Remarks, Watcher
 from mnistbench.words.wording import plural
 
 if TYPE_CHECKING:
@@ -38,8 +37,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSummary:
-    """How a run went.
+class RunSummary(Remarks):
+    """How a run went, and what its watchers remarked at the end.
 
     Attributes:
         results: the folder with everything.
@@ -52,9 +51,6 @@ class RunSummary:
             interruption of this run ended has not failed.
         speed: which blocks of speed were taken and which are missing, in a line; None where none were asked for.
         left: how many of them have no result yet, failed ones included and skipped ones not.
-        not_mirrored: attempts that are not on the tracking server, and `not_mirrored_sessions` of speed;
-            `not_mirrored_reason` says why.
-        tracking, experiment: the tracking server and the experiment that was named, as they may be shown.
         interrupted: the signal that ended it.
         warnings: what the user should read.
     """
@@ -69,11 +65,6 @@ class RunSummary:
     failed: int
     left: int
     speed: str | None = None
-    not_mirrored: int = 0
-    not_mirrored_sessions: int = 0
-    not_mirrored_reason: str | None = None
-    tracking: str | None = None
-    experiment: str | None = None
     interrupted: int | None = None
     warnings: list[str] = field(default_factory=list)
 
@@ -111,7 +102,15 @@ def run_grid(grid: Grid, options: RunOptions | None = None, watchers: Sequence[W
         results.create()
         with results.lock():
             interruption = Interruption(own_process=options.own_process, last_acts=told.last_acts)
-            session = _begin_session(results, options, selection, data, executor, told, interruption)
+            session = Session(
+                options=options,
+                selection=selection,
+                executor=executor,
+                watchers=told,
+                interruption=interruption,
+                results=results,
+                prepared=data,
+            )
             with interruption.watched(executor.stop):
                 _make_room(session)
                 _run_stages(session)
@@ -137,7 +136,7 @@ def _executor(options: RunOptions) -> Executor:
     if options.executor == "ray":
         from mnistbench.run.ray import RayExecutor
 
-        return RayExecutor(plugins=options.plugins.names if options.plugins else ())
+        return RayExecutor(options.ray_address, plugins=options.plugins.names if options.plugins else ())
     raise UserError(f"unknown executor {options.executor}: there are process, inline and ray")
 
 
@@ -160,42 +159,6 @@ def _prepare_data(grid: Grid, options: RunOptions, watchers: Watchers) -> Prepar
     for warning in prepared.warnings:
         watchers.say(warning)
     return prepared
-
-
-def _begin_session(  # noqa: PLR0917
-    results: ResultsFolder,
-    options: RunOptions,
-    selection: Selection,
-    data: PreparedData,
-    executor: Executor,
-    watchers: Watchers,
-    interruption: Interruption,
-) -> Session:
-    """See what is in the folder."""
-    index, others = read_index(results)
-    budget = options.budget_seconds
-    return Session(
-        options=options,
-        selection=selection,
-        executor=executor,
-        watchers=watchers,
-        interruption=interruption,
-        results=results,
-        data=Data(
-            sha256=data.sha256,
-            fallback=data.fallback,
-            train_examples=data.spec.train_examples,
-            test_examples=data.spec.test_examples,
-        ),
-        data_directory=str(data.directory),
-        index=index,
-        attempts=attempts_made(results),
-        cells_before=results.cell_ids(),
-        targets_before=results.targets(),
-        deadline=None if budget is None else time.monotonic() + budget,
-        set_aside=[other for other in others if other.is_named_as_record],
-        foreign=[other for other in others if not other.is_named_as_record],
-    )
 
 
 def _make_room(session: Session) -> None:
@@ -278,7 +241,9 @@ def _finish(session: Session) -> RunSummary:
     remarks = session.watchers.end(Ending(results=results, changed=changed, record_ids=shown))
     for text in (*remarks.warnings, *weaknesses):
         session.warn(text)
+    told = {**vars(remarks), "warnings": session.warnings}
     return RunSummary(
+        **told,
         results=results,
         counts=dict(Counter(index[cell_id].status if cell_id in index else "pending" for cell_id in ids)),
         ran=session.ran,
@@ -289,13 +254,7 @@ def _finish(session: Session) -> RunSummary:
         failed=sum(_has_failed(session, cell) for cell in session.chosen),
         left=sum(not has_result(cell, index) and not _is_skipped(session, cell) for cell in session.chosen),
         speed=session.speed_line,
-        not_mirrored=remarks.not_mirrored,
-        not_mirrored_sessions=remarks.not_mirrored_sessions,
-        not_mirrored_reason=remarks.not_mirrored_reason,
-        tracking=remarks.tracking,
-        experiment=remarks.experiment,
         interrupted=session.interruption.signum,
-        warnings=session.warnings,
     )
 
 

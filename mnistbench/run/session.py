@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from mnistbench.cell import Cell
-from mnistbench.results.folder import ResultsFolder, SetAside
-from mnistbench.results.index import Index, known
+from mnistbench.data.datasets import PreparedData
+from mnistbench.results.folder import ResultsFolder
+from mnistbench.results.index import attempts_made, known, read_index
 from mnistbench.results.records import FAILURES, CellRecord, Data, Error, utc_now
 from mnistbench.run.budget import rounds_that_fit, seconds_by_setting
 from mnistbench.run.executors import LOST, Executor
@@ -33,7 +34,7 @@ class Session:
     Attributes:
         options, selection, executor, watchers, interruption: as the run was asked.
         results: the folder, created and locked.
-        data, data_directory: what every cell is trained on.
+        prepared, data, data_directory: what every cell is trained on, and what records and jobs say of it.
         index: what is known of each cell.
         attempts: the highest attempt number of each cell in `attempts/`.
         cells_before, targets_before: what the folder was asked by the run before; None if there was none.
@@ -53,15 +54,7 @@ class Session:
     watchers: Watchers
     interruption: Interruption
     results: ResultsFolder
-    data: Data
-    data_directory: str
-    index: Index
-    attempts: Mapping[str, int]
-    cells_before: set[str] | None
-    targets_before: tuple[float, ...] | None
-    deadline: float | None
-    set_aside: list[SetAside]
-    foreign: list[SetAside]
+    prepared: PreparedData
     cells: list[Cell] = field(default_factory=list)
     chosen: list[Cell] = field(default_factory=list)
     ran: int = 0
@@ -74,6 +67,23 @@ class Session:
     speed_line: str | None = None
     warnings: list[str] = field(default_factory=list)
     probes: ProbeHistory = field(default_factory=ProbeHistory)
+
+    def __post_init__(self) -> None:
+        """See what is in the folder."""
+        spec, budget = self.prepared.spec, self.options.budget_seconds
+        self.data = Data(
+            sha256=self.prepared.sha256,
+            fallback=self.prepared.fallback,
+            train_examples=spec.train_examples,
+            test_examples=spec.test_examples,
+        )
+        self.data_directory = str(self.prepared.directory)
+        self.index, others = read_index(self.results)
+        self.attempts = attempts_made(self.results)
+        self.cells_before, self.targets_before = self.results.cell_ids(), self.results.targets()
+        self.deadline = None if budget is None else time.monotonic() + budget
+        self.set_aside = [other for other in others if other.is_named_as_record]
+        self.foreign = [other for other in others if not other.is_named_as_record]
 
     @property
     def ends(self) -> bool:

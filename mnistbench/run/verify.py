@@ -7,9 +7,13 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from mnistbench.axes.plugins import load_plugins
+from mnistbench.data import datasets
 from mnistbench.errors import UserError
-from mnistbench.results.records import CellRecord
+from mnistbench.results.records import RESULTS, CellRecord, Data
 from mnistbench.results.this_machine import recognized
+from mnistbench.run.executors import ProcessExecutor
+from mnistbench.train.job import Job
 
 COMPARED = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "validation_loss", "validation_accuracy")
 
@@ -84,11 +88,6 @@ def rerun_and_compare(record: CellRecord, *, data_dir: Path | None = None, plugi
         UserError: if the record holds nothing to compare, its data is not to be had any more, or the cell cannot be
             trained here, as without its plug-in.
     """
-    from mnistbench.axes.plugins import load_plugins
-    from mnistbench.data import datasets
-    from mnistbench.results.records import RESULTS, Data
-    from mnistbench.run.executors import ProcessExecutor
-    from mnistbench.train.job import Job
 
     if record.status not in RESULTS or not record.epochs:
         raise UserError(f"cell {record.cell_id} is {record.status}: there is nothing to compare; run it first")

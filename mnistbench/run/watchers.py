@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
@@ -13,8 +13,16 @@ from mnistbench.train.watcher import Ending, Remarks, Watcher
 
 if TYPE_CHECKING:
     from mnistbench.results.folder import ResultsFolder
-    from mnistbench.results.records import CellRecord, EpochMeasurement
-    from mnistbench.train.job import Job
+
+
+def _telling_each(name: str) -> Callable[..., None]:
+    """A method of `Watchers` that calls that of each of them."""
+
+    def tell(self: Watchers, *what: Any, **more: Any) -> None:
+        for watcher in self._watchers:
+            getattr(watcher, name)(*what, **more)
+
+    return tell
 
 
 class Watchers(Watcher):
@@ -32,40 +40,14 @@ class Watchers(Watcher):
         """What they do at the end, where that takes a moment."""
         return [watcher.last_act for watcher in self._watchers if watcher.last_act]
 
-    @override
-    def download(self, what: str, done: int, total: int | None) -> None:
-        for watcher in self._watchers:
-            watcher.download(what, done, total)
-
-    @override
-    def say(self, text: str) -> None:
-        for watcher in self._watchers:
-            watcher.say(text)
+    download, say, speed, started, epoch, record = map(
+        _telling_each, ("download", "say", "speed", "started", "epoch", "record")
+    )
 
     @override
     def begin(self, cells: int, kept: int) -> None:
         for watcher in reversed(self._watchers):
             watcher.begin(cells, kept)
-
-    @override
-    def speed(self, text: str) -> None:
-        for watcher in self._watchers:
-            watcher.speed(text)
-
-    @override
-    def started(self, job: Job) -> None:
-        for watcher in self._watchers:
-            watcher.started(job)
-
-    @override
-    def epoch(self, job: Job, measurement: EpochMeasurement) -> None:
-        for watcher in self._watchers:
-            watcher.epoch(job, measurement)
-
-    @override
-    def record(self, record: CellRecord, *, runs_again: bool = False, interrupted: bool = False) -> None:
-        for watcher in self._watchers:
-            watcher.record(record, runs_again=runs_again, interrupted=interrupted)
 
     @override
     def end(self, ending: Ending | None) -> Remarks:

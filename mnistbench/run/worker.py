@@ -54,17 +54,6 @@ class WorkerStarted:
     environment: Environment | None
 
 
-def find_function(name: str) -> TrainFunction:
-    """The function named `module:function`.
-
-    Raises:
-        ImportError, AttributeError: if there is none.
-    """
-    module, _, function = name.partition(":")
-    found: TrainFunction = getattr(importlib.import_module(module), function)
-    return found
-
-
 def train_safely(
     job: Job, train: TrainFunction, on_epoch: Callable[[EpochMeasurement], None], process_started: float
 ) -> Any:
@@ -205,9 +194,10 @@ def _work(channel: socket.socket, process_started: float, not_loaded: Exception 
 
 
 def train_named(function: str, not_loaded: Exception | None, job: Job, **arguments: Any) -> Any:
-    """Find the function, and call it."""
+    """Call the function of that name, `module:function`."""
+    module, _, name = function.partition(":")
     try:
-        train = find_function(function)
+        train: TrainFunction = getattr(importlib.import_module(module), name)
     except ImportError as error:
         # Torch is never imported a second time: its error then hides why the first time failed.
         raise not_loaded or error  # noqa: B904

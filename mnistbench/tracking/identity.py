@@ -16,8 +16,6 @@ from mnistbench.tracking.journal import named_in
 from mnistbench.tracking.sources import session_identities
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from mnistbench.results.folder import ResultsFolder
 
 FILE_NAME = ".grid_id"
@@ -56,11 +54,14 @@ def grid_id(results: ResultsFolder) -> str:
     Raises:
         UserError: if the folder cannot be written.
     """
-    found = _read(results.path / FILE_NAME)
-    if found is None:
-        found = uuid.uuid4().hex
-        write_grid_id(results, found)
-    return found
+    try:
+        kept = read_regular(results.path / FILE_NAME).decode().strip()
+    except (OSError, UnicodeDecodeError):
+        kept = ""
+    if not is_grid_id(kept):
+        kept = uuid.uuid4().hex
+        write_grid_id(results, kept)
+    return kept
 
 
 def write_grid_id(results: ResultsFolder, identity: str) -> None:
@@ -70,14 +71,6 @@ def write_grid_id(results: ResultsFolder, identity: str) -> None:
         UserError: if the folder cannot be written.
     """
     write_whole(results.path / FILE_NAME, identity + "\n")
-
-
-def _read(path: Path) -> str | None:
-    try:
-        text = read_regular(path).decode().strip()
-    except (OSError, UnicodeDecodeError):
-        return None
-    return text if is_grid_id(text) else None
 
 
 def is_grid_id(text: str) -> bool:

@@ -76,14 +76,14 @@ class Journal:
     def _set_done(self, record_id: str, run_id: str, doubtful: bool) -> None:
         self.done[record_id] = run_id
         self.open.discard(record_id)
-        (self.doubtful.add if doubtful else self.doubtful.discard)(record_id)
+        self.doubtful.discard(record_id)
+        if doubtful:
+            self.doubtful.add(record_id)
 
     def _append(self, **what: str | bool) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        line = (
-            json.dumps({"version": VERSION, "experiment": self.experiment_key, "place": self.place, **what, "at": now})
-            + "\n"
-        )
+        plain = {"version": VERSION, "experiment": self.experiment_key, "place": self.place, **what, "at": now}
+        line = json.dumps(plain) + "\n"
         # One write to a file opened for appending: lines of two processes never mix.
         descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:

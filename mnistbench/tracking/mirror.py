@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from typing_extensions import override
 
 from mnistbench.errors import UserError
 from mnistbench.files.whole import read_regular
+from mnistbench.grid.yaml import plain, read_document
 from mnistbench.results.ownership import PAGE, SUMMARY, TABLE, is_free, is_grid_of_ours
 from mnistbench.results.records import CellRecord
 from mnistbench.results.targets import targets_asked
@@ -39,8 +40,6 @@ SUMMARY_FILES = {
     "results.csv": TABLE, "epochs.csv": TABLE, "speed.csv": TABLE, "summary.md": SUMMARY, "report.html": PAGE,
 }  # fmt: skip
 """Files of a report, with what in them says that a report wrote them."""
-
-Answer = TypeVar("Answer")
 
 
 class NoAnswer(Exception):
@@ -356,7 +355,6 @@ def sync(
 
 def grid_name(results: ResultsFolder) -> str:
     """The grid's name as its resolved file says it, else the folder's."""
-    from mnistbench.grid.yaml import plain, read_document
 
     try:
         grid = plain(read_document(read_regular(results.grid_file).decode(), "grid.yaml"))
@@ -380,19 +378,20 @@ def _all_records(results: ResultsFolder) -> list[CellRecord]:
     return [record for record in found if record.status != "skipped"]
 
 
-def _within(seconds: float, work: Callable[[], Answer]) -> Answer:
+def _within(seconds: float, work: Callable[[], None]) -> None:
     """Do it in a thread, and stop waiting when the time is up: a server may dribble a byte a second for ever.
 
     Raises:
         NoAnswer: if it takes longer.
     """
-    outcome: list[tuple[Answer | None, BaseException | None]] = []
+    outcome: list[BaseException | None] = []
 
     def run() -> None:
         try:
-            outcome.append((work(), None))
+            work()
+            outcome.append(None)
         except BaseException as error:
-            outcome.append((None, error))
+            outcome.append(error)
 
     thread = threading.Thread(target=run, daemon=True, name="mirror")
     thread.start()
@@ -403,7 +402,5 @@ def _within(seconds: float, work: Callable[[], Answer]) -> Answer:
         raise
     if not outcome:
         raise NoAnswer
-    answer, error = outcome[0]
-    if error is not None:
-        raise error
-    return answer  # type: ignore[return-value]
+    if outcome[0] is not None:
+        raise outcome[0]

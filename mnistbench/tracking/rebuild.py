@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnistbench.errors import UserError
-from mnistbench.files.whole import read_regular, write_whole, writing
+from mnistbench.files.whole import read_regular, write_whole
 from mnistbench.results.folder import ResultsFolder, read_record
 from mnistbench.results.merging import machine_of, merge_folders
 from mnistbench.results.records import CellRecord
-from mnistbench.results.speed import SESSION_FILE, longer_of, read_session
+from mnistbench.results.speed import SESSION_FILE, longer_of, read_session, write_sessions
 from mnistbench.tracking.address import checked, default_uri, place, reason, shown, sqlite_path
-from mnistbench.tracking.identity import write_grid_id
+from mnistbench.tracking.content import RECORD_ID, SESSION
+from mnistbench.tracking.identity import is_grid_id, write_grid_id
 from mnistbench.tracking.journal import Journal
 from mnistbench.tracking.sources import RECORD_FILE, session_key
 
@@ -74,11 +74,7 @@ def rebuild(experiment: str, uri: str | None, results: ResultsFolder) -> Rebuilt
             raise UserError(reason(error, uri)) from None
         machines = _by_machine([record for _, record in found], downloads / "machines")
         merge_folders(machines, results)
-        if sessions:
-            with writing(results.speed):
-                results.speed.mkdir(exist_ok=True)
-        for name, (_, content) in sessions.items():
-            write_whole(results.speed / f"{name}.jsonl", content)
+        write_sessions(results, {f"{name}.jsonl": content for name, (_, content) in sessions.items()})
         if grid is not None:
             write_whole(results.grid_file, grid.read_bytes())
         if server.grid_id:
@@ -112,13 +108,12 @@ def download_weights(run_id: str, uri: str | None, folder: Path) -> list[Path]:
     from mnistbench.tracking.server import download_model, prepare
 
     uri = checked(uri or default_uri())
-    if not re.fullmatch(r"[0-9a-f]{32}", run_id):
+    if not is_grid_id(run_id):  # MLflow's ids look alike
         raise UserError(f"{run_id!r} is no MLflow run id: those are 32 hex digits")
     try:
         prepare(uri, create=False)
-        return sorted(download_model(uri, run_id, folder).rglob("*.safetensors"))
-    except LookupError:
-        return []
+        models = download_model(uri, run_id, folder)
+        return sorted(models.rglob("*.safetensors")) if models else []
     except Exception as error:
         raise UserError(reason(error, uri)) from None
 
@@ -143,10 +138,9 @@ def _download(server: Server, downloads: Path) -> tuple[list[tuple[str, CellReco
     found: dict[str, tuple[str, CellRecord]] = {}
     aside: list[tuple[str, str]] = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        runs = list(server.recorded_runs())
-        for (run_id, _), record in zip(
-            runs, pool.map(lambda run: _record(server, run[0], run[1], downloads), runs), strict=True
-        ):
+        runs = server.mirroring_runs(RECORD_ID)
+        records = pool.map(lambda run: _record(server, run[0], run[1], downloads), runs)
+        for (run_id, _), record in zip(runs, records, strict=True):
             if isinstance(record, str):
                 aside.append((run_id, record))
             elif record.record_id not in found:
@@ -157,11 +151,9 @@ def _download(server: Server, downloads: Path) -> tuple[list[tuple[str, CellReco
 
 
 def _record(server: Server, run_id: str, record_id: str, downloads: Path) -> CellRecord | str:
-    folder = downloads / run_id
-    folder.mkdir()
-    path = server.fetch_if_there(run_id, RECORD_FILE, folder)
-    if path is None:
-        return "it has no record.json: it was cut off while it was mirrored"
+    path = _fetched(server, run_id, RECORD_FILE, downloads)
+    if isinstance(path, str):
+        return path
     record = read_record(path)
     path.unlink()
     if isinstance(record, CellRecord) and record.record_id != record_id:
@@ -173,7 +165,7 @@ def _download_sessions(server: Server, downloads: Path) -> tuple[dict[str, tuple
     """By name, the run and the file of each session of speed, and the runs whose file cannot be used."""
     found: dict[str, tuple[str, bytes]] = {}
     aside: list[tuple[str, str]] = []
-    for run_id, name in server.session_runs():
+    for run_id, name in server.mirroring_runs(SESSION):
         content = _session(server, run_id, f"{name}.jsonl", downloads)
         known_run, known = found.get(name, (run_id, b""))
         if isinstance(content, str):
@@ -189,12 +181,17 @@ def _session(server: Server, run_id: str, file: str, downloads: Path) -> bytes |
     """A session's file, or why it is none; its name comes from the server and is to be one of ours."""
     if not SESSION_FILE.fullmatch(file):
         return "its tag names no session of speed"
-    folder = downloads / run_id
-    folder.mkdir()
-    path = server.fetch_if_there(run_id, file, folder)
-    if path is None:
-        return f"it has no {file}: it was cut off while it was mirrored"
+    path = _fetched(server, run_id, file, downloads)
+    if isinstance(path, str):
+        return path
     session, problems = read_session(path)
     if session is None:
         return f"{file} is no session of speed: {problems[0].reason if problems else 'it is empty'}"
     return read_regular(path)
+
+
+def _fetched(server: Server, run_id: str, file: str, downloads: Path) -> Path | str:
+    """An artifact in a folder of its own, or why there is none."""
+    folder = downloads / run_id
+    folder.mkdir()
+    return server.fetch_if_there(run_id, file, folder) or f"it has no {file}: it was cut off while it was mirrored"

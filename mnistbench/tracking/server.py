@@ -25,7 +25,7 @@ from filelock import FileLock
 from mnistbench.errors import UserError
 from mnistbench.results.records import CellRecord
 from mnistbench.tracking.address import HTTP, database_uri, sqlite_path
-from mnistbench.tracking.content import KIND, RECORD_ID, SESSION, SPEED, STATUS, WHAT
+from mnistbench.tracking.content import KIND, SESSION, SPEED, STATUS, WHAT
 from mnistbench.tracking.identity import Owner, is_grid_id
 from mnistbench.tracking.sources import RunSource, identity_in, tag_of
 
@@ -222,21 +222,14 @@ class Server:
             self._go_on()
             self._client.log_artifact(run_id, str(file))
 
-    def recorded_runs(self) -> Iterator[tuple[str, str]]:
-        """All runs that mirror a record: run_id and record_id."""
-        for run in self._runs(f"tags.`{KIND}` = 'cell'"):
-            yield str(run.info.run_id), run.data.tags.get(RECORD_ID, "")
-
-    def session_runs(self) -> Iterator[tuple[str, str]]:
-        """All runs that mirror a session of speed: run_id and the session's name."""
-        for run in self._runs(f"tags.`{KIND}` = '{SPEED}'"):
-            yield str(run.info.run_id), run.data.tags.get(SESSION, "")
+    def mirroring_runs(self, tag: str) -> list[tuple[str, str]]:
+        """The runs that mirror records (`RECORD_ID`) or sessions of speed (`SESSION`): run_id and what the tag says."""
+        runs = self._runs(f"tags.`{KIND}` = '{SPEED if tag == SESSION else 'cell'}'")
+        return [(str(run.info.run_id), run.data.tags.get(tag, "")) for run in runs]
 
     def fetch_if_there(self, run_id: str, name: str, folder: Path) -> Path | None:
         """Copy an artifact into a folder, and give its path; None if the run has none of that name."""
-        if name not in {item.path for item in self._client.list_artifacts(run_id)}:
-            return None
-        return Path(self._client.download_artifacts(run_id, name, str(folder)))
+        return _fetch(self._client, run_id, name, folder)
 
     def fetch_grid(self, folder: Path) -> Path | None:
         """The grid file on the summary run, if there is one."""
@@ -412,18 +405,17 @@ class Server:
         return str(run.info.run_id)
 
 
-def download_model(uri: str, run_id: str, folder: Path) -> Path:
-    """Copy a run's kept models into a folder.
-
-    Raises:
-        LookupError: if the run has none.
-    """
+def download_model(uri: str, run_id: str, folder: Path) -> Path | None:
+    """Copy a run's kept models into a folder; None if it has none."""
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=uri)
-    if MODEL_FOLDER not in {item.path for item in client.list_artifacts(run_id)}:
-        raise LookupError(run_id)
-    return Path(client.download_artifacts(run_id, MODEL_FOLDER, str(folder)))
+    return _fetch(MlflowClient(tracking_uri=uri), run_id, MODEL_FOLDER, folder)
+
+
+def _fetch(client: MlflowClient, run_id: str, name: str, folder: Path) -> Path | None:
+    if name not in {item.path for item in client.list_artifacts(run_id)}:
+        return None
+    return Path(client.download_artifacts(run_id, name, str(folder)))
 
 
 def prepare(uri: str, *, create: bool = True) -> None:

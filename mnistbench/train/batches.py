@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from typing_extensions import override
+
 from mnistbench.train.machine import order_of_examples
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ class Batches(Protocol):
 
 
 @dataclass
-class ResidentBatches:
+class ResidentBatches(Batches):
     """All data in the device's memory, pixels as bytes: a batch is a gather there.
 
     Attributes:
@@ -71,8 +73,9 @@ class ResidentBatches:
         self.examples = len(self.labels)
         self._next: dict[int, Tensor] = {}
 
+    @override
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `Batches`; an order that is not shuffled is read in slices, without a copy."""
+        """An order that is not shuffled is read in slices, without a copy."""
         sizes = self._sizes()
         if not self.shuffle:
             yield from zip(self.inputs.split(sizes), self.labels.split(sizes), strict=True)
@@ -96,13 +99,13 @@ class ResidentBatches:
             return order.to(self.inputs.device)
         return order.pin_memory().to(self.inputs.device, non_blocking=True)  # the copy waits for no step before it
 
+    @override
     def part_of_epoch(self, number: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `Batches`."""
         batches = list(single(self.epoch(number), self.batch_size))
         yield from batches[:first] + batches[first:][-1:]
 
+    @override
     def rehearsal(self, whole: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `Batches`."""
         import torch
 
         order = self._sent(torch.arange(self.examples))  # whole, since pinned memory is dear at its first use
@@ -127,7 +130,7 @@ def _rehearsed(batches: Batches, whole: int) -> list[int]:
     return pieces + [batches.batch_size] * whole + ([last] if last else [])
 
 
-class LoaderBatches:
+class LoaderBatches(Batches):
     """As a tutorial reads them: one example at a time, made into a picture, a tensor, a batch, and sent to the device.
 
     Args:
@@ -152,17 +155,19 @@ class LoaderBatches:
         self.batch_size, self.seed, self.shuffle, self.device = batch_size, seed, shuffle, device
         self._dataset = _TutorialDataset(inputs, labels, normalization)
 
+    @override
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `Batches`."""
         yield from self._read(self._order(number))
 
+    @override
     def part_of_epoch(self, number: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `Batches`; the other examples are not even read."""
+        """The other examples are not even read."""
         batches = self._order(number).split(self.batch_size)
         yield from (batch for indices in batches[:first] + batches[first:][-1:] for batch in self._read(indices))
 
+    @override
     def rehearsal(self, whole: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `Batches`; the examples are read once, since reading warms nothing on a device."""
+        """The examples are read once, since reading warms nothing on a device."""
         inputs, labels = next(self._read(self._order(0)[: self.batch_size]))
         yield from ((inputs[:size], labels[:size]) for size in _rehearsed(self, whole))
 

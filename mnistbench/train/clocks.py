@@ -150,27 +150,12 @@ class Interference:
     @property
     def flags(self) -> list[str]:
         """Causes over their limit (rule 12); what could not be observed raises none."""
-        found = []
-        if self.foreign_cpu is not None and self.foreign_cpu > FOREIGN_CPU_LIMIT:
-            found.append("foreign_cpu")
-        if self.steal is not None and self.steal > STOLEN_LIMIT:
-            found.append("steal")
-        if self.throttled is not None and self.throttled > STOLEN_LIMIT:
-            found.append("throttled")
-        return found
-
-
-def interference(before: Counters, after: Counters) -> Interference:
-    """Compare two readings around a timed region; nothing is polled in between."""
-    wall = max(after.wall - before.wall, 1e-9)
-    available = wall * after.capacity
-    foreign = None
-    if before.busy_cpu is not None and after.busy_cpu is not None:
-        foreign = max(0.0, (after.busy_cpu - before.busy_cpu - (after.own_cpu - before.own_cpu)) / available)
-    steal, throttled = difference(before.steal, after.steal), difference(before.throttled, after.throttled)
-    return Interference(
-        foreign, None if steal is None else steal / available, None if throttled is None else throttled / wall
-    )
+        limits = [
+            ("foreign_cpu", self.foreign_cpu, FOREIGN_CPU_LIMIT),
+            ("steal", self.steal, STOLEN_LIMIT),
+            ("throttled", self.throttled, STOLEN_LIMIT),
+        ]
+        return [name for name, share, limit in limits if share is not None and share > limit]
 
 
 class InterferenceMeter:
@@ -193,7 +178,17 @@ class InterferenceMeter:
 
     def found(self) -> Interference:
         """Over all regions; None where it could not be observed."""
-        return interference(Counters(0.0, 0.0, 0.0, 0.0, 0.0), Counters(**self._sums, capacity=self._capacity))  # type: ignore[arg-type]
+        sums, wall = self._sums, max(self._sums["wall"] or 0.0, 1e-9)
+        busy, own = sums["busy_cpu"], sums["own_cpu"]
+
+        def share(seconds: float | None, of: float) -> float | None:
+            return None if seconds is None else max(0.0, seconds) / of
+
+        return Interference(
+            foreign_cpu=share(None if busy is None or own is None else busy - own, wall * self._capacity),
+            steal=share(sums["steal"], wall * self._capacity),
+            throttled=share(sums["throttled"], wall),
+        )
 
 
 def is_short(train_seconds: float, steps: int) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mnistbench.axes.losses import LOSSES, predictions
+from mnistbench.files.remembered import remembered
 from mnistbench.train.setup import Trainee
 from mnistbench.train.warmup import network_key
 
@@ -69,8 +70,6 @@ def is_finite(trainee: Trainee) -> bool:
 def flops_per_example(trainee: Trainee) -> float | None:
     """Forward and backward of one example by torch's own counter; None where it cannot count all of it."""
     import torch
-
-    from mnistbench.files.remembered import remembered
 
     question = {"flops": network_key(trainee), "torch": torch.__version__}
     try:

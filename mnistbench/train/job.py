@@ -47,16 +47,7 @@ class Job:
 
     def record(self, status: Status, started_at: str, **changes: Any) -> CellRecord:
         """A record of this attempt that says no more than how it ended; `changes` fill in other fields."""
-        plain: dict[str, Any] = {
-            "record_id": self.record_id,
-            "cell_id": self.cell.cell_id,
-            "attempt": self.attempt,
-            "status": status,
-            "cell": self.cell,
-            "started_at": started_at,
-            "round": self.round,
-            "position": self.position,
-            "data": self.data,
-            "training_revision": TRAINING_REVISION,
-        }
-        return CellRecord(**{**plain, **changes})
+        same = ("record_id", "attempt", "cell", "round", "position", "data")
+        told: dict[str, Any] = {name: getattr(self, name) for name in same}
+        told |= {"cell_id": self.cell.cell_id, "status": status, "started_at": started_at}
+        return CellRecord(**told | {"training_revision": TRAINING_REVISION} | changes)

@@ -93,6 +93,8 @@ def describe_environment(device: str = "cpu") -> Environment:
         about_device = {"device_name": "Apple GPU"}
     commit, dirty = git_state()
     cores, logical = physical_cores(), os.cpu_count()
+    files = ("smt/active", "cpu0/cpufreq/scaling_governor", "cpu0/cpufreq/scaling_cur_freq")
+    smt, governor, kilohertz = (first_line(f"/sys/devices/system/cpu/{name}") for name in files)
     return Environment(
         machine_id=machine_id(),
         machine_id_source=identify_machine().source,
@@ -103,9 +105,9 @@ def describe_environment(device: str = "cpu") -> Environment:
         logical_cores=logical,
         memory_bytes=memory_bytes(),
         **about_device,
-        smt=_smt(),
-        governor=first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        frequency_mhz=_frequency(),
+        smt=None if smt is None else smt == "1",
+        governor=governor,
+        frequency_mhz=float(kilohertz) / 1000 if kilohertz else None,
         python=platform.python_version(),
         torch=str(torch.__version__),
         cuda=torch.version.cuda,
@@ -134,13 +136,3 @@ def git_state() -> tuple[str | None, bool | None]:
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.SubprocessError):
         return None, None
-
-
-def _smt() -> bool | None:
-    active = first_line("/sys/devices/system/cpu/smt/active")
-    return None if active is None else active == "1"
-
-
-def _frequency() -> float | None:
-    kilohertz = first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
-    return float(kilohertz) / 1000 if kilohertz else None

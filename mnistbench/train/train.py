@@ -97,9 +97,7 @@ def train_cell(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRe
         flags.append("gpu_slowdown")
     noise = Noise(
         probe={name: [probe.seconds[name] for probe in probes] for name in probes[0].seconds},
-        foreign_cpu=interference.foreign_cpu,
-        steal=interference.steal,
-        throttled=interference.throttled,
+        **vars(interference),
         gpu_slowdown=slowed,
         flags=flags,
     )
@@ -187,17 +185,15 @@ def _one_epoch(
         ended_at=utc_now(),
         train_joules=energy.between(joules_before, joules_after),
     )
-    before_epoch = (number - 1) * math.ceil(trainee.batches.examples / trainee.batches.batch_size)
-    if first_bad is not None:
-        step = before_epoch + first_bad + 1
-        return measured, test, Error(type="diverged", message=f"the loss was not finite at step {step}", step=step)
-    # The last step's update shows in no training loss.
-    step = before_epoch + steps
-    if not is_finite(trainee):
-        return measured, test, Error(type="diverged", message=f"weights were not finite after step {step}", step=step)
-    if test.loss is None:
-        message = f"the test loss was not finite after step {step}"
-        return measured, test, Error(type="diverged", message=message, step=step)
+    step = (number - 1) * math.ceil(trainee.batches.examples / trainee.batches.batch_size)
+    step += steps if first_bad is None else first_bad + 1
+    checks = [  # the last step's update shows in no training loss
+        (first_bad is not None, f"the loss was not finite at step {step}"),
+        (not is_finite(trainee), f"weights were not finite after step {step}"),
+        (test.loss is None, f"the test loss was not finite after step {step}"),
+    ]
+    if reason := next((reason for applies, reason in checks if applies), ""):
+        return measured, test, Error(type="diverged", message=reason, step=step)
     if train_loss is not None and train_loss < -1e-6:
         raise UserError(
             f"the training loss is {train_loss:.3g}, and {trainee.builder.cell.training.loss} cannot be below 0:"

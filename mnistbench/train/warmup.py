@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from mnistbench.axes import devices
+from mnistbench.files.remembered import remembered
 from mnistbench.results import this_machine
 from mnistbench.train import machine as reproducibility
 from mnistbench.train.batches import ResidentBatches
@@ -85,7 +86,6 @@ def _eager(levers: Levers, reason: str) -> Levers:
 def _with_kernels(job: Job, trainee: Trainee) -> Trainee:
     import torch
 
-    from mnistbench.files.remembered import remembered
     from mnistbench.train.steps.tuning import apply, tune, tune_blocks
     from mnistbench.train.steps.written import WrittenStep
 
@@ -123,7 +123,6 @@ def _with_kernels(job: Job, trainee: Trainee) -> Trainee:
 
 
 def _with_convolutions(job: Job, trainee: Trainee) -> Trainee:
-    from mnistbench.files.remembered import remembered
     from mnistbench.train.steps import convolution
 
     levers = trainee.levers

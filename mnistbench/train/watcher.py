@@ -5,6 +5,7 @@ A watcher is called between timed regions only, in the process that writes the r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ class Remarks:
         not_mirrored: records that are not there, and `not_mirrored_sessions` of speed; `not_mirrored_reason` says why.
     """
 
-    warnings: tuple[str, ...] = ()
+    warnings: Sequence[str] = ()
     tracking: str | None = None
     experiment: str | None = None
     not_mirrored: int = 0

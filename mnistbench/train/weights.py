@@ -268,6 +268,7 @@ class KeptModel:
         from mnistbench.axes.losses import predictions
         from mnistbench.cell import Component
         from mnistbench.data import datasets
+        from mnistbench.data.arrays import load
 
         wanted = self.cell.dataset if dataset is None else Component(name=dataset)
         prepared = datasets.prepare(wanted, data_dir=data_dir, plugins=self.plugins)
@@ -277,7 +278,7 @@ class KeptModel:
                 f"{theirs.name} has inputs {list(theirs.input_shape)} and {theirs.classes} classes; this model"
                 f" ({ours.name}) takes {list(ours.input_shape)} and {ours.classes}"
             )
-        arrays = datasets.load(prepared.directory)
+        arrays = load(prepared.directory)
         truth = np.array(arrays.test_labels, dtype=np.int64)
         said = predictions(self.outputs_of(arrays.test_inputs)).numpy()
         classes = max(ours.classes, 2)
@@ -324,8 +325,7 @@ class KeptModel:
         return sources, np.concatenate(parts)
 
     def _read_rows(self, path: Path) -> tuple[np.ndarray, list[int]]:
-        from mnistbench.data.csv import read_rows
-        from mnistbench.data.sources import read_csv_bytes
+        from mnistbench.data.csv import read_csv_bytes, read_rows
 
         options = self.cell.dataset.options
         try:

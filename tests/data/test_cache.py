@@ -15,7 +15,7 @@ import pytest
 
 from mnistbench.data import cache
 from mnistbench.data.arrays import ARRAY_NAMES, Arrays, checksum, load
-from mnistbench.data.cache import entry_directory, find_or_make, is_intact, read_entry, write_entry
+from mnistbench.data.cache import CacheEntry, entry_directory, find_or_make, read_entry, write_entry
 from mnistbench.data.tables import sum3_arrays
 from mnistbench.errors import UserError
 
@@ -50,6 +50,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def made() -> Arrays:
     return sum3_arrays(1000, 0.3, 0)
+
+
+def is_intact(entry: CacheEntry) -> bool:
+    """Whether every byte of it is as it was written."""
+    return checksum(load(entry.directory)) == entry.sha256
 
 
 def never() -> Arrays:
@@ -162,13 +167,15 @@ def test_two_processes_make_an_entry_once() -> None:
     """Four start together; the entry is whole for each, and only one made it."""
     code = """
 import sys, time
-from mnistbench.data.cache import find_or_make, is_intact
+from mnistbench.data.arrays import checksum, load
+from mnistbench.data.cache import find_or_make
 from mnistbench.data.tables import sum3_arrays
 def make():
     print("made", end=" ")
     time.sleep(0.5)
     return sum3_arrays(1000, 0.3, 0)
-print(is_intact(find_or_make("t", make, waiting=lambda: print("waited", end=" "))))
+entry = find_or_make("t", make, waiting=lambda: print("waited", end=" "))
+print(checksum(load(entry.directory)) == entry.sha256)
 """
     processes = [python(code) for _ in range(4)]
     outputs = [process.communicate(timeout=60)[0] for process in processes]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from image_files import read_idx
 
-from mnistbench.data.idx import parse_idx, read_idx, unpack
-from mnistbench.errors import UserError
+from mnistbench.data.idx import parse_idx, unpack
 
 
 def idx(*shape: int, data: bytes | None = None, kind: int = 8) -> bytes:
@@ -21,22 +21,18 @@ def idx(*shape: int, data: bytes | None = None, kind: int = 8) -> bytes:
 
 
 @pytest.mark.parametrize("shape", [(7,), (3, 5), (2, 4, 6), (0,)])
-def test_the_array_is_read(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(idx(*shape))
-    array = read_idx(path)
+def test_the_array_is_read(shape: tuple[int, ...]) -> None:
+    array = read_idx(idx(*shape))
     assert array.shape == shape
     assert array.reshape(-1).tolist() == [i % 256 for i in range(int(np.prod(shape)))]
 
 
-def test_a_packed_file_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "file.gz"
-    path.write_bytes(gzip.compress(idx(2, 3)))
-    assert read_idx(path).tolist() == [[0, 1, 2], [3, 4, 5]]
+def test_a_packed_file_is_read() -> None:
+    assert read_idx(gzip.compress(idx(2, 3))).tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
 def test_the_real_file_is_read(data_dir: Path) -> None:
-    labels = read_idx(data_dir / "MNIST" / "raw" / "t10k-labels-idx1-ubyte.gz")
+    labels = read_idx((data_dir / "MNIST" / "raw" / "t10k-labels-idx1-ubyte.gz").read_bytes())
     assert labels[:5].tolist() == [7, 2, 1, 0, 4]
     assert np.bincount(labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 
@@ -60,17 +56,9 @@ def test_the_real_file_is_read(data_dir: Path) -> None:
         (b"\x1f\x8b" + b"\0" * 20, "damaged gzip"),
     ],
 )
-def test_a_file_that_lies_is_refused_by_name(tmp_path: Path, content: bytes, reason: str) -> None:
-    path = tmp_path / "train-images"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=reason) as refused:
-        read_idx(path)
-    assert str(path) in str(refused.value)
-
-
-def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="No such file"):
-        read_idx(tmp_path / "gone")
+def test_a_file_that_lies_is_refused(content: bytes, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        read_idx(content)
 
 
 def test_a_gzip_bomb_is_unpacked_no_further_than_its_limit() -> None:

@@ -559,7 +559,7 @@ def test_a_wrong_override_is_named(override: str, message: str) -> None:
 
 def test_an_override_may_leave_a_pattern_without_a_match() -> None:
     text = grid_text(exclude="[{batch_size: 128}]", batch_sizes="[64, 128]")
-    assert Grid.from_text(text, overrides=["batch_sizes=[64]"]).batch_sizes == (64,)
+    assert Grid.from_text(text, overrides=["batch_sizes=[64]"]).axes.batch_sizes == (64,)
 
 
 TUNED = {"seeds": "[0, 1]", "tune": "{learning_rates: [0.1, 0.01]}"}

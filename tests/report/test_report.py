@@ -398,7 +398,7 @@ def test_a_page_of_a_folder_with_blocks_has_ranks_and_offers_them(tmp_path: Path
     said = page.all("ul", "verdict")[0].text
     assert " is first to 97 %" in said.replace("\u00a0", " ")
     assert "differences in throughput open" in said
-    blocks = pd.read_csv(folder.speed_file)
+    blocks = pd.read_csv(folder.path / "speed.csv")
     assert len(blocks) == 16 * len(cells)
     assert {"session", "cycle", "settings", "seconds", "cause"} <= set(blocks)
     assert "16 blocks" in page.source
@@ -427,9 +427,9 @@ def test_a_file_of_the_users_called_speed_csv_stays(tmp_path: Path) -> None:
     records = [make_record(), make_record(make_cell(batch_size=64))]
     folder = ResultsFolder(write_folder(tmp_path / "timed", records))
     write_session(folder, make_session({record.cell: 1e4 for record in records}))
-    folder.speed_file.write_text("lap,seconds\n1,2\n")
+    (folder.path / "speed.csv").write_text("lap,seconds\n1,2\n")
     render([folder], folder.report_file)
-    assert folder.speed_file.read_text() == "lap,seconds\n1,2\n"
+    assert (folder.path / "speed.csv").read_text() == "lap,seconds\n1,2\n"
     assert len(pd.read_csv(folder.path / "report-speed.csv")) == 32
     render([folder], folder.report_file)
 

@@ -15,7 +15,7 @@ import pytest
 from synthetic import make_cell, make_environment, make_record
 
 from mnistbench.axes.devices import cpu_model
-from mnistbench.cli import checkup
+from mnistbench.cli import look
 from mnistbench.report import frame as frames
 from mnistbench.results import this_machine
 from mnistbench.results.folder import ResultsFolder
@@ -98,7 +98,7 @@ def test_a_record_and_doctor_say_what_the_id_stays_with(machine: Path) -> None:
     assert reproducibility.describe_environment().machine_id_source == "system"
     machine.unlink()
     forget()
-    (found,) = (check.found for check in checkup.checks() if check.name == "machine id")
+    (found,) = (check.found for check in look.doctor_checks() if check.name == "machine id")
     assert "none of its own" in found
     assert not this_machine.kept_id_file().exists(), "doctor writes nothing"
     assert reproducibility.describe_environment().machine_id_source == "cache"

@@ -256,7 +256,7 @@ def test_outdated_runs_are_pooled_with_nothing_newer(tmp_path: Path) -> None:
     assert any("3 of them outdated" in line for line in status_lines(folder))
     page = Page.of(render([folder], tmp_path / "old" / "report.html").read_text(encoding="utf-8"))
     assert "3 records outdated" in page.all("ul", "banners")[0].text
-    assert set(pd.read_csv(folder.csv_file)["outdated"]) == {"a failed equivalence gate"}
+    assert set(pd.read_csv(folder.path / "results.csv")["outdated"]) == {"a failed equivalence gate"}
 
 
 def test_plain_json_says_as_well_what_is_outdated() -> None:

@@ -150,7 +150,7 @@ def test_a_new_target_is_asked_of_old_and_new_records_alike(tmp_path: Path, monk
     verdict = run("0.6", "[0, 1]")
     assert {record.cell.training.target_accuracy for record in folder.records()} == {0.4, 0.6}
     assert targets_asked(folder) == (0.6,)
-    assert set(pd.read_csv(folder.csv_file)["target_accuracy"]) == {0.6}
+    assert set(pd.read_csv(folder.path / "results.csv")["target_accuracy"]) == {0.6}
     assert "time to 60 %" in verdict
     assert "2 of 2 seeds reached it" in verdict
     assert "40 %" not in verdict

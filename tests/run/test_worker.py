@@ -17,7 +17,7 @@ from mnistbench.errors.redaction import redact
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.records import CellRecord, Data, EpochMeasurement, dump
 from mnistbench.run.processes import WorkerProcess
-from mnistbench.run.worker import LENGTH, find_function, is_out_of_memory, receive, send, train_safely
+from mnistbench.run.worker import LENGTH, is_out_of_memory, receive, send, train_safely
 from mnistbench.train.job import Job
 
 
@@ -138,10 +138,6 @@ def test_memory_that_ran_out_is_told_from_other_errors(error: Exception, answer:
 )
 def test_paths_credentials_and_control_codes_stay_out_of_records(text: str, redacted: str) -> None:
     assert redact(text) == redacted
-
-
-def test_a_function_is_found_by_its_name() -> None:
-    assert find_function("stand_ins:quick") is quick
 
 
 class Stopped:

@@ -22,7 +22,7 @@ from mnistbench.report import render
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.speed import TimedSession, line_of, read_sessions
 from mnistbench.tracking import Mirror, rebuild, sync
-from mnistbench.tracking.content import session_content
+from mnistbench.tracking.content import RECORD_ID, session_content
 from mnistbench.tracking.mirror import SyncedSessions
 from mnistbench.tracking.server import Server
 from mnistbench.train.watcher import Ending
@@ -141,7 +141,8 @@ def test_a_session_is_one_run_with_its_file_and_is_no_record(
     (record,) = results.records()
     (recorded,) = runs(uri, condition="tags.`mnistbench.kind` = 'cell'")
     assert recorded.data.tags["mnistbench.record_id"] == record.record_id
-    assert [record_id for _, record_id in Server(uri, "quick", create=False).recorded_runs()] == [record.record_id]
+    mirrored = Server(uri, "quick", create=False).mirroring_runs(RECORD_ID)
+    assert [record_id for _, record_id in mirrored] == [record.record_id]
 
 
 @pytest.mark.usefixtures("timed")
@@ -253,7 +254,7 @@ def test_the_table_of_all_blocks_lies_on_the_summary_run(uri: str, results: Resu
     sync(results, uri)
     (summary,) = runs(uri, condition="tags.kind = 'summary'")
     table = MlflowClient(tracking_uri=uri).download_artifacts(summary.info.run_id, "speed.csv")
-    assert Path(table).read_bytes() == results.speed_file.read_bytes()
+    assert Path(table).read_bytes() == (results.path / "speed.csv").read_bytes()
 
 
 # Faults

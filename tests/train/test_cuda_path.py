@@ -134,7 +134,7 @@ def test_an_optimizer_without_a_fused_kernel_here_takes_the_flat_way(monkeypatch
     monkeypatch.setattr(adagrad, "_device_dtype_check_for_fused", refuse)
     model = torch.nn.Linear(3, 2)
     update = Update(model, Component(name="adagrad", options={"lr": 0.1}), fused=True)
-    assert update.kind == "flat"
+    assert update._flat is not None
     before = model.weight.detach().clone()
     update.gradients = [torch.ones_like(each) for each in model.parameters()]
     update(1.0)

@@ -13,10 +13,10 @@ import torch
 from mnistbench.train import clocks as measurement
 from mnistbench.train.clocks import (
     Counters,
+    Interference,
     InterferenceMeter,
     ProbeHistory,
     Stopwatch,
-    interference,
     is_short,
     probe_is_off,
 )
@@ -81,6 +81,12 @@ def test_a_jump_of_the_wall_clock_changes_no_duration(monkeypatch: pytest.Monkey
 def test_a_timed_region_under_a_second_or_50_steps_is_short(seconds: float, steps: int, short: bool) -> None:
     """Rule 8."""
     assert is_short(seconds, steps) is short
+
+
+def interference(before: Counters, after: Counters) -> Interference:
+    meter = InterferenceMeter()
+    meter.add(before, after)
+    return meter.found()
 
 
 def test_a_busy_neighbour_is_seen_as_foreign_cpu() -> None:

@@ -14,7 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mnistbench.axes.execution import plain
+from mnistbench.axes.schedules import lr_factors
 from mnistbench.cell import Cell, canonical_json
+from mnistbench.files.cache_folder import cache_folder
+from mnistbench.files.whole import read_answer, write_answer
+from mnistbench.results.this_machine import machine_id
 
 if TYPE_CHECKING:
     from torch import nn
@@ -133,7 +138,6 @@ def check_trainee(job: Job, trainee: Trainee) -> str:
 
 def is_reference(cell: Cell, levers: Mapping[str, Any]) -> bool:
     """Whether the path is the plain profile on the CPU, without a lever that touches the training."""
-    from mnistbench.axes.execution import plain
 
     changed = {key: value for key, value in plain().to_json().items() if key not in PREPARED}
     return cell.device == "cpu" and all(levers.get(key) == value for key, value in changed.items())
@@ -160,7 +164,6 @@ def compare(
     """
     import torch
 
-    from mnistbench.axes.schedules import lr_factors
     from mnistbench.train.equivalence import gates, masks
     from mnistbench.train.equivalence.timed_path import TimedPath
 
@@ -276,7 +279,6 @@ def _network_of(cell: Cell) -> dict[str, Any]:
 
 
 def _kept_answer(asked_of: str | Mapping[str, Any], cell: Cell, levers: Mapping[str, Any], folder: Path | None) -> Path:
-    from mnistbench.files.cache_folder import cache_folder
 
     asked = canonical_json({**_versions(cell.device), "cell": asked_of, "levers": dict(levers)})
     name = hashlib.sha256(asked.encode()).hexdigest()[:20]
@@ -286,8 +288,6 @@ def _kept_answer(asked_of: str | Mapping[str, Any], cell: Cell, levers: Mapping[
 @functools.cache
 def _versions(device: str) -> dict[str, Any]:
     import torch
-
-    from mnistbench.results.this_machine import machine_id
 
     model = torch.cuda.get_device_name(torch.device(device)) if device.startswith("cuda") else device
     return {
@@ -310,14 +310,12 @@ def _source_sha256() -> str:
 
 
 def _read(kept: Path) -> str | None:
-    from mnistbench.files.whole import read_answer
 
     answer = (read_answer(kept) or {}).get("answer")
     return answer if isinstance(answer, str) else None
 
 
 def _write(kept: Path, answer: str, findings: Sequence[Finding], cell: Cell, levers: Mapping[str, Any]) -> None:
-    from mnistbench.files.whole import write_answer
 
     figures = [{"gate": each.gate, "error": repr(each.error), "tolerance": each.tolerance} for each in findings]
     content = {

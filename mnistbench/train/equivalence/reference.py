@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from mnistbench.cell import Loss
 from mnistbench.data.arrays import Arrays
@@ -55,7 +56,7 @@ class TrainingPath(Protocol):
         ...
 
 
-class Reference:
+class Reference(TrainingPath):
     """The plain path.
 
     Args:
@@ -97,8 +98,8 @@ class Reference:
         if hasattr(self.optimizer, "train"):  # schedule-free ones train and evaluate at different weights
             self.optimizer.train()
 
+    @override
     def epoch(self, number: int, first: int | None = None) -> Iterator[Batch]:
-        """As `TrainingPath`."""
         order = list(self._order[number])
         for indices in order if first is None else order[:first] + order[first:][-1:]:
             where = indices.numpy()
@@ -109,26 +110,26 @@ class Reference:
         """How many batches an epoch has."""
         return len(self._order[number])
 
+    @override
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """As `TrainingPath`."""
         self._snapshot.restore()
         self.model.load_state_dict(dict(state))
         self._begin()
 
+    @override
     def gradients(self, batch: Batch) -> list[Tensor | None]:
-        """As `TrainingPath`."""
         self.model.zero_grad(set_to_none=True)
         self._mean_loss(batch).backward()
         return [None if each.grad is None else each.grad.clone() for each in self.model.parameters()]
 
+    @override
     def apply(self, gradients: Sequence[Tensor | None], factor: float) -> None:
-        """As `TrainingPath`."""
         for parameter, gradient in zip(self.model.parameters(), gradients, strict=True):
             parameter.grad = None if gradient is None else gradient.to(parameter.dtype, copy=True)
         self._update(factor)
 
+    @override
     def train_step(self, batch: Batch, factor: float) -> float:
-        """As `TrainingPath`."""
         losses: list[float] = []
 
         @torch.enable_grad()

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from mnistbench.train.batches import single
-from mnistbench.train.equivalence.reference import Batch
+from mnistbench.train.equivalence.reference import Batch, TrainingPath
 from mnistbench.train.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from mnistbench.train.setup import Trainee
 
 
-class TimedPath:
-    """A `TrainingPath` over what `setup.py` makes.
+class TimedPath(TrainingPath):
+    """Over what `setup.py` makes.
 
     Args:
         trainee: set up and warmed up, no step of its training taken.
@@ -33,29 +34,30 @@ class TimedPath:
         self._trainee = trainee
         self._snapshot = Snapshot(self.model)
 
+    @override
     def epoch(self, number: int, first: int | None = None) -> Iterable[Batch]:
-        """As `TrainingPath`."""
         batches = self._trainee.batches
         if first is not None:
             return batches.part_of_epoch(number, first)
         return single(batches.epoch(number), batches.batch_size)
 
+    @override
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """As `TrainingPath`: in place, since captured graphs and flat weights hold addresses."""
+        """In place, since captured graphs and flat weights hold addresses."""
         self._snapshot.restore()
         with torch.no_grad():
             for name, tensor in self.model.state_dict().items():
                 tensor.copy_(state[name])
         self._trainee.update.renew()
 
+    @override
     def gradients(self, batch: Batch) -> list[Tensor | None]:
-        """As `TrainingPath`."""
         self._trainee.step.gradients(*batch)
         kept = self._trainee.update.gradients
         return [None if gradient is None else gradient.detach().clone() for gradient in kept]
 
+    @override
     def apply(self, gradients: Sequence[Tensor | None], factor: float) -> None:
-        """As `TrainingPath`."""
         # Fused kernels walk weights and gradients by memory: layouts have to agree, as they do after a backward pass.
         self._trainee.update.gradients = [
             None if gradient is None else torch.empty_like(parameter).copy_(gradient)
@@ -63,8 +65,8 @@ class TimedPath:
         ]
         self._trainee.update(factor)
 
+    @override
     def train_step(self, batch: Batch, factor: float) -> float:
-        """As `TrainingPath`."""
         return self.train_steps([batch], [factor])[0]
 
     def train_steps(self, batches: Sequence[Batch], factors: Sequence[float]) -> list[float]:

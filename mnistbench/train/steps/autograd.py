@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
+
 from mnistbench.axes.losses import Loss, correct
 from mnistbench.errors import UserError
+from mnistbench.train.steps import Step
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
     from mnistbench.train.steps.update import Update
 
 
-class AutogradStep:
+class AutogradStep(Step):
     """Forward and `backward()`.
 
     Args:
@@ -42,11 +45,12 @@ class AutogradStep:
         self.model, self.loss, self.inputs, self.chunk = model, loss, inputs, chunk
         self._update, self._precision = update, precision
 
+    @override
     def gradients(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Step`.
+        """By `backward()`.
 
         Raises:
-            UserError: if the network returns no tensor.
+            UserError: if the network returns no tensor, or outputs without a gradient.
         """
         import torch
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 from torch.nn import functional
+from typing_extensions import override
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +34,7 @@ class Block:
     def __init__(self, parameters: Sequence[Tensor] = ()) -> None:
         self.parameters = list(parameters)
         self.gradients: list[Tensor] = []
-        self.choice: dict[str, str] = {}
+        self.choice = {key: values[0] for key, values in self.choices().items()}
 
     def choices(self) -> dict[str, tuple[str, ...]]:
         """What can be chosen, each with its values; the first is torch's own way."""
@@ -59,7 +60,6 @@ class Linear(Block):
         # The parameters themselves: an optimizer may put another tensor behind them (`parameter.data = …`).
         self.weight: Tensor = layer.weight
         self.bias: Tensor | None = layer.bias
-        self.choice = {key: values[0] for key, values in self.choices().items()}
 
     def choices(self) -> dict[str, tuple[str, ...]]:
         """The library of the output, the weight's gradient and the input's."""
@@ -67,8 +67,9 @@ class Linear(Block):
         libraries = ("blas", "onednn") if has_onednn else ("blas",)
         return {"forward": libraries, "weight": libraries, "input": libraries}
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """See `Block`; the last dimension holds the features."""
+        """The last dimension holds the features."""
         self._shape = x.shape
         self._x = x = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
         y = self._forward(x)
@@ -79,8 +80,8 @@ class Linear(Block):
             return _onednn(x, self.weight, self.bias)
         return functional.linear(x, self.weight, self.bias)
 
+    @override
     def backward(self, gradient: Tensor, *, wants_input: bool) -> Tensor | None:
-        """See `Block`."""
         if gradient.dim() != 2:
             gradient = gradient.reshape(-1, gradient.shape[-1])
         if self.choice["weight"] == "onednn":
@@ -115,13 +116,13 @@ class Activation(Block):
         super().__init__()
         self._forward, self._backward = self.KINDS[type(layer)]
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """See `Block`."""
         self._y = self._forward(x)
         return self._y
 
+    @override
     def backward(self, gradient: Tensor, *, wants_input: bool, output: Tensor | None = None) -> Tensor:
-        """See `Block`."""
         return self._backward(gradient, self._y if output is None else output)
 
 
@@ -134,18 +135,17 @@ class Convolution(Block):
         self.bias: Tensor | None = layer.bias
         self.padding = _pair(layer.padding)
         self.geometry: Any = (layer.stride, self.padding, layer.dilation, False, (0, 0), layer.groups)
-        self.choice = {key: values[0] for key, values in self.choices().items()}
 
     def choices(self) -> dict[str, tuple[str, ...]]:
         """Layouts of the forward pass, the weight's gradient and the input's."""
         return {"forward": LAYOUTS, "weight": LAYOUTS, "input": LAYOUTS}
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """See `Block`."""
         return self._convolve(x, self.weight, self.bias, self.geometry)
 
+    @override
     def backward(self, gradient: Tensor, *, wants_input: bool) -> Tensor | None:
-        """See `Block`."""
         below, weight, bias = self._convolve_backward(gradient, wants_input)
         # Fused optimizers walk raw memory: a gradient in another layout than its weight's would be taken for another.
         weight = weight.contiguous()
@@ -198,8 +198,8 @@ class PooledConvolution(Convolution):
         folds = ("no", "strided", "unshuffled") if self._foldable else ("no",)
         return {"fold": folds, "pool": LAYOUTS, **super().choices()}
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """See `Block`."""
         self._pool.choice = {"pool": self.choice["pool"]}
         self._folded = self.choice["fold"] != "no" and not any(
             (size + 2 * pad) % 2 for size, pad in zip(x.shape[2:], self.padding, strict=True)
@@ -209,8 +209,8 @@ class PooledConvolution(Convolution):
             return self._pool.forward(self._activation.forward(y) if self._activation else y)
         return self._pool_groups(self._convolve_folded(x))
 
+    @override
     def backward(self, gradient: Tensor, *, wants_input: bool) -> Tensor | None:
-        """See `Block`."""
         if not self._folded:
             gradient = self._pool.backward(gradient, wants_input=True)
             if self._activation:
@@ -303,7 +303,6 @@ class Pool(Block):
     def __init__(self, layer: nn.MaxPool2d | nn.AvgPool2d) -> None:
         super().__init__()
         self.is_max = isinstance(layer, nn.MaxPool2d)
-        self.choice = {"pool": LAYOUTS[0]}
 
     @staticmethod
     def fits(layer: nn.Module) -> bool:
@@ -320,8 +319,8 @@ class Pool(Block):
         """The layout to work in."""
         return {"pool": LAYOUTS}
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """See `Block`."""
         self._x = x.contiguous(memory_format=MEMORY_FORMAT[self.choice["pool"]])
         if not self.is_max:
             return functional.avg_pool2d(self._x, 2)
@@ -329,8 +328,8 @@ class Pool(Block):
         y, self._indices = aten.max_pool2d_with_indices.default(self._x, [2, 2], [2, 2])
         return y
 
+    @override
     def backward(self, gradient: Tensor, *, wants_input: bool) -> Tensor:
-        """See `Block`."""
         gradient = gradient.contiguous(memory_format=MEMORY_FORMAT[self.choice["pool"]])
         if not self.is_max:
             below = aten.avg_pool2d_backward.default(gradient, self._x, [2, 2], [2, 2], [0, 0], False, True, None)
@@ -354,27 +353,27 @@ class Dropout(Block):
         self.keep = 1 - layer.p
         self.maps = isinstance(layer, nn.Dropout2d)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """See `Block`."""
         shape = (*x.shape[:2], *[1] * (x.dim() - 2)) if self.maps else x.shape
         self._mask = x.new_empty(shape).bernoulli_(self.keep).div_(self.keep)
         return x * self._mask
 
+    @override
     def backward(self, gradient: Tensor, *, wants_input: bool) -> Tensor:
-        """See `Block`."""
         return gradient * self._mask
 
 
 class Flatten(Block):
     """`nn.Flatten` from the second dimension on."""
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """See `Block`."""
         self._shape = x.shape
         return x.reshape(len(x), -1)
 
+    @override
     def backward(self, gradient: Tensor, *, wants_input: bool) -> Tensor:
-        """See `Block`."""
         return gradient.reshape(self._shape)
 
 
@@ -385,8 +384,8 @@ class AnyLayer(Block):
         super().__init__(list(layer.parameters()))
         self._layer = layer
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """See `Block`."""
         # Its own copy, since a block behind it may overwrite its input. Contiguous, since torch's batch norm of
         # channels-last images adds in fp32 one by one: 17 times the rounding error on 64 images.
         with torch.enable_grad():
@@ -395,8 +394,8 @@ class AnyLayer(Block):
         y: Tensor = self._y.detach().clone()
         return y
 
+    @override
     def backward(self, gradient: Tensor, *, wants_input: bool) -> Tensor | None:
-        """See `Block`."""
         wanted = [*self.parameters, *([self._x] if wants_input else [])]
         with torch.enable_grad():
             gradients = torch.autograd.grad(self._y, wanted, gradient) if wanted else ()

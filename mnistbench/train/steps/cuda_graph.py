@@ -13,6 +13,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from typing_extensions import override
+
+from mnistbench.train.steps import Step
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -50,27 +54,26 @@ Record = Callable[[Launch], "tuple[Graph, list[Tensor]]"]
 
 
 @dataclass
-class _Gradients:
+class _Captured:
     graph: Graph
     inputs: Tensor
     labels: Tensor
-    loss: Tensor
-    right: Tensor
+    losses: Tensor
+    rights: Tensor
+
+
+@dataclass
+class _Gradients(_Captured):
     gradients: list[Tensor | None]
 
 
 @dataclass
-class _WholeSteps:
-    graph: Graph
-    inputs: Tensor
-    labels: Tensor
+class _WholeSteps(_Captured):
     rates: Tensor
-    losses: Tensor
-    rights: Tensor
     factors: tuple[float, ...] = ()
 
 
-class GraphStep:
+class GraphStep(Step):
     """An autograd step whose work is captured on the first batches of each size.
 
     Args:
@@ -89,8 +92,9 @@ class GraphStep:
         self._gradients: dict[int, _Gradients] = {}
         self._whole_steps: dict[int, _WholeSteps] = {}
 
+    @override
     def gradients(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Step`; results and gradients are overwritten by the next batch of this size.
+        """Results and gradients are overwritten by the next batch of this size.
 
         Raises:
             CaptureFailed: at a first batch, if the network does something that a graph cannot hold.
@@ -102,7 +106,7 @@ class GraphStep:
         captured.labels.copy_(labels)
         captured.graph.replay()
         self._update.gradients = list(captured.gradients)
-        return captured.loss, captured.right
+        return captured.losses, captured.rights
 
     def take(self, inputs: Tensor, labels: Tensor, factors: Sequence[float]) -> tuple[Tensor, Tensor]:
         """Train on one batch or several, one behind the other; only where `Update.fits_graph`.
@@ -161,7 +165,7 @@ class GraphStep:
         with self._left_as_it_was():
             graph, (losses, rights) = self._record(launch)
         self._update.restore(optimizer)
-        return _WholeSteps(graph, inputs, labels, rates, losses, rights)
+        return _WholeSteps(graph, inputs, labels, losses, rights, rates)
 
     @contextmanager
     def _left_as_it_was(self) -> Iterator[None]:

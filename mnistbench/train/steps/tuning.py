@@ -42,7 +42,7 @@ def tune(
     labels: Tensor,
     *,
     chunk: int | None,
-    kernels_for: KernelsFor | None = None,
+    kernels_for: KernelsFor,
 ) -> dict[str, Any]:
     """Find the fastest choices for batches like this one, and leave the step set to them.
 
@@ -50,23 +50,14 @@ def tune(
         step: its gradients are computed, its weights stay as they are.
         inputs, labels: one whole batch.
         chunk: taken as it is; None tries several sizes.
-        kernels_for: where choices of kernels are remembered; they are measured here if left out.
+        kernels_for: what `tune_blocks` finds, or has found before.
 
     Returns:
         `chunk`, `kernels` (a choice per block) and `timings` in seconds per batch.
     """
     batch_size = len(labels)
     sizes = [chunk] if chunk is not None else [0, *(size for size in CHUNKS if size < batch_size)]
-    few = {size: min(size or batch_size, MOST_EXAMPLES) for size in sizes}
-    if kernels_for is None:
-        measured: dict[int, Kernels] = {}
-
-        def kernels_for(examples: int) -> Kernels:
-            if examples not in measured:
-                measured[examples] = tune_blocks(step, inputs[:examples])
-            return measured[examples]
-
-    choices = {size: kernels_for(few[size]) for size in sizes}
+    choices = {size: kernels_for(min(size or batch_size, MOST_EXAMPLES)) for size in sizes}
     examples = {size: min(batch_size, MOST_IN_CHUNKS) if 0 < size < MOST_IN_CHUNKS else batch_size for size in sizes}
     timings = dict.fromkeys(sizes, math.inf)
     if len(sizes) > 1:

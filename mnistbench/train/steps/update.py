@@ -127,11 +127,6 @@ class Update:
         """Whether all weights are updated by one kernel of torch's."""
         return bool(getattr(self.optimizer, "defaults", {}).get("fused"))  # wrappers of optimizers may have none
 
-    @property
-    def kind(self) -> str:
-        """How the update is done, for the record: `fused`, `flat` or `as torch does`."""
-        return "flat" if self._flat is not None else "fused" if self.fused else "as torch does"
-
     def train(self) -> None:
         """Before training, for optimizers that evaluate at other weights than they train (schedule-free)."""
         _call_if_there(self.optimizer, "train")

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from mnistbench.axes.losses import Loss, correct, cross_entropy, nll
-from mnistbench.train.steps import blocks
+from mnistbench.train.steps import Step, blocks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,8 +29,8 @@ MEAN, SUM = 1, 2
 MONOTONOUS = (nn.ReLU, nn.Sigmoid, nn.Tanh)
 
 
-class WrittenStep:
-    """See the module.
+class WrittenStep(Step):
+    """Of a list of layers, see the module.
 
     Args:
         model: an `nn.Sequential` in training mode, on the CPU, of which `why_not` says nothing.
@@ -60,8 +61,8 @@ class WrittenStep:
         # The first block with weights needs no gradient of its input, nor does anything before it.
         self.first_with_weights = next((i for i, block in enumerate(self.blocks) if block.parameters), len(self.blocks))
 
+    @override
     def gradients(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Step`."""
         examples, size = len(labels), self.chunk or len(labels)
         with torch.no_grad():
             if examples <= size:
