@@ -188,7 +188,7 @@ def _update(name: str, device: torch.device) -> Answer:
     update = Update(model, Component(name=name, options={"lr": 0.01}), fused=True)
     update.gradients = [torch.ones_like(each) for each in model.parameters()]
     update(1.0)
-    return {"kind": update.kind, "finite": all(bool(each.isfinite().all()) for each in model.parameters())}
+    return {"fused": update.fused, "finite": all(bool(each.isfinite().all()) for each in model.parameters())}
 
 
 def _graph(device: torch.device) -> Answer:
