@@ -263,6 +263,7 @@ print(first_touches_of(small - less), first_touches_of(large), first_touches_of(
 """
 
 
+@pytest.mark.slow  # 2.5 GB
 @pytest.mark.skipif(sys.platform != "linux", reason="needs glibc")
 def test_pages_are_touched_before_the_clock_and_none_is_given_back() -> None:
     ended = subprocess.run([sys.executable, "-c", HEAP], capture_output=True, text=True, check=True)
