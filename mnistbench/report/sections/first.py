@@ -357,7 +357,7 @@ def _ahead(pairs: Sequence[Pair]) -> str:
     if not known:
         return ""
     ends = interval_text(known[0].low, known[0].high)
-    return f", {times(known[0].ratio)} {ends} ahead of {known[0].b.label} (n = {known[0].n} cycles)"
+    return f", {times(known[0].ratio)} {ends} ahead of {known[0].b.label} in {known[0].n} cycles"
 
 
 def _nearest_open(pairs: Sequence[Pair]) -> Iterator[str]:
