@@ -73,7 +73,6 @@ SHIPPED = {
 
 
 PUBLISHED_OTHERWISE = {
-    "levers": "f410409b37448dec",
     "cpu_vs_gpu": "029cf941f2b9095e",
     "speedrun_gpu": "170feee7627f29b3",
 }
