@@ -78,9 +78,10 @@ class Repeats:
         """The different texts of a column."""
         return {text if isinstance(text, str) else missing for text in self[column]}
 
-    def flags(self) -> str:
-        """The flags of all runs, each once."""
-        return "; ".join(sorted({flag for text in self.texts("flags") for flag in text.split("; ") if flag}))
+    def flags(self, *, timed: bool = False) -> str:
+        """The flags of all runs, each once; `short` is no flag of a speed that was timed by blocks (rule 8)."""
+        flags = {flag for text in self.texts("flags") for flag in text.split("; ") if flag}
+        return "; ".join(sorted(flags - ({"short"} if timed else set())))
 
 
 def repeats(rows: pd.DataFrame) -> Iterator[Repeats]:

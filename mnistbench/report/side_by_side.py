@@ -68,21 +68,27 @@ def speed_rows(a: Side, b: Side, metric: Metric) -> list[Row]:
 
 
 def _matched(a: pd.DataFrame, b: pd.DataFrame, metric: Metric) -> Iterator[tuple[Repeats, Repeats]]:
-    """The same settings of both sides by machine and build; across machines only where they have none in common."""
+    """The same settings of both sides by machine, GPU and build; across machines only where they share none."""
     ours = list(_runs(a, metric))
-    machines: defaultdict[str, set[str]] = defaultdict(set)
+    places: defaultdict[str, set[tuple[str, str, str]]] = defaultdict(set)
     theirs: defaultdict[str, list[Repeats]] = defaultdict(list)
     for runs in ours:
-        machines[runs.settings].add(runs.first("machine_id"))
+        places[runs.settings].add(_place(runs))
     for runs in _runs(b, metric):
         theirs[runs.settings].append(runs)
     for first in ours:
         others = theirs[first.settings]
-        common = machines[first.settings] & {other.first("machine_id") for other in others}
+        common = places[first.settings] & set(map(_place, others))
         for second in others:
-            same_machine = first.first("machine_id") == second.first("machine_id")
-            if first.first("protocol") == second.first("protocol") and (same_machine or not common):
+            same_place = _place(first) == _place(second)
+            if first.first("protocol") == second.first("protocol") and (same_place or not common):
                 yield first, second
+
+
+def _place(runs: Repeats) -> tuple[str, str, str]:
+    """The machine, and the one GPU that it was: a machine may have several, and a rented one another each day."""
+    machine, name, number = (str(runs.first(column)) for column in ("machine_id", "device_name", "device_id"))
+    return (machine, name, number) if runs.first("device_kind") == "cuda" else (machine, "", "")
 
 
 def _runs(frame: pd.DataFrame, metric: Metric) -> Iterator[Repeats]:
@@ -168,6 +174,7 @@ def _shown_speeds(a: Repeats, b: Repeats, values: SpeedValues | None, metric: Me
 def _no_verdict(a: Repeats, b: Repeats, row: Row, values: SpeedValues | None) -> str:
     checks = [
         (a.first("machine_id") != b.first("machine_id"), "different machines: speeds are not ranked"),
+        (_place(a) != _place(b), "different GPUs of one machine: speeds are not ranked"),
         (bool(obstacle(a) or obstacle(b)), obstacle(a) or obstacle(b)),
         (values is None, NOT_TIMED),
         (values is not None and min(len(values.a), len(values.b)) < 2, "one block a side"),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 _SPECIAL = re.compile(r"([\\`*_\[\]#|$~@])")
+_CODE = re.compile(r"\\`([\w ./=-]+)\\`")
 
 
 def one_line(text: object) -> str:
@@ -14,9 +15,9 @@ def one_line(text: object) -> str:
 
 
 def escape(text: object) -> str:
-    """Text that Markdown shows as it is: no mark-up, no HTML, no mention, one line."""
+    """Text that Markdown shows as it is: no HTML, no mention, one line, no mark-up but plain words as `code`."""
     plain = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return _SPECIAL.sub(r"\\\1", plain)
+    return _CODE.sub(r"`\1`", _SPECIAL.sub(r"\\\1", plain))
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

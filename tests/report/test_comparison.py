@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -195,6 +196,22 @@ def test_different_machines_are_shown_without_verdict() -> None:
     assert (row["verdict"], row["reason"]) == ("", "different machines: speeds are not ranked")
     assert row["machine"] == "quiet box → slow box"
     assert found.exit_code == 6
+
+
+def test_different_gpus_of_one_machine_are_shown_without_verdict() -> None:
+    """A rented machine has another GPU each day; where both sides have the same one, only that is compared."""
+    cell, rates = make_cell(device="cuda:0"), {"H100": 9_000.0, "T4": 1_000.0}
+
+    def on(*gpus: str) -> Side:
+        where = {gpu: make_environment(device_name=gpu, device_id=f"GPU-{gpu}") for gpu in gpus}
+        records = [make_record(cell, examples_per_second=rates[gpu], environment=where[gpu]) for gpu in gpus]
+        sessions = [sessions_at([{cell: rates[gpu]}], hours=(0,), environment=where[gpu]) for gpu in gpus]
+        return Side(all_runs(records), blocks_frame(list(itertools.chain(*sessions))))
+
+    row = throughput(compared(on("T4"), on("H100"), fail_on=SLOWER))
+    assert (row["verdict"], row["reason"]) == ("", "different GPUs of one machine: speeds are not ranked")
+    speeds = compared(on("H100", "T4"), on("H100")).table.frame.query("metric == 'examples_per_second'")
+    assert speeds["a"].tolist() == speeds["b"].tolist() == [pytest.approx(9_000, rel=0.1)]
 
 
 def test_a_new_torch_is_compared_on_the_same_machine_and_named() -> None:

@@ -95,12 +95,15 @@ def test_seeds_without_blocks_are_ordered_but_not_ranked() -> None:
 
 def test_the_time_to_target_is_that_of_the_blocks_with_the_runs_own_clock_beside_it() -> None:
     """Rule 9: a run that was disturbed for half of its time says so only on its own clock."""
-    slow = [make_record(make_cell(batch_size=60), examples_per_second=10_000, accuracies=(0.9, 0.98))]
+    flagged = {"flags": ["probe", "short"]}
+    slow = [make_record(make_cell(batch_size=60), examples_per_second=10_000, accuracies=(0.9, 0.98), **flagged)]
     blocks = make_blocks({slow[0].cell: 20_000.0}, spread=0.0, drift=0.0)
     (row,) = rows(leaderboard(all_runs(slow), blocks))
     assert row["seconds_to_target"] == pytest.approx(2 * 60_000 / 20_000)
     assert row["clock_seconds_to_target"] == pytest.approx(12.0)
     assert row["examples_per_second"] == pytest.approx(20_000)
+    assert row["flags"] == "probe"  # a block has a minimum of its own, and is never `short` (rule 8)
+    assert rows(leaderboard(all_runs(slow)))[0]["flags"] == "probe; short"
 
 
 def test_a_cell_past_no_gate_has_no_rank() -> None:

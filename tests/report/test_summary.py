@@ -14,6 +14,7 @@ from test_verdicts import blocks_like
 from mnistbench.cell import Component, Training
 from mnistbench.report.summary import summary_markdown, verdict_sentences
 from mnistbench.results.records import CellRecord, Data
+from mnistbench.words.markdown import escape
 from mnistbench.words.wording import accuracy_text, seconds_text, times
 
 
@@ -111,6 +112,11 @@ def test_hostile_names_are_text(name: str) -> None:
     for table in text.split("\n\n"):
         if table.startswith("| "):
             assert len({line.replace("\\|", "").count("|") for line in table.strip().splitlines()}) == 1
+
+
+def test_a_command_in_a_sentence_stays_code() -> None:
+    assert escape("longer (`--budget 4m`), a_b") == r"longer (`--budget 4m`), a\_b"
+    assert escape("a`b[x](y)`") == r"a\`b\[x\](y)\`"
 
 
 @pytest.mark.parametrize(

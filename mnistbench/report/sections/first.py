@@ -189,7 +189,7 @@ def _entry(runs: Repeats, examples: CycleTable, steps: CycleTable) -> dict[str, 
         "examples_per_second": examples.speed(runs.settings).value
         if runs.settings in examples.settings
         else runs.median("examples_per_second"),
-        "flags": runs.flags(),
+        "flags": runs.flags(timed=runs.settings in examples.settings),
         "equivalence": "; ".join(sorted(runs.texts("equivalence", missing="not checked"))),
     }
 

@@ -89,7 +89,8 @@ def throughput_by_batch(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -
         done = runs["status"] == "finished"
         values = runs.floats("examples_per_second")[done]
         shown = statistics.summarize(values[~np.isnan(values)])
-        if runs.settings in timed[runs.group].settings:
+        by_blocks = runs.settings in timed[runs.group].settings
+        if by_blocks:
             shown = timed[runs.group].speed(runs.settings)
         table.append(
             {
@@ -98,7 +99,7 @@ def throughput_by_batch(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -
                 **shown.columns("examples_per_second"),
                 **{name: pd.Series(runs.floats(name)[done]).median() for name in MEDIANS},
                 "status": runs.first("status") if not done.any() else "ok",
-                "flags": runs.flags(),
+                "flags": runs.flags(timed=by_blocks),
             }
         )
     order = ["group", "series", "batch_size"]
@@ -125,12 +126,12 @@ def throughput_chart(rows: pd.DataFrame, name: str, *, evaluation: bool = False)
         for architecture, device in series:
             own = known[(known["architecture_label"] == architecture) & (known["device"] == device)]
             look = replace(by_network[architecture], dashes=dashes[device])
-            sns.lineplot(
-                data=own, x="batch_size", y=value, estimator="median", errorbar=None, ax=axes, legend=False,
+            whole = own.groupby("batch_size")[value].agg(["median", "min", "max"]).reset_index()
+            sns.lineplot(  # which on a log axis would take medians of logarithms
+                data=whole, x="batch_size", y="median", estimator=None, errorbar=None, ax=axes, legend=False,
                 color=look.colour, marker=look.marker, dashes=False, markeredgecolor=PAPER.light,
                 linestyle=(0, look.dashes) if look.dashes else "-",
             )  # fmt: skip
-            whole = own.groupby("batch_size")[value].agg(["min", "max"]).reset_index()
             banded = len(series) <= charts.MOST_BANDS
             charts.ranges(axes, whole, ("batch_size", "min", "max"), look.colour, band=banded)
             handles.append(charts.handle(look))
