@@ -230,11 +230,11 @@ def build(component: Component, data: DataSpec, plugins: Plugins | None = None) 
     if ":" in component.name:
         if plugins is None:
             raise UserError(f"{component.name} is a plug-in: add {flag_for(component.name.partition(':')[0])}")
-        found: Any = plugins.find(component.name)
-        parameters = list(inspect.signature(found).parameters)
-        options = as_declared(found, component.options)
+        constructor: Any = plugins.find(component.name)
+        parameters = list(inspect.signature(constructor).parameters)
+        options = as_declared(constructor, component.options)
         with same_folder():
-            built = found(data, **options) if parameters[:1] == ["data"] else found(**options)
+            built = constructor(data, **options) if parameters[:1] == ["data"] else constructor(**options)
         if not isinstance(built, nn.Module):
             raise UserError(f"{component.name} gives a {type(built).__name__}; a network is a torch.nn.Module")
         return built

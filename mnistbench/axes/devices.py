@@ -42,13 +42,13 @@ def available() -> list[DeviceInfo]:
     import psutil
     import torch
 
-    found = [DeviceInfo("cpu", cpu_model(), psutil.virtual_memory().total)]
+    infos = [DeviceInfo("cpu", cpu_model(), psutil.virtual_memory().total)]
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         properties = torch.cuda.get_device_properties(index)
-        found.append(DeviceInfo("cuda" if index == 0 else f"cuda:{index}", properties.name, properties.total_memory))
+        infos.append(DeviceInfo("cuda" if index == 0 else f"cuda:{index}", properties.name, properties.total_memory))
     if torch.backends.mps.is_available():
-        found.append(DeviceInfo("mps", "Apple GPU", None))
-    return found
+        infos.append(DeviceInfo("mps", "Apple GPU", None))
+    return infos
 
 
 def resolve(

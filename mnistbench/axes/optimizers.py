@@ -255,12 +255,12 @@ def build(
     if ":" in component.name:
         if plugins is None:
             raise UserError(f"{component.name} is a plug-in: add {flag_for(component.name.partition(':')[0])}")
-        found: Any = plugins.find(component.name)
+        constructor: Any = plugins.find(component.name)
         own = {key: value for key, value in component.options.items() if key not in _SHARED}
-        options = as_declared(found, own)
+        options = as_declared(constructor, own)
         if not options.keys() & _IMPLEMENTATIONS:  # the grid's own choice of speed stands
-            options |= _accepted(found, implementation)
-        built: torch.optim.Optimizer = found(parameters, **options)
+            options |= _accepted(constructor, implementation)
+        built: torch.optim.Optimizer = constructor(parameters, **options)
         return built
     if component.name not in OPTIMIZERS:
         raise UserError(f"unknown optimizer {component.name!r}; there are {', '.join(OPTIMIZERS)}")

@@ -48,8 +48,8 @@ class Plugins:
         public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         if attribute not in public:
             raise UserError(f"`{module_name}` has no `{attribute}` to call{nearest(attribute, public)}")
-        found: object = getattr(module, attribute)
-        return found
+        called: object = getattr(module, attribute)
+        return called
 
     def sha256(self, name: str) -> str:
         """Checksum of the source that `module:Name` comes from: the file, or all `.py` files of a package.
@@ -143,14 +143,14 @@ def _loaded(name: str) -> ModuleType:
         raise UserError(f"--plugin {name}: is a part of mnistbench itself; its names need no plug-in")
     with _working_folder_importable():
         try:
-            found = importlib.util.find_spec(name)
+            spec = importlib.util.find_spec(name)
         except ModuleNotFoundError as error:
             raise UserError(f"--plugin {name}: there is no module `{error.name}`") from None
         except (ImportError, ValueError) as error:
             raise UserError(f"--plugin {name}: cannot be imported: {error}") from None
         except Exception as error:  # find_spec imports the parent package
             raise UserError(f"--plugin {name}: {_what_failed(error)}") from error
-        if found is None:
+        if spec is None:
             raise UserError(f"--plugin {name}: there is no module `{name}`; a file is named with its .py")
         with _guarded(name):
             return importlib.import_module(name)

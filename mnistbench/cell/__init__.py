@@ -119,8 +119,8 @@ class Training:
 
     def to_json(self) -> dict[str, Any]:
         """`epochs`, and what differs from the defaults."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        kept = {item.name for item in fields(self) if item.name == "epochs" or values[item.name] != item.default}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        kept = {field.name for field in fields(self) if field.name == "epochs" or values[field.name] != field.default}
         return {
             name: list(value) if isinstance(value, tuple) else value for name, value in values.items() if name in kept
         }
@@ -229,5 +229,5 @@ def canonical_json(plain: Any) -> str:
 
 def _short(value: Option) -> str:
     if isinstance(value, list | tuple):
-        return "-".join(_short(item) for item in value)
+        return "-".join(_short(part) for part in value)
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -191,7 +191,7 @@ def takes_run_flags(*names: str) -> Callable[[Callable[..., Any]], Callable[...,
 
         @functools.wraps(command)
         def called(**given: Any) -> Any:
-            typed = {item.name: given.pop(item.name) for item in taken}
+            typed = {flag.name: given.pop(flag.name) for flag in taken}
             return command(**given, flags=RunFlags(**typed))
 
         called.__signature__ = inspect.Signature([*own, *taken])  # type: ignore[attr-defined]

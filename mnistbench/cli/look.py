@@ -107,7 +107,7 @@ def list_(
             for line in ready.header(name):
                 say(line)
         return
-    axis = cast(Axis, names.removesuffix("s"))
+    axis = cast("Axis", names.removesuffix("s"))
     for name in TABLES[axis]:
         declared = declaration(axis, name)
         console.print(Text(name, style="bold"))

@@ -43,10 +43,10 @@ def predict(
         except UserError as error:
             errors.append(error)
             continue
-        for found in predictions:
-            ranked = sorted(range(len(names)), key=lambda label: -found.probabilities[label])
-            second = f"{names[ranked[1]]} ({percent(found.probabilities[ranked[1]])})"
-            table.add_row(found.source, found.name, percent(found.probability), second)
+        for prediction in predictions:
+            ranked = sorted(range(len(names)), key=lambda label: -prediction.probabilities[label])
+            second = f"{names[ranked[1]]} ({percent(prediction.probabilities[ranked[1]])})"
+            table.add_row(prediction.source, prediction.name, percent(prediction.probability), second)
     if table.row_count:
         Console().print(table)
     if errors:
@@ -69,15 +69,15 @@ def evaluate(
     from mnistbench import load_model
 
     model = load_model(source, results=folder, tracking_uri=tracking_uri, plugins=plugin or ())
-    found = model.evaluate(dataset, data_dir=data_dir)
+    evaluation = model.evaluate(dataset, data_dir=data_dir)
     table = Table("true ╲ said", *model.class_names, title="Confusion", title_justify="left")
-    for name, row in zip(model.class_names, found.confusion, strict=False):
+    for name, row in zip(model.class_names, evaluation.confusion, strict=False):
         table.add_row(name, *(str(count) for count in row))
     console = Console()
     console.print(table)
-    fallback = " (a fallback: the dataset asked for was not to be had)" if found.fallback else ""
-    console.print(f"{model.cell.architecture.label} on {found.dataset}{fallback}")
-    console.print(f"accuracy {percent(found.accuracy, 2)} on {found.examples:,} test examples")
+    fallback = " (a fallback: the dataset asked for was not to be had)" if evaluation.fallback else ""
+    console.print(f"{model.cell.architecture.label} on {evaluation.dataset}{fallback}")
+    console.print(f"accuracy {percent(evaluation.accuracy, 2)} on {evaluation.examples:,} test examples")
 
 
 def verify(

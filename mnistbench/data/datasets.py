@@ -191,7 +191,7 @@ def survey(data_dir: Path | None = None) -> list[Surveyed]:
 
 
 def _survey_official(source: OfficialSource, search: Search) -> Surveyed:
-    files, said, found = source.files, [], False
+    files, said, is_whole = source.files, [], False
     for place in search.places():
         seen = files.find(place)
         if seen.state == "incomplete":
@@ -199,14 +199,14 @@ def _survey_official(source: OfficialSource, search: Search) -> Surveyed:
         elif seen.state == "whole":
             try:
                 files.verify(place)
-                found = True
+                is_whole = True
                 said.append(place.where)
             except images.Damaged as error:
                 said.append(f"{place.where}: damaged: {error}")
     if read_entry(entry_directory(source.entry_name)):
-        found = True
+        is_whole = True
         said.append(f"prepared in the cache ({cache_folder()})")
-    return Surveyed(name=files.name, found=found, where="; ".join(said) or "not here; `data fetch` downloads it")
+    return Surveyed(name=files.name, found=is_whole, where="; ".join(said) or "not here; `data fetch` downloads it")
 
 
 def _prepare(component: Component, search: Search, plugins: Plugins | None) -> PreparedData:

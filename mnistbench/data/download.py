@@ -108,8 +108,8 @@ def fetch_file(url: str, md5: str, target: Path, progress: Progress | None = Non
             file.flush()
             os.fsync(file.fileno())
         if digest.hexdigest() != md5:
-            found = "a web page, not the file" if looks_like_html(start) else "its checksum is wrong"
-            raise MirrorFailed(f"sent {found} ({done} bytes)")
+            fault = "a web page, not the file" if looks_like_html(start) else "its checksum is wrong"
+            raise MirrorFailed(f"sent {fault} ({done} bytes)")
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)

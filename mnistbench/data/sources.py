@@ -144,17 +144,17 @@ class OfficialSource:
     def _read_anywhere(self, search: Search, warnings: list[str]) -> tuple[Arrays, str]:
         looked, incomplete = [], []
         for place in search.places():
-            found = self.files.find(place)
-            if found.state == "whole":
+            seen = self.files.find(place)
+            if seen.state == "whole":
                 search.say(f"reading {self.files.name}")
                 try:
                     return self.files.read(place), place.where
                 except Damaged as error:
                     looked.append(f"{place.where}: damaged: {error}")
                     warnings.append(f"not used, since damaged:\n{error}")
-            elif found.state == "incomplete":
-                looked.append(f"{place.where}: incomplete, without {', '.join(found.missing)}")
-                incomplete.append(f"not used, since incomplete:\n{place.folder} lacks {', '.join(found.missing)}")
+            elif seen.state == "incomplete":
+                looked.append(f"{place.where}: incomplete, without {', '.join(seen.missing)}")
+                incomplete.append(f"not used, since incomplete:\n{place.folder} lacks {', '.join(seen.missing)}")
             elif not is_folder(place.folder):
                 looked.append(f"{place.where}: no such folder")
             else:

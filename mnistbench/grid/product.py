@@ -63,7 +63,7 @@ class Entry:
     @property
     def count(self) -> int:
         """How many components it stands for (optimizers: with their schedules), without making them."""
-        return math.prod(map(len, self.values.values())) * (sum(item.count for item in self.schedules) or 1)
+        return math.prod(map(len, self.values.values())) * (sum(schedule.count for schedule in self.schedules) or 1)
 
     def components(self) -> Iterator[Component]:
         """The components, without nested schedules; the last option varies fastest."""

@@ -67,8 +67,8 @@ class _Condition:
     values: tuple[str, ...]
 
     def admits(self, cell: Cell) -> bool:
-        found = _values(cell, self.key)
-        return any(_equal(wanted, value) for wanted in self.values for value in found)
+        values = _values(cell, self.key)
+        return any(_equal(wanted, value) for wanted in self.values for value in values)
 
 
 def _condition(text: str, cells: Sequence[Cell]) -> _Condition:
@@ -115,7 +115,7 @@ def _values(cell: Cell, key: str) -> list[Any]:
 def _complete(part: str, component: Component) -> dict[str, Any]:
     """The options with their defaults; of a plug-in only what the cell itself says."""
     try:
-        return declaration(cast(Axis, part), component.name).complete(component.options)
+        return declaration(cast("Axis", part), component.name).complete(component.options)
     except UserError:
         return dict(component.options)
 
@@ -131,7 +131,7 @@ def _equal(wanted: str, value: Any) -> bool:
             return bool(bounds[0] == value)
         if not all(bound is None or isinstance(bound, int | float) for bound in bounds):
             return False
-        first, last = (cast(float | None, bound) for bound in bounds)
+        first, last = (cast("float | None", bound) for bound in bounds)
         return (first is None or first <= value) and (last is None or value <= last)
     return wanted == str(value) or ((value is None or isinstance(value, bool)) and scalar(wanted) is value)
 
@@ -144,8 +144,8 @@ def _nothing(cells: Sequence[Cell], conditions: Sequence[_Condition]) -> str:
     said = []
     for condition in conditions:
         if not any(condition.admits(cell) for cell in cells):
-            found = {_text(value) for cell in cells for value in _values(cell, condition.key)[:1]}
-            there = sorted(found, key=lambda text: (len(text), text) if text.isdigit() else (0, text))
+            texts = {_text(value) for cell in cells for value in _values(cell, condition.key)[:1]}
+            there = sorted(texts, key=lambda text: (len(text), text) if text.isdigit() else (0, text))
             end = did_you_mean(condition.values[0], there) or f"; there are {', '.join(there[:20])}"
             said.append(f"--only {shown(condition.text)}: no cell has it{end}")
     together = " ".join(f"--only {shown(condition.text)}" for condition in conditions)

@@ -133,7 +133,7 @@ def final_cells(
         picked: from `pick`.
         dataset, train_examples, devices: as for `Grid.cells`.
     """
-    rates = {item.settings: item.lr for item in picked}
+    rates = {choice.settings: choice.lr for choice in picked}
     chosen = [(cell, rates.get(settings_key(cell))) for cell in grid.cells(dataset, train_examples, devices)]
     return [replace(cell, optimizer=with_lr(cell.optimizer, lr)) for cell, lr in chosen if lr is not None]
 

@@ -46,18 +46,18 @@ def not_trained(sessions: Iterable[TimedSession], runs: pd.DataFrame, asked: Col
         asked: ids of the grid's cells, which leave out settings that are in it no more.
     """
     known = set(zip(runs["machine_id"], runs["torch"], runs["settings"], strict=True))
-    found = {}
+    stand_ins = {}
     for session in sessions:
         about = session.about
         for key in {block.setting for block in session.blocks.values() if block.seconds is not None}:
             place, cell = (recognized(about.machine), about.build, key), session.settings[key].cell
             if place not in known and about.environment is not None and cell.cell_id in asked:
-                found[place] = {
+                stand_ins[place] = {
                     "record_id": key, "cell_id": cell.cell_id, "status": NOT_TRAINED, "cell": cell.to_json(),
                     "training_revision": TRAINING_REVISION, "protocol": about.protocol, "epochs": [],
                     "started_at": about.started_at, "environment": plain_of(about.environment),
                 }  # fmt: skip
-    return list(found.values())
+    return list(stand_ins.values())
 
 
 def undisturbed(values: Floats, clean: Booleans) -> tuple[Floats, bool]:
@@ -132,10 +132,10 @@ def cycle_table(blocks: pd.DataFrame, *, unit: Literal["examples", "steps"] = "e
 def halves(table: CycleTable) -> dict[str, float]:
     """A/A: how far two random halves of each setting's blocks are from each other, as a log ratio (rule 3)."""
     random = np.random.default_rng(0)
-    found = {}
+    differences = {}
     for settings in table.settings:
         values, _ = table.column(settings)
         if len(values) >= ENOUGH_CYCLES:
             mixed = random.permutation(values)
-            found[settings] = float(mixed[::2].mean() - mixed[1::2].mean())
-    return found
+            differences[settings] = float(mixed[::2].mean() - mixed[1::2].mean())
+    return differences

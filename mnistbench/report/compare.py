@@ -55,10 +55,10 @@ def parse_threshold(text: str) -> Threshold:
     Raises:
         UserError: if it is neither.
     """
-    found = re.fullmatch(r"(slower|worse)=(\d+(?:\.\d+)?)\s*%", text.strip())
-    if found is None or not 0 <= float(found[2]) < 100:
+    match = re.fullmatch(r"(slower|worse)=(\d+(?:\.\d+)?)\s*%", text.strip())
+    if match is None or not 0 <= float(match[2]) < 100:
         raise UserError(f"--fail-on {text}: expected `slower=5%` (throughput) or `worse=0.3%` (points of accuracy)")
-    return Threshold(cast(Literal["slower", "worse"], found[1]), float(found[2]) / 100)
+    return Threshold(cast("Literal['slower', 'worse']", match[1]), float(match[2]) / 100)
 
 
 @dataclass(frozen=True)

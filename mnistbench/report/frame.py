@@ -173,18 +173,18 @@ def merge(folders: Mapping[str, Iterable[Record]]) -> list[Record]:
     Raises:
         UserError: naming every record_id that has two different contents.
     """
-    found: dict[str, tuple[str, str]] = {}
+    contents: dict[str, tuple[str, str]] = {}
     merged: list[Record] = []
     clashes = []
     for name, records in folders.items():
         for record in records:
             record_id = parts(record)["record_id"]
             content = digest(record.to_json() if isinstance(record, CellRecord) else dict(record))
-            if record_id not in found:
-                found[record_id] = (content, name)
+            if record_id not in contents:
+                contents[record_id] = (content, name)
                 merged.append(record)
-            elif found[record_id][0] != content:
-                clashes.append(f"record {record_id} in {name} is not the one in {found[record_id][1]}")
+            elif contents[record_id][0] != content:
+                clashes.append(f"record {record_id} in {name} is not the one in {contents[record_id][1]}")
     if clashes:
         raise UserError(
             "\n".join([*clashes, "a record never changes once written: take out the folder that was edited"])

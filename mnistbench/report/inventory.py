@@ -79,8 +79,8 @@ def banners(frame: pd.DataFrame) -> list[str]:
         ("torch", "torch build", "Speeds are compared within one build only"),
         ("protocol", "protocol version", "Results of different protocol versions are not compared"),
     ):
-        if (found := frame[column].nunique()) > 1:
-            said.append(f"These are results from {plural(found, one)}. {many}.")
+        if (several := frame[column].nunique()) > 1:
+            said.append(f"These are results from {plural(several, one)}. {many}.")
     done = frame[frame["status"] == "finished"]
     for count, what in (
         (int(done["noisy"].sum()), "ran while something disturbed the machine (flagged in the tables)"),

@@ -128,20 +128,20 @@ def read_study(folders: Sequence[ResultsFolder]) -> Study:
         UserError: as `render`.
     """
     names = _names(folders)
-    found: dict[str, list[CellRecord]] = {}
+    by_folder: dict[str, list[CellRecord]] = {}
     unread: list[tuple[str, str]] = []
     grids: dict[str, str] = {}
     for name, folder in zip(names, folders, strict=True):
         if not folder.path.is_dir():
             raise UserError(f"{folder.path} is no results folder: it does not exist")
-        found[name], aside = folder.read()
+        by_folder[name], aside = folder.read()
         unread += [(file.name if len(folders) == 1 else f"{name}/{file.name}", reason) for file, reason in aside]
         if folder.grid_file.is_file():
             grids[name] = folder.grid_file.read_text(encoding="utf-8", errors="replace")
     sessions, aside = read_all_sessions(folders)
     unread += [(file.name, reason) for file, reason in aside]
-    records, _ = one_per_build(_merged(found))
-    cell_ids, targets = asked(zip(folders, found.values(), strict=True))
+    records, _ = one_per_build(_merged(by_folder))
+    cell_ids, targets = asked(zip(folders, by_folder.values(), strict=True))
     runs = frames.results_frame(records, targets=targets, kinds=frames.KINDS)
     epochs = frames.epochs_frame(records)
     blocks, frame = blocks_frame(sessions), runs
@@ -151,12 +151,12 @@ def read_study(folders: Sequence[ResultsFolder]) -> Study:
     return Study(listed(names, 6), records, runs, shown, epochs, grids, unread, len(cell_ids), blocks)
 
 
-def _merged(found: dict[str, list[CellRecord]]) -> list[CellRecord]:
+def _merged(by_folder: dict[str, list[CellRecord]]) -> list[CellRecord]:
     """All records; they are compared byte by byte only where two folders share one, which costs 2 ms a record."""
-    records = [record for records in found.values() for record in records]
+    records = [record for records in by_folder.values() for record in records]
     if len({record.record_id for record in records}) == len(records):
         return records
-    return [record for record in frames.merge(found) if isinstance(record, CellRecord)]
+    return [record for record in frames.merge(by_folder) if isinstance(record, CellRecord)]
 
 
 def page(study: Study, answers: Sequence[Answer]) -> str:
@@ -284,13 +284,13 @@ def _downloads(study: Study) -> list[Download]:
     files = {"results.csv": frames.csv_frame(study.runs), "epochs.csv": study.epochs}
     if len(study.blocks):
         files["speed.csv"] = study.blocks
-    found = []
+    downloads = []
     for file, frame in files.items():
         text = frame.to_csv(index=False, lineterminator="\n") if frame.size <= MOST_VALUES else ""
         coded = base64.b64encode(gzip.compress(text.encode(), compresslevel=6, mtime=0)).decode() if text else ""
         link = f"data:application/gzip;base64,{coded}" if 0 < len(coded) <= LARGEST_DOWNLOAD_BYTES else ""
-        found.append(Download(file, link, plural(len(frame), "row")))
-    return found
+        downloads.append(Download(file, link, plural(len(frame), "row")))
+    return downloads
 
 
 def _checksum(text: str) -> str:

@@ -62,7 +62,7 @@ def samples(frame: pd.DataFrame, metric: Metric, blocks: pd.DataFrame) -> dict[s
     if target:
         rows = rows[rows["reached"].notna()]
     names, timed = labels(frame), set(blocks["settings"])
-    found: dict[str, list[Sample]] = {}
+    by_group: dict[str, list[Sample]] = {}
     for runs in repeats(rows):
         values = runs.floats(metric, math.inf if target else math.nan)
         known = ~np.isnan(values) & (target | (runs["status"] == "finished"))
@@ -79,8 +79,8 @@ def samples(frame: pd.DataFrame, metric: Metric, blocks: pd.DataFrame) -> dict[s
             hidden=gate(runs, PASSED | {UNTESTED}),
             unranked=unranked(runs),
         )
-        found.setdefault(runs.group, []).append(sample)
-    return found
+        by_group.setdefault(runs.group, []).append(sample)
+    return by_group
 
 
 def for_show(frame: pd.DataFrame, blocks: pd.DataFrame) -> pd.DataFrame:

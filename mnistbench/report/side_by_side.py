@@ -206,7 +206,7 @@ def accuracy_rows(a: pd.DataFrame, b: pd.DataFrame) -> list[Row]:
 def _identical(a: Repeats, place: int, other: int, b: Repeats) -> bool:
     """Whether two trainings with one seed did the same to the last bit, as far as their records tell."""
     hashes = {a["weights_sha256"][place], b["weights_sha256"][other]}
-    if all(isinstance(item, str) for item in hashes) and len(hashes) > 1:
+    if all(isinstance(value, str) for value in hashes) and len(hashes) > 1:
         return False
     evaluations = a["evaluations"][place], b["evaluations"][other]
     first, second = ([point.test_accuracy for point in points] for points in evaluations)
@@ -222,5 +222,6 @@ def _paired_accuracies(gaps: Floats, comparisons: int) -> Row:
         p = stats.wilcoxon(gaps, zero_method="pratt", method=exact).pvalue if gaps.any() else 1.0
         verdict = ("better" if gaps.mean() > 0 else "worse") if p * comparisons < PROVEN else "open"
         return {"verdict": verdict}
-    found = statistics.paired_difference(gaps, comparisons=comparisons)
-    return {"low": found.low, "high": found.high, "verdict": statistics.verdict_within(found, ACCURACY_FLOOR)}
+    difference = statistics.paired_difference(gaps, comparisons=comparisons)
+    verdict = statistics.verdict_within(difference, ACCURACY_FLOOR)
+    return {"low": difference.low, "high": difference.high, "verdict": verdict}

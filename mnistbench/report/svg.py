@@ -94,14 +94,14 @@ def inline(source: str, *, name: str, label: str, styles: StyleSheet) -> str:
 
 
 def _referred_ids(root: ET.Element) -> set[str]:
-    found = set()
+    ids = set()
     for element in root.iter():
         for key, value in element.attrib.items():
             if key == f"{{{XLINK}}}href":
-                found.add(value.removeprefix("#"))
+                ids.add(value.removeprefix("#"))
             elif key in ("clip-path", "style", "fill", "mask"):
-                found.update(_REFERENCE.findall(value))
-    return found
+                ids.update(_REFERENCE.findall(value))
+    return ids
 
 
 def _rename(element: ET.Element, short: dict[str, str]) -> None:

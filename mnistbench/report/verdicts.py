@@ -94,7 +94,7 @@ def compare(
 
     Holm's procedure steps down over all of them.
     """
-    found = {}
+    by_group = {}
     for group, group_samples in samples(frame, metric, blocks).items():
         unit: Literal["examples", "steps"] = "steps" if metric == "seconds_to_target" else "examples"
         table = cycle_table(blocks_of(blocks, frame, group), unit=unit)
@@ -107,10 +107,10 @@ def compare(
             wanted = list(itertools.combinations(best_first[:most], 2))
         if metric == "test_accuracy":
             every = math.comb(len(best_first), 2)
-            found[group] = _accuracy_pairs(wanted, len(wanted) if chosen is not None else every)
+            by_group[group] = _accuracy_pairs(wanted, len(wanted) if chosen is not None else every)
         else:
-            found[group] = _speed_pairs(wanted, table, metric)
-    return found
+            by_group[group] = _speed_pairs(wanted, table, metric)
+    return by_group
 
 
 def estimate(sample: Sample, metric: Metric, table: CycleTable) -> float:
@@ -221,10 +221,10 @@ def _accuracy_pairs(wanted: Sequence[tuple[Sample, Sample]], comparisons: int) -
             pairs.append(Pair(a, b, n, gap, verdict=verdict, method="rank"))
         else:
             gaps = [a.values[seed] - b.values[seed] for seed in common]
-            found = statistics.paired_difference(gaps, comparisons=comparisons)
-            verdict = statistics.verdict_within(found, ACCURACY_FLOOR)
+            difference = statistics.paired_difference(gaps, comparisons=comparisons)
+            verdict = statistics.verdict_within(difference, ACCURACY_FLOOR)
             level = PROVEN / comparisons
-            pairs.append(Pair(a, b, n, found.estimate, found.low, found.high, level, verdict))
+            pairs.append(Pair(a, b, n, difference.estimate, difference.low, difference.high, level, verdict))
     return pairs
 
 

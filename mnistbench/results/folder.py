@@ -135,7 +135,7 @@ class ResultsFolder:
         with writing(self.path):
             if is_marked(self.path) or is_empty(self.path):
                 return
-        if not any(isinstance(found, CellRecord) or found.startswith(NEWER) for _, found in self.scan()):
+        if not any(isinstance(content, CellRecord) or content.startswith(NEWER) for _, content in self.scan()):
             raise UserError(
                 f"{self.path} has files in it and is no results folder of mnistbench; nothing was changed:"
                 " give another --out, a new or empty folder"
@@ -194,14 +194,14 @@ class ResultsFolder:
         wanted = self.cell_ids()
         records: list[CellRecord] = []
         aside: list[SetAside] = []
-        for path, found in self.scan():
-            if isinstance(found, str):
-                aside.append(SetAside(path, found))
-            elif wanted is None or found.cell_id in wanted:
-                records.append(found)
+        for path, content in self.scan():
+            if isinstance(content, str):
+                aside.append(SetAside(path, content))
+            elif wanted is None or content.cell_id in wanted:
+                records.append(content)
         for path in _json_files(self.set_aside_folder):
-            found = read_record(path)
-            aside.append(SetAside(path, found if isinstance(found, str) else "it was set aside earlier"))
+            content = read_record(path)
+            aside.append(SetAside(path, content if isinstance(content, str) else "it was set aside earlier"))
         return records, aside
 
     def scan(self) -> Iterator[tuple[Path, CellRecord | str]]:
@@ -215,8 +215,8 @@ class ResultsFolder:
 
     def attempts(self) -> list[CellRecord]:
         """Attempts that do not count any more: failures that were rerun, replaced results."""
-        found = (read_record(path) for path in _json_files(self.attempts_folder))
-        attempts = [record for record in found if isinstance(record, CellRecord)]
+        contents = (read_record(path) for path in _json_files(self.attempts_folder))
+        attempts = [record for record in contents if isinstance(record, CellRecord)]
         # A runner killed between the copy and the replacement leaves the attempt in both places.
         tried = {record.cell_id for record in attempts}
         files = (path for path in _json_files(self.cells) if path.stem.partition("@")[0] in tried)
@@ -269,7 +269,8 @@ class ResultsFolder:
             UserError: if the folder cannot be written.
         """
         cells = list(cells)
-        self.write_asked([cell.cell_id for cell in cells], {item for cell in cells for item in cell.training.targets})
+        targets = {target for cell in cells for target in cell.training.targets}
+        self.write_asked([cell.cell_id for cell in cells], targets)
 
     def write_asked(self, cell_ids: Iterable[str], targets: Iterable[float]) -> None:
         """As `write_cells`, for cells of which only the ids are known.
@@ -371,8 +372,8 @@ class ResultsFolder:
 
     @staticmethod
     def _read_or_none(path: Path) -> CellRecord | None:
-        found = read_record(path)
-        return found if isinstance(found, CellRecord) else None
+        content = read_record(path)
+        return content if isinstance(content, CellRecord) else None
 
 
 Origin = tuple[str, str, int] | None
@@ -388,10 +389,10 @@ def origin(record: CellRecord) -> Origin:
 def read_record(path: Path) -> CellRecord | str:
     """A record file's content, or the reason why it is not a record. Never raises, never reads half a record."""
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
             return "it is no file"
-        if found.st_size > LARGEST_RECORD_BYTES:
+        if status.st_size > LARGEST_RECORD_BYTES:
             return "it is too large for a record"
         content = path.read_bytes()
         plain = json.loads(content, parse_constant=_no_constant)
@@ -417,13 +418,13 @@ def read_record(path: Path) -> CellRecord | str:
 
 def read_counting(path: Path) -> CellRecord | str:
     """As `read_record`, for a file in `cells/`, whose name must be its cell's: `<cell_id>[@<machine>].json`."""
-    found = read_record(path)
-    if isinstance(found, CellRecord) and path.stem.partition("@")[0] != found.cell_id:
-        own = read_record(path.with_name(f"{found.cell_id}.json"))
-        if isinstance(own, CellRecord) and own.record_id == found.record_id:
-            return f"it is a copy of {found.cell_id}.json"
-        return f"it holds the record of another cell, {found.cell_id}"
-    return found
+    content = read_record(path)
+    if isinstance(content, CellRecord) and path.stem.partition("@")[0] != content.cell_id:
+        own = read_record(path.with_name(f"{content.cell_id}.json"))
+        if isinstance(own, CellRecord) and own.record_id == content.record_id:
+            return f"it is a copy of {content.cell_id}.json"
+        return f"it holds the record of another cell, {content.cell_id}"
+    return content
 
 
 def _no_constant(name: str) -> Any:

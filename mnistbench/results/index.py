@@ -104,22 +104,22 @@ def read_index(results: ResultsFolder) -> tuple[Index, list[SetAside]]:
     for name, state in _files(results.cells):
         entry = remembered.get(name)
         if entry is not None and entry[0] == state:
-            found: Known | str = entry[1]
+            content: Known | str = entry[1]
         else:
             index.read += 1
             record = read_counting(results.cells / name)
-            found = record if isinstance(record, str) else known(record, name)
-        if isinstance(found, str):
-            aside.append(SetAside(results.cells / name, found))
-        elif found.cell_id not in index or _prefers(found, index[found.cell_id]):
-            index[found.cell_id] = found
+            content = record if isinstance(record, str) else known(record, name)
+        if isinstance(content, str):
+            aside.append(SetAside(results.cells / name, content))
+        elif content.cell_id not in index or _prefers(content, index[content.cell_id]):
+            index[content.cell_id] = content
     return index, aside
 
 
 def save_index(results: ResultsFolder, index: Iterable[Known]) -> None:
     """Remember the index for the next start; that it cannot be written loses nothing."""
     states = dict(_files(results.cells))
-    files = {item.file: [states[item.file], vars(item)] for item in index if item.file in states}
+    files = {cell.file: [states[cell.file], vars(cell)] for cell in index if cell.file in states}
     write_answer(_index_file(results), {"version": INDEX_VERSION, "files": files})
 
 
@@ -129,8 +129,8 @@ def refuse_newer(results: ResultsFolder) -> None:
     Raises:
         UserError: with one of them, and what to do.
     """
-    records = [item for item in read_index(results)[1] if item.is_newer and item.is_named_as_record]
-    newer = records or [item for item in read_sessions(results)[1] if item.is_newer]
+    records = [aside for aside in read_index(results)[1] if aside.is_newer and aside.is_named_as_record]
+    newer = records or [aside for aside in read_sessions(results)[1] if aside.is_newer]
     if newer:
         many = f"{len(records)} such records are here, and " if records else ""
         raise UserError(

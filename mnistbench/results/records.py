@@ -327,11 +327,11 @@ def plain_of(value: Any) -> Any:
     if isinstance(value, Cell):
         return value.to_json()
     if is_dataclass(value) and not isinstance(value, type):
-        return {item.name: plain_of(getattr(value, item.name)) for item in fields(value)}
+        return {field.name: plain_of(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
-        return {plain_of(str(key)): plain_of(item) for key, item in value.items()}
+        return {plain_of(str(key)): plain_of(field) for key, field in value.items()}
     if isinstance(value, list | tuple):
-        return [plain_of(item) for item in value]
+        return [plain_of(field) for field in value]
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -51,7 +51,7 @@ def evaluations(
     Args:
         energy_source: what counted their joules, as the record's environment says.
     """
-    found: list[CurvePoint] = []
+    points: list[CurvePoint] = []
     seconds, joules = 0.0, 0.0
     for item in epochs:
         epoch = item if isinstance(item, Mapping) else vars(item)
@@ -59,13 +59,15 @@ def evaluations(
         measured = epoch.get("train_joules")
         joules = math.nan if measured is None else joules + measured
         known = counted_joules(None if math.isnan(joules) else joules, seconds, energy_source)
-        found.append(CurvePoint(epoch["epoch"], seconds, epoch["cold_seconds"], epoch["test_accuracy"], known))
-    return tuple(found)
+        points.append(CurvePoint(epoch["epoch"], seconds, epoch["cold_seconds"], epoch["test_accuracy"], known))
+    return tuple(points)
 
 
 def time_to_target(evaluated: Iterable[CurvePoint], target: float) -> CurvePoint | None:
     """The first evaluation whose test accuracy is at least the target (PROTOCOL rule 9); None if there is none."""
-    return next((item for item in evaluated if item.test_accuracy is not None and item.test_accuracy >= target), None)
+    return next(
+        (point for point in evaluated if point.test_accuracy is not None and point.test_accuracy >= target), None
+    )
 
 
 def reachable(targets: Iterable[float], stops_at: float | None) -> tuple[float, ...]:

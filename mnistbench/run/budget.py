@@ -20,9 +20,9 @@ def seconds_by_setting(index: Iterable[Known], machine_id: str | None = None) ->
         machine_id: leave records of other machines out.
     """
     seen: dict[str, list[float]] = {}
-    for item in index:
-        if item.seconds is not None and item.is_result and machine_id in (None, item.machine_id):
-            seen.setdefault(item.setting, []).append(item.seconds + FIXED_SECONDS)
+    for known_cell in index:
+        if known_cell.seconds is not None and known_cell.is_result and machine_id in (None, known_cell.machine_id):
+            seen.setdefault(known_cell.setting, []).append(known_cell.seconds + FIXED_SECONDS)
     return {setting: median(seconds) for setting, seconds in seen.items()}
 
 
@@ -34,8 +34,8 @@ def estimate(cells: Sequence[Cell], known: Mapping[str, float]) -> float | None:
     Returns:
         None if no setting among them ever ran.
     """
-    found = [known[setting] for setting in (cell.without_seed() for cell in cells) if setting in known]
-    return sum(found) / len(found) * len(cells) if found else None
+    seconds = [known[setting] for setting in (cell.without_seed() for cell in cells) if setting in known]
+    return sum(seconds) / len(seconds) * len(cells) if seconds else None
 
 
 def rounds_that_fit(rounds: Sequence[Sequence[Cell]], known: Mapping[str, float], budget_seconds: float) -> int | None:

@@ -39,15 +39,10 @@ PRELOAD: tuple[str, ...] = (
     "torch._dynamo",
     "torch.utils.flop_counter",
     "platformdirs",
-    "mnistbench.axes.architectures",
-    "mnistbench.axes.optimizers",
-    "mnistbench.files.remembered",
     "mnistbench.train.block",
     "mnistbench.train.equivalence.gates",
-    "mnistbench.train.steps.autograd",
     "mnistbench.train.steps.convolution",
     "mnistbench.train.steps.tuning",
-    "mnistbench.train.steps.update",
     "mnistbench.train.train",
 )
 """Imported before the first fork, so that no worker imports them anew; torch's first optimizer would import

@@ -81,23 +81,23 @@ def status_lines(results: ResultsFolder) -> list[str]:
     """Counts by status, and either what runs now or what is left; reads only."""
     index, aside = read_index(results)
     wanted = results.cell_ids()
-    known = {cell_id: item for cell_id, item in index.items() if wanted is None or cell_id in wanted}
-    counts = Counter(str(item.status) for item in known.values())
+    known = {cell_id: known_cell for cell_id, known_cell in index.items() if wanted is None or cell_id in wanted}
+    counts = Counter(str(known_cell.status) for known_cell in known.values())
     total = len(known) if wanted is None else len(wanted)
     if pending := total - len(known):
         counts["not run yet"] = pending
     said = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items())
     lines = [f"{results.path}: {plural(total, 'cell')}: {said or 'none'}"]
-    if old := [item.outdated for item in known.values() if item.outdated]:
+    if old := [known_cell.outdated for known_cell in known.values() if known_cell.outdated]:
         why = ", ".join(sorted(set(old)))
         lines.append(f"{len(old)} of them outdated: an older release could train them wrongly ({why})")
-    lines += [f"set aside {item.file.name}: {item.reason}" for item in aside]
+    lines += [f"set aside {known_cell.file.name}: {known_cell.reason}" for known_cell in aside]
     if note := _note(results.path):
         left = note.get("seconds_left")
         rest = f", {rough_time(left)} left" if isinstance(left, int | float) and 0 <= left < 1e9 else ""
         counted = f"{note.get('done')} of {note.get('cells')} in this session{rest}; " if note.get("cells") else ""
         lines.append(f"running: {counted}{note.get('now')}")
-    elif open_ := sum(not item.is_result for item in known.values()) + pending:
+    elif open_ := sum(not known_cell.is_result for known_cell in known.values()) + pending:
         typical = list(seconds_by_setting(known.values()).values())
         rest = f", about {rough_time(sum(typical) / len(typical) * open_)}" if typical else ""
         lines.append(f"nothing is running; {plural(open_, 'cell')} without a result yet{rest}: `run` the grid again")

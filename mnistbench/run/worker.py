@@ -30,6 +30,7 @@ from mnistbench.errors.redaction import redact
 from mnistbench.results.records import EpochMeasurement, Error, Status, utc_now
 from mnistbench.train.clocks import keep_allocated
 from mnistbench.train.job import Job
+from mnistbench.train.machine import describe_environment
 
 if TYPE_CHECKING:
     from mnistbench.results.records import Environment
@@ -115,8 +116,6 @@ def environment_of(job: Job, *, ask_gpu: bool = True) -> Environment | None:
         ask_gpu: False before the training: the first question starts CUDA, and that belongs to set-up.
     """
     try:
-        from mnistbench.train.machine import describe_environment
-
         device = job.cell.device
         environment: Environment = describe_environment("cpu" if device.startswith("cuda") and not ask_gpu else device)
         return environment

@@ -184,8 +184,8 @@ def _split(uri: str) -> SplitResult:
 
 def _secrets_of(uri: str) -> set[str]:
     authority = uri.partition("://")[2].partition("/")[0]
-    found = re.match(r"[^\s]*@", uri.partition("://")[2]) if "@" in uri else None
-    userinfo = found.group(0)[:-1] if found else ""
+    match = re.match(r"[^\s]*@", uri.partition("://")[2]) if "@" in uri else None
+    userinfo = match.group(0)[:-1] if match else ""
     user, _, password = userinfo.partition(":")
     query = [value for _, value in parse_qsl(uri.partition("?")[2])]
     plain = {user, password, userinfo, *query, authority.rpartition("@")[0]}
@@ -206,8 +206,8 @@ def _near(path: Path, cwd: Path | None = None) -> str:
 def _mlflow(cwd: Path) -> str:
     """`mlflow` where the shell finds this environment's own, else the way to it."""
     beside = Path(sys.executable).parent / "mlflow"
-    found = shutil.which("mlflow")
-    if found and Path(found) == beside:
+    first = shutil.which("mlflow")
+    if first and Path(first) == beside:
         return "mlflow"
     return shlex.quote(str(beside.relative_to(cwd) if beside.is_relative_to(cwd) else beside))
 

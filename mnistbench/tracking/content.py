@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from mnistbench.axes.optimizers import scaled_lr
 from mnistbench.cell import Component
 from mnistbench.errors import UserError
 from mnistbench.grid.product import AS_GIVEN, TRIAL
@@ -267,12 +268,11 @@ def _tuning(record: CellRecord) -> str:
 
 
 def _without_lr(optimizer: Component) -> Component:
-    return Component(name=optimizer.name, options={key: item for key, item in optimizer.options.items() if key != "lr"})
+    options = {key: value for key, value in optimizer.options.items() if key != "lr"}
+    return Component(name=optimizer.name, options=options)
 
 
 def _lr(optimizer: Component) -> str:
-    from mnistbench.axes.optimizers import scaled_lr
-
     lr_only = {key: value for key, value in optimizer.options.items() if key == "lr"}
     try:
         return f"{scaled_lr(Component(name=optimizer.name, options=lr_only), 1):g}"

@@ -35,7 +35,7 @@ class Owner:
     @cached_property
     def record_ids(self) -> set[str]:
         """Of all records that are, or were, in the folder, and the sessions of speed as `identity_in` names them."""
-        there = {item.record_id for _, item in self._results.scan() if isinstance(item, CellRecord)}
+        there = {content.record_id for _, content in self._results.scan() if isinstance(content, CellRecord)}
         others = self._results.attempt_ids() | session_identities(self._results)
         return there | others | named_in(self._results.mirrored_file)[0]
 

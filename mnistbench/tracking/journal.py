@@ -115,12 +115,12 @@ def _lines(path: Path) -> list[dict[str, object]]:
         text = read_regular(path).decode(errors="replace")
     except FileNotFoundError:
         return []
-    found = []
+    entries = []
     for line in text.splitlines():
         try:
             plain = json.loads(line)
         except (ValueError, RecursionError):
             continue
         if isinstance(plain, dict) and plain.get("version") == VERSION:
-            found.append(plain)
-    return found
+            entries.append(plain)
+    return entries

@@ -25,12 +25,12 @@ from mnistbench.results.targets import targets_asked
 from mnistbench.tracking.address import checked, default_uri, named_experiment, place, reason, shown, waiting_helps
 from mnistbench.tracking.identity import Owner
 from mnistbench.tracking.journal import Journal, done_at
+from mnistbench.tracking.server import Server, prepare
 from mnistbench.tracking.sources import RunSource, of_record, sessions_of
 from mnistbench.train.watcher import Ending, Remarks, Watcher
 
 if TYPE_CHECKING:
     from mnistbench.results.folder import ResultsFolder
-    from mnistbench.tracking.server import Server
 
 WAIT_SECONDS = 25.0
 """Longest wait that one record or session may cost; a locked sqlite database answers after 20 s."""
@@ -139,8 +139,6 @@ class Mirror(Watcher):
         Call it before the first cell, so that neither mlflow's import nor a migration falls between two cells.
         """
         if self._server is None and self._failure is None:
-            from mnistbench.tracking.server import prepare
-
             try:
                 prepare(self._uri)
             except Exception as error:
@@ -237,8 +235,6 @@ class Mirror(Watcher):
         return True
 
     def _connect(self) -> None:
-        from mnistbench.tracking.server import Server
-
         owner = None if self.experiment else Owner(self._results)
         server = Server(self._uri, self._name, owner)
         self._journal = Journal.read(self._results.mirrored_file, server.key, self._place)
@@ -250,9 +246,9 @@ class Mirror(Watcher):
         keys = {source.key for source in sources}
 
         def look_up() -> None:
-            found = server.runs_of(sources, journal.done.values())
+            runs = server.runs_of(sources, journal.done.values())
             for key in keys:
-                run = found.get(key)
+                run = runs.get(key)
                 if run is None or not run.whole:
                     journal.forget(key)  # it may have been deleted there
                 if run is None:
@@ -273,13 +269,13 @@ class Mirror(Watcher):
         def mirror() -> None:
             run_id = journal.created.get(key)
             if run_id is None:
-                found = None
+                run = None
                 if key in journal.open:
-                    found = server.runs_of([source]).get(key)
+                    run = server.runs_of([source]).get(key)
                     server.doubtful[key] = source
                 else:
                     journal.intend(key)
-                run_id = found.run_id if found else server.create_or_find_run(source)
+                run_id = run.run_id if run else server.create_or_find_run(source)
                 journal.created[key] = run_id
             server.fill_run(run_id, source)
             journal.complete(key, run_id, doubtful=key in server.doubtful)
@@ -374,8 +370,8 @@ def _files_of_ours(results: ResultsFolder) -> list[Path]:
 
 def _all_records(results: ResultsFolder) -> list[CellRecord]:
     """Every attempt in the folder, whether it counts or not; `skipped` cells never ran."""
-    found = [item for _, item in results.scan() if isinstance(item, CellRecord)] + results.attempts()
-    return [record for record in found if record.status != "skipped"]
+    records = [content for _, content in results.scan() if isinstance(content, CellRecord)] + results.attempts()
+    return [record for record in records if record.status != "skipped"]
 
 
 def _within(seconds: float, work: Callable[[], None]) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mnistbench.errors import UserError
 from mnistbench.files.whole import read_regular, write_whole
@@ -20,10 +19,8 @@ from mnistbench.tracking.address import checked, default_uri, place, reason, sho
 from mnistbench.tracking.content import RECORD_ID, SESSION
 from mnistbench.tracking.identity import is_grid_id, write_grid_id
 from mnistbench.tracking.journal import Journal
+from mnistbench.tracking.server import Server, download_model, prepare
 from mnistbench.tracking.sources import RECORD_FILE, session_key
-
-if TYPE_CHECKING:
-    from mnistbench.tracking.server import Server
 
 AT_ONCE = 8
 """Downloads at once: each is two short requests, and waits for the server most of its time."""
@@ -65,14 +62,14 @@ def rebuild(experiment: str, uri: str | None, results: ResultsFolder) -> Rebuilt
         downloads = Path(temporary)
         try:
             server = _server(uri, experiment)
-            found, set_aside = _download(server, downloads)
+            records, set_aside = _download(server, downloads)
             sessions, no_sessions = _download_sessions(server, downloads)
             grid = server.fetch_grid(downloads)
         except UserError:
             raise
         except Exception as error:
             raise UserError(reason(error, uri)) from None
-        machines = _by_machine([record for _, record in found], downloads / "machines")
+        machines = _by_machine([record for _, record in records], downloads / "machines")
         merge_folders(machines, results)
         write_sessions(results, {f"{name}.jsonl": content for name, (_, content) in sessions.items()})
         if grid is not None:
@@ -80,11 +77,11 @@ def rebuild(experiment: str, uri: str | None, results: ResultsFolder) -> Rebuilt
         if server.grid_id:
             write_grid_id(results, server.grid_id)
     journal = Journal.read(results.mirrored_file, server.key, place(uri, experiment))
-    for run_id, record in found:
+    for run_id, record in records:
         journal.complete(record.record_id, run_id)
     for name, (run_id, content) in sessions.items():
         journal.complete(session_key(name, len(content)), run_id)
-    return Rebuilt(len(found), set_aside + no_sessions, len(sessions))
+    return Rebuilt(len(records), set_aside + no_sessions, len(sessions))
 
 
 def _by_machine(records: Sequence[CellRecord], folder: Path) -> list[ResultsFolder]:
@@ -105,7 +102,6 @@ def download_weights(run_id: str, uri: str | None, folder: Path) -> list[Path]:
     Raises:
         UserError: if the server cannot be used or has no such run.
     """
-    from mnistbench.tracking.server import download_model, prepare
 
     uri = checked(uri or default_uri())
     if not is_grid_id(run_id):  # MLflow's ids look alike
@@ -119,8 +115,6 @@ def download_weights(run_id: str, uri: str | None, folder: Path) -> list[Path]:
 
 
 def _server(uri: str, experiment: str) -> Server:
-    from mnistbench.tracking.server import Server, prepare
-
     if (path := sqlite_path(uri)) and not path.exists():
         raise UserError(f"there is no database {shown(uri)}")
     prepare(uri, create=False)
@@ -135,7 +129,7 @@ def _server(uri: str, experiment: str) -> Server:
 
 def _download(server: Server, downloads: Path) -> tuple[list[tuple[str, CellRecord]], list[tuple[str, str]]]:
     """Each run's record, once for each record_id, and the runs whose record cannot be used."""
-    found: dict[str, tuple[str, CellRecord]] = {}
+    records_by_id: dict[str, tuple[str, CellRecord]] = {}
     aside: list[tuple[str, str]] = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
         runs = server.mirroring_runs(RECORD_ID)
@@ -143,11 +137,11 @@ def _download(server: Server, downloads: Path) -> tuple[list[tuple[str, CellReco
         for (run_id, _), record in zip(runs, records, strict=True):
             if isinstance(record, str):
                 aside.append((run_id, record))
-            elif record.record_id not in found:
-                found[record.record_id] = (run_id, record)
-            elif found[record.record_id][1] != record:
+            elif record.record_id not in records_by_id:
+                records_by_id[record.record_id] = (run_id, record)
+            elif records_by_id[record.record_id][1] != record:
                 aside.append((run_id, f"another run has a different record {record.record_id}"))
-    return list(found.values()), aside
+    return list(records_by_id.values()), aside
 
 
 def _record(server: Server, run_id: str, record_id: str, downloads: Path) -> CellRecord | str:
@@ -163,18 +157,18 @@ def _record(server: Server, run_id: str, record_id: str, downloads: Path) -> Cel
 
 def _download_sessions(server: Server, downloads: Path) -> tuple[dict[str, tuple[str, bytes]], list[tuple[str, str]]]:
     """By name, the run and the file of each session of speed, and the runs whose file cannot be used."""
-    found: dict[str, tuple[str, bytes]] = {}
+    sessions: dict[str, tuple[str, bytes]] = {}
     aside: list[tuple[str, str]] = []
     for run_id, name in server.mirroring_runs(SESSION):
         content = _session(server, run_id, f"{name}.jsonl", downloads)
-        known_run, known = found.get(name, (run_id, b""))
+        known_run, known = sessions.get(name, (run_id, b""))
         if isinstance(content, str):
             aside.append((run_id, content))
         elif (longer := longer_of(content, known)) is None:
             aside.append((run_id, f"another run has a different session {name}"))
         else:
-            found[name] = (run_id if longer is content else known_run, longer)
-    return found, aside
+            sessions[name] = (run_id if longer is content else known_run, longer)
+    return sessions, aside
 
 
 def _session(server: Server, run_id: str, file: str, downloads: Path) -> bytes | str:

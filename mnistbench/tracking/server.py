@@ -116,8 +116,8 @@ class Server:
     @property
     def grid_id(self) -> str:
         """Whose experiment it is, as its tag says."""
-        found = str(self._experiment.tags.get(GRID_ID, ""))
-        return found if is_grid_id(found) else ""
+        tag = str(self._experiment.tags.get(GRID_ID, ""))
+        return tag if is_grid_id(tag) else ""
 
     def create_run(self, source: RunSource) -> str:
         """Create the run of a record or a session, still empty, and give its id."""
@@ -140,9 +140,9 @@ class Server:
             self.doubtful[source.key] = source
             time.sleep(PAUSE_SECONDS)
             self._go_on()
-            found = self.runs_of([source]).get(source.key)
+            run = self.runs_of([source]).get(source.key)
             self._go_on()
-            return found.run_id if found else self.create_run(source)
+            return run.run_id if run else self.create_run(source)
 
     def fill_run(self, run_id: str, source: RunSource) -> None:
         """Log all that a run shows, its artifact and the folder of kept weights, and close it.
@@ -184,19 +184,19 @@ class Server:
         starts = [source.started for source in sources]
         few = len(sources) <= ONE_BY_ONE
         spans = sorted({(start, start) for start in starts}) if few else [(min(starts), max(starts))]
-        found: dict[str, list[FoundRun]] = {}
+        by_key: dict[str, list[FoundRun]] = {}
         for first, last in spans:
             for run in self._runs(f"attributes.start_time >= {first} and attributes.start_time <= {last}"):
                 if source := wanted.get(identity_in(run.data.tags)):
                     # Closing it is the last thing that mirroring does. A session's run is closed again as it grows.
                     whole = run.info.status != "RUNNING" and _size(run) >= source.size
-                    found.setdefault(source.key, []).append(FoundRun(str(run.info.run_id), whole))
-        for runs in found.values():
+                    by_key.setdefault(source.key, []).append(FoundRun(str(run.info.run_id), whole))
+        for runs in by_key.values():
             runs.sort(key=lambda it: (it.run_id not in keep, not it.whole, it.run_id))
             for double in runs[1:]:
                 self._go_on()
                 self._client.delete_run(double.run_id)
-        return {key: runs[0] for key, runs in found.items()}
+        return {key: runs[0] for key, runs in by_key.items()}
 
     def settle_doubts(self, done: Iterable[str]) -> None:
         """Look again at what is in doubt, and delete their second runs."""
@@ -266,13 +266,13 @@ class Server:
 
     def _find(self, name: str) -> Experiment:
         """The experiment of that name; where it was deleted, the one that took its place."""
-        found = self._client.get_experiment_by_name(name)
-        if found is not None and found.lifecycle_stage == "active":
-            return found
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is not None and experiment.lifecycle_stage == "active":
+            return experiment
         there = list(self._client.search_experiments())
-        successors = [item for item in there if item.tags.get(GRID) == name]
+        successors = [other for other in there if other.tags.get(GRID) == name]
         if len(successors) != 1:
-            raise LookupError(*(item.name for item in successors or there))
+            raise LookupError(*(other.name for other in successors or there))
         return successors[0]
 
     def _find_or_create(self, name: str) -> Experiment:
@@ -282,16 +282,16 @@ class Server:
             return own
         for number in count(1):
             candidate = name if number == 1 else f"{name}-{number}"
-            found = self._client.get_experiment_by_name(candidate)
-            if found is None:
+            experiment = self._client.get_experiment_by_name(candidate)
+            if experiment is None:
                 try:
                     return self._create_experiment(candidate, name)
                 except MlflowException as error:
                     if error.error_code != "RESOURCE_ALREADY_EXISTS":
                         raise
-                    found = self._client.get_experiment_by_name(candidate)  # another process was faster
-            if found is not None and found.lifecycle_stage == "active" and self._may_use(found, name):
-                return found
+                    experiment = self._client.get_experiment_by_name(candidate)  # another process was faster
+            if experiment is not None and experiment.lifecycle_stage == "active" and self._may_use(experiment, name):
+                return experiment
         raise AssertionError("unreachable")
 
     def _refuse_unreachable_artifacts(self, experiment: Experiment) -> None:
@@ -319,10 +319,10 @@ class Server:
             )
 
     def _why_taken(self, name: str) -> str:
-        found = None if self.name == name else self._client.get_experiment_by_name(name)
-        if found is None:  # it is the one, or it was given another name there
+        experiment = None if self.name == name else self._client.get_experiment_by_name(name)
+        if experiment is None:  # it is the one, or it was given another name there
             return ""
-        return "is another folder's" if found.lifecycle_stage == "active" else "was deleted there"
+        return "is another folder's" if experiment.lifecycle_stage == "active" else "was deleted there"
 
     def _own_experiment(self, name: str) -> Experiment | None:
         """By its tag, so that it is found under the name that somebody gave it in MLflow, too."""
@@ -330,25 +330,25 @@ class Server:
             return None
         there = self._client.search_experiments(filter_string=f"tags.`{GRID_ID}` = '{self._owner.grid_id}'")
         return min(
-            (item for item in there if item.tags.get(GRID) == name),
-            key=lambda item: (item.name != name, int(item.creation_time or 0)),
+            (other for other in there if other.tags.get(GRID) == name),
+            key=lambda other: (other.name != name, int(other.creation_time or 0)),
             default=None,
         )
 
-    def _may_use(self, found: Experiment, name: str) -> bool:
+    def _may_use(self, experiment: Experiment, name: str) -> bool:
         """Whether records may be put there; one of an earlier release, which has no tag, becomes the owner's."""
-        grid_id = found.tags.get(GRID_ID)
+        grid_id = experiment.tags.get(GRID_ID)
         if self._owner is None:
-            return bool(found.name == name) or (grid_id is None and found.tags.get(GRID) == name)
+            return bool(experiment.name == name) or (grid_id is None and experiment.tags.get(GRID) == name)
         if grid_id is not None:
-            return bool(grid_id == self._owner.grid_id) and found.tags.get(GRID) == name
-        record_ids = self._record_ids(found)
-        if record_ids <= self._owner.record_ids and (record_ids or found.name == name):
-            self._client.set_experiment_tag(found.experiment_id, GRID, name)
-            self._client.set_experiment_tag(found.experiment_id, GRID_ID, self._owner.grid_id)
+            return bool(grid_id == self._owner.grid_id) and experiment.tags.get(GRID) == name
+        record_ids = self._record_ids(experiment)
+        if record_ids <= self._owner.record_ids and (record_ids or experiment.name == name):
+            self._client.set_experiment_tag(experiment.experiment_id, GRID, name)
+            self._client.set_experiment_tag(experiment.experiment_id, GRID_ID, self._owner.grid_id)
             return True
         # Machines that shared it under the earlier release go on doing so: nothing is mirrored a second time.
-        return _key(found) in self._owner.experiment_keys
+        return _key(experiment) in self._owner.experiment_keys
 
     def _record_ids(self, experiment: Experiment) -> set[str]:
         """Of all its runs but the summary, sessions of speed among them; "" stands for runs that are none of ours."""
@@ -413,7 +413,7 @@ def download_model(uri: str, run_id: str, folder: Path) -> Path | None:
 
 
 def _fetch(client: MlflowClient, run_id: str, name: str, folder: Path) -> Path | None:
-    if name not in {item.path for item in client.list_artifacts(run_id)}:
+    if name not in {artifact.path for artifact in client.list_artifacts(run_id)}:
         return None
     return Path(client.download_artifacts(run_id, name, str(folder)))
 

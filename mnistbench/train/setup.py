@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from mnistbench.axes import architectures, optimizers, schedules
 from mnistbench.axes.execution import Levers, fit, levers_of
 from mnistbench.axes.losses import LOSSES, Loss
 from mnistbench.axes.plugins import Plugins, load_plugins
@@ -23,6 +24,9 @@ from mnistbench.errors import UserError
 from mnistbench.train import clocks as measurement
 from mnistbench.train import machine as reproducibility
 from mnistbench.train.batches import Batches, Inputs, LoaderBatches, ResidentBatches
+from mnistbench.train.steps.autograd import AutogradStep
+from mnistbench.train.steps.cuda_graph import GraphStep, steps_at_once
+from mnistbench.train.steps.update import Update
 
 if TYPE_CHECKING:
     import torch
@@ -30,8 +34,7 @@ if TYPE_CHECKING:
 
     from mnistbench.train.job import Job
     from mnistbench.train.steps import Step
-    from mnistbench.train.steps.cuda_graph import GraphStep
-    from mnistbench.train.steps.update import Asks, Update
+    from mnistbench.train.steps.update import Asks
 
 Prepare = Callable[["nn.Module"], None]
 
@@ -64,8 +67,6 @@ class Builder:
         import torch
         from torch.nn.parameter import is_lazy
 
-        from mnistbench.axes import architectures
-
         reproducibility.seed_everything(self.cell.seed)
         model = architectures.build(self.cell.architecture, self.spec, self.plugins)
         if (threads := torch.get_num_threads()) != self.threads:
@@ -83,11 +84,6 @@ class Builder:
         """Network on the device in training mode, optimizer, step."""
         import torch
         from torch import nn
-
-        from mnistbench.axes import optimizers
-        from mnistbench.train.steps.autograd import AutogradStep
-        from mnistbench.train.steps.cuda_graph import GraphStep
-        from mnistbench.train.steps.update import Update
 
         cell = self.cell
         model = self.network(prepare).to(self.device)
@@ -188,9 +184,6 @@ def make_trainee(job: Job, device: torch.device) -> Trainee:
         UserError: if the network fits neither the data nor the loss, or the batch is larger than the data.
     """
     import torch
-
-    from mnistbench.axes import schedules
-    from mnistbench.train.steps.cuda_graph import steps_at_once
 
     cell = job.cell
     reproducibility.make_deterministic()

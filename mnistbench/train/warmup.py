@@ -19,6 +19,7 @@ from mnistbench.train.epoch import take_steps
 from mnistbench.train.setup import Trainee
 from mnistbench.train.snapshot import Snapshot
 from mnistbench.train.steps.cuda_graph import GraphStep
+from mnistbench.train.steps.update import wants_closure_alone
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +51,6 @@ def choose(job: Job, trainee: Trainee) -> Trainee:
 
 def _as_the_optimizer_asks(job: Job, trainee: Trainee) -> Trainee:
     """Call a plug-in's optimizer in each of the ways that there are, until one works."""
-    from mnistbench.train.steps.update import wants_closure_alone
     from mnistbench.train.steps.written import why_not
 
     if ":" not in job.cell.optimizer.name:

@@ -13,9 +13,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from mnistbench.cell import Cell, Loss
+from mnistbench.axes import architectures
+from mnistbench.axes.losses import predictions
+from mnistbench.axes.plugins import load_plugins
+from mnistbench.cell import Cell, Component, Loss
 from mnistbench.cell.checked import read_checked
 from mnistbench.cell.data_spec import DataSpec
+from mnistbench.data import datasets
+from mnistbench.data.arrays import load
+from mnistbench.data.csv import read_csv_bytes, read_rows
 from mnistbench.errors import UserError
 from mnistbench.errors.problems import shown
 from mnistbench.files.whole import write_whole
@@ -237,8 +243,6 @@ class KeptModel:
         """
         import numpy as np
 
-        from mnistbench.axes.losses import predictions
-
         given = [examples] if isinstance(examples, str | Path) else examples
         if not len(given):
             return []
@@ -264,11 +268,6 @@ class KeptModel:
             UserError: if the dataset cannot be had, or its shape is another one.
         """
         import numpy as np
-
-        from mnistbench.axes.losses import predictions
-        from mnistbench.cell import Component
-        from mnistbench.data import datasets
-        from mnistbench.data.arrays import load
 
         wanted = self.cell.dataset if dataset is None else Component(name=dataset)
         prepared = datasets.prepare(wanted, data_dir=data_dir, plugins=self.plugins)
@@ -325,8 +324,6 @@ class KeptModel:
         return sources, np.concatenate(parts)
 
     def _read_rows(self, path: Path) -> tuple[np.ndarray, list[int]]:
-        from mnistbench.data.csv import read_csv_bytes, read_rows
-
         options = self.cell.dataset.options
         try:
             return read_rows(
@@ -411,9 +408,6 @@ def read_model(path: Path, *, plugins: Sequence[str] = ()) -> KeptModel:
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
-
-    from mnistbench.axes import architectures
-    from mnistbench.axes.plugins import load_plugins
 
     if path.exists() and not path.is_file():
         raise UserError(f"{path}: not a regular file")

@@ -24,4 +24,4 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A pipe table; every cell is escaped."""
     lines = [headers, ["---"] * len(headers)]
     body = ["| " + " | ".join(map(str, line)) + " |" for line in lines]
-    return "\n".join([*body, *("| " + " | ".join(escape(item) for item in row) + " |" for row in rows)])
+    return "\n".join([*body, *("| " + " | ".join(escape(cell) for cell in row) + " |" for row in rows)])

@@ -63,7 +63,7 @@ SHIPPED = {
     "levers": (32, "adb1b092df2a730a"),
     "mlp_momentum": (3, "474ca0260b459086"),
     "mlp_sigmoid_sgd": (3, "a099aa240716b86c"),
-    "optimizers": (55, "c8c3f6f019dce921"),
+    "optimizers": (110, "0432245047a7b32a"),
     "quick": (12, "0c0a6029240d5c3c"),
     "speedrun": (50, "0b40c4aa2d9633b5"),
     "sum3_full_batch": (3, "091c7979ee9abf28"),

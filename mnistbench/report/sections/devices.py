@@ -95,9 +95,9 @@ def device_speedups(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Ex
     if not table:
         return nothing("No settings ran on two devices of the same machine and build.")
     order = ["group", "clock", "series", "device", "batch_size"]
-    found = pd.DataFrame(table).sort_values(order, ascending=[True, False, True, True, True], ignore_index=True)
+    ordered = pd.DataFrame(table).sort_values(order, ascending=[True, False, True, True, True], ignore_index=True)
     untimed = {settings for pair in chosen for settings in pair} - set(blocks["settings"])
-    return Exhibit(found, notes=_short_notes(rows[rows["settings"].isin(untimed)]))
+    return Exhibit(ordered, notes=_short_notes(rows[rows["settings"].isin(untimed)]))
 
 
 def _short_notes(rows: pd.DataFrame) -> tuple[str, ...]:
@@ -152,12 +152,12 @@ def crossovers(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhibit
 
 def _crossover(known: pd.DataFrame) -> int | None:
     """The smallest batch from which on every one compared is proven faster; from cold, is faster by value."""
-    found = None
+    smallest = None
     for row in rows_of(known.sort_values("batch_size", ascending=False, kind="stable")):
         if not (row.verdict == "faster" or (row.clock == "cold" and row.ratio > 1)):
             break
-        found = int(row.batch_size)
-    return found
+        smallest = int(row.batch_size)
+    return smallest
 
 
 def _sentence(rows: pd.DataFrame, known: pd.DataFrame, best: Any, batch: int | None) -> str:
@@ -182,10 +182,10 @@ def _sentence(rows: pd.DataFrame, known: pd.DataFrame, best: Any, batch: int | N
 
 
 def _sentences(frame: pd.DataFrame, blocks: pd.DataFrame) -> Iterator[str]:
-    found = crossovers(frame, blocks)
-    if not found:
+    exhibit = crossovers(frame, blocks)
+    if not exhibit:
         return
-    for _, rows in found.frame.groupby("clock", sort=False):
+    for _, rows in exhibit.frame.groupby("clock", sort=False):
         ordered = rows.sort_values("largest_ratio", ascending=False)
         yield from ordered["sentence"].head(MOST_SENTENCES)
         if len(rows) > MOST_SENTENCES:

@@ -64,8 +64,8 @@ def _answer(study: Study) -> Answer:
 
 
 def _sentences(frame: pd.DataFrame, _: pd.DataFrame) -> Iterator[str]:
-    found = energy(frame)
-    for device, rows in found.frame.groupby("device", sort=False) if found else []:
+    exhibit = energy(frame)
+    for device, rows in exhibit.frame.groupby("device", sort=False) if exhibit else []:
         least, most = lowest(rows, "joules"), joules(rows["joules"].max())
         upto = f", and {most} at most" if len(rows) > 1 else ""
         yield (

@@ -70,7 +70,7 @@ def failures(frame: pd.DataFrame, *, command: str = "python -m mnistbench run gr
         return nothing("Every cell that ran has finished." if len(frame) else "There are no records.")
     order = {status: place for place, status in enumerate(STATUSES)}
     rows = rows.sort_values("status", key=lambda column: column.map(order), ascending=False, kind="stable")
-    found = rows[["group", "cell_id", "seed", "device", "status"]].assign(
+    table = rows[["group", "cell_id", "seed", "device", "status"]].assign(
         label=rows["settings"].map(labels(frame)),
         reason=rows["error"].fillna("no reason was recorded"),
         step=rows["error_step"],
@@ -78,7 +78,7 @@ def failures(frame: pd.DataFrame, *, command: str = "python -m mnistbench run gr
         stack=rows["error_stack"].fillna(""),
         rerun=[_rerun(row, command) for row in rows.to_dict("records")],
     )
-    return Exhibit(found.reset_index(drop=True))
+    return Exhibit(table.reset_index(drop=True))
 
 
 def _rerun(row: dict[Any, Any], command: str) -> str:

@@ -144,7 +144,7 @@ def _board(frame: pd.DataFrame, blocks: pd.DataFrame, metric: Metric, names: dic
     taken = {group: blocks_of(blocks, frame, group) for group in rows["group"].unique()}
     timed = {group: (cycle_table(own), cycle_table(own, unit="steps")) for group, own in taken.items()}
     unknown = {"rank": None, "rank_text": "", "rank_reason": "no run finished"}
-    found = [
+    entries = [
         {
             **_entry(runs, *timed[runs.group]),
             "label": names[runs.settings],
@@ -152,7 +152,7 @@ def _board(frame: pd.DataFrame, blocks: pd.DataFrame, metric: Metric, names: dic
         }
         for runs in repeats(rows)
     ]
-    table = pd.DataFrame(found).astype({"rank": "Int64"})
+    table = pd.DataFrame(entries).astype({"rank": "Int64"})
     table["is_last"] = table["unranked"] != ""
     order = ["group", "is_last", "seconds_to_target", "test_accuracy", "examples_per_second"]
     table = table.sort_values(order, ascending=[True, True, True, False, False], kind="stable", na_position="last")
@@ -230,9 +230,9 @@ def _ranks(frame: pd.DataFrame, blocks: pd.DataFrame, metric: Metric) -> dict[tu
         as_speeds = {"better": "faster", "worse": "slower"}
         verdicts = np.array([as_speeds.get(pair.verdict, pair.verdict) for pair in judged], dtype=str)
         numbers = np.array([(place[pair.a.settings], place[pair.b.settings]) for pair in judged], np.int64)
-        found = ranks(verdicts, numbers.reshape(-1, 2), len(ranked))
+        places = ranks(verdicts, numbers.reshape(-1, 2), len(ranked))
         for sample in group_samples:
-            low, high = found[place[sample.settings]] if sample.settings in place else (None, None)
+            low, high = places[place[sample.settings]] if sample.settings in place else (None, None)
             told[group, sample.settings] = {
                 "rank": low,
                 "rank_text": "" if low is None else str(low) if low == high else f"{low}–{high}",

@@ -110,13 +110,13 @@ def accuracy_by_batch(frame: pd.DataFrame) -> Exhibit:
 
 def worst_drops(frame: pd.DataFrame, *, limit: int = 20) -> Exhibit:
     """The largest losses of accuracy against the best batch of the same series."""
-    found = accuracy_by_batch(frame)
-    if not found:
-        return found
-    table = found.frame[(found.frame["drop"] < 0) & (found.frame["unranked"] == "")].nsmallest(limit, "drop")
+    exhibit = accuracy_by_batch(frame)
+    if not exhibit:
+        return exhibit
+    table = exhibit.frame[(exhibit.frame["drop"] < 0) & (exhibit.frame["unranked"] == "")].nsmallest(limit, "drop")
     if table.empty:
         return nothing("Every series has one batch size only, or loses nothing at any.")
-    return Exhibit(table.reset_index(drop=True), notes=found.notes)
+    return Exhibit(table.reset_index(drop=True), notes=exhibit.notes)
 
 
 def _sentences(frame: pd.DataFrame, _: pd.DataFrame) -> Iterator[str]:

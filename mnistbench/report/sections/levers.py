@@ -152,10 +152,10 @@ def _break_even(kind: str, lever: str, sides: tuple[dict[Hashable, Any], dict[Ha
 
 
 def _sentences(frame: pd.DataFrame, blocks: pd.DataFrame) -> Iterator[str]:
-    found = lever_effects(frame, blocks)
-    if not found:
+    effects = lever_effects(frame, blocks)
+    if not effects:
         return
-    rows = found.frame[found.frame["ratio"].notna()]
+    rows = effects.frame[effects.frame["ratio"].notna()]
     profiles = rows[rows["kind"] == "profile"].sort_values("ratio", ascending=False)
     for row in profiles.head(MOST_SENTENCES).to_dict("records"):
         ratio = f"{times(row['ratio'])} {interval_text(row['low'], row['high'])}".rstrip()

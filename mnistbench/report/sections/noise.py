@@ -133,8 +133,8 @@ def _deviations(frame: pd.DataFrame) -> pd.DataFrame:
     by = known.groupby(["group", "settings"])["examples_per_second"]
     middle, runs = by.transform("median"), by.transform("size")
     label = known["settings"].map(labels(frame))
-    found = known.assign(deviation=known["examples_per_second"] / middle - 1, label=label)
-    return found.loc[runs > 1, ["group", "label", "device", "deviation", "noisy"]]
+    deviations = known.assign(deviation=known["examples_per_second"] / middle - 1, label=label)
+    return deviations.loc[runs > 1, ["group", "label", "device", "deviation", "noisy"]]
 
 
 def disturbances(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhibit:

@@ -116,12 +116,12 @@ def _every_run(runs: pd.DataFrame) -> Table:
 
 
 def _text(study: Study) -> Iterator[str]:
-    found = environments(study.runs)
-    if not found:
+    machines = environments(study.runs)
+    if not machines:
         return
     yield "## Where it ran"
     columns = ["machine", "device", "device_name", "torch", "python", "mnistbench", "git_commit", "dataset", "cells"]
-    shown = found.frame[columns].astype(object).where(found.frame[columns].notna(), "")
+    shown = machines.frame[columns].astype(object).where(machines.frame[columns].notna(), "")
     yield markdown.table(columns, shown.to_numpy().tolist())
 
 

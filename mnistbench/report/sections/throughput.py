@@ -39,9 +39,9 @@ def _answer(study: Study) -> Answer:
         drawn = _bare_profiles(rows)
         for execution, own in rows[rows["execution_label"].isin(drawn)].groupby("execution_label"):
             stem = (charts.stem("throughput", execution) if several else "throughput") + suffix
-            found = [throughput_chart(own, stem), throughput_chart(own, f"{stem}-evaluation", evaluation=True)]
+            drawings = [throughput_chart(own, stem), throughput_chart(own, f"{stem}-evaluation", evaluation=True)]
             title = " · ".join(part for part in (heading, str(execution) if several else "") if part)
-            parts.append(Part(title, charts=[chart for chart in found if chart]))
+            parts.append(Part(title, charts=[chart for chart in drawings if chart]))
         columns = [
             *shared("architecture_label optimizer_label batch_size device"),
             Column("execution_label", "execution", filtered=True),

@@ -64,8 +64,8 @@ class Node:
 def devices_of(nodes: Iterable[Node]) -> list[str]:
     """What a grid may name as its devices: each cell sees the one GPU that Ray gives it."""
     nodes = list(nodes)
-    found = ["cpu"] if any(node.cpus >= 1 for node in nodes) else []
-    return [*found, "cuda"] if any(node.gpus >= 1 for node in nodes) else found
+    kinds = ["cpu"] if any(node.cpus >= 1 for node in nodes) else []
+    return [*kinds, "cuda"] if any(node.gpus >= 1 for node in nodes) else kinds
 
 
 def choose(nodes: Iterable[Node], cell: Cell) -> tuple[Node, Needs] | None:

@@ -99,7 +99,7 @@ class RayExecutor(Executor):
             UserError: if there is no cluster at the address, or Ray is not installed.
         """
         self._connect()
-        return devices_of(Node.of(found) for found in self._ray.nodes() if found["Alive"])
+        return devices_of(Node.of(node) for node in self._ray.nodes() if node["Alive"])
 
     @override
     def prepare(self, cells: Iterable[Cell]) -> None:
@@ -175,10 +175,10 @@ class RayExecutor(Executor):
                 self._waiting.append(job)
 
     def _start(self, job: Job) -> bool:
-        found = choose((one for one in self._nodes.values() if one.data_directory is not None), job.cell)
-        if found is None:
+        choice = choose((one for one in self._nodes.values() if one.data_directory is not None), job.cell)
+        if choice is None:
             return False
-        chosen, needs = found
+        chosen, needs = choice
         assert chosen.data_directory is not None
         commit, dirty = git_state()  # the sources travel without their repository
         travelling = replace(
@@ -203,7 +203,7 @@ class RayExecutor(Executor):
         if now < self._next_look or self._data is None:
             return
         self._next_look = now + LOOK_SECONDS
-        alive = {found["NodeID"]: found for found in self._ray.nodes() if found["Alive"]}
+        alive = {each["NodeID"]: each for each in self._ray.nodes() if each["Alive"]}
         for node_id in set(self._nodes) - set(alive):
             del self._nodes[node_id]
         for node_id in set(alive) - set(self._nodes) - set(self._left_out):

@@ -14,12 +14,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mnistbench.axes import architectures, optimizers
 from mnistbench.axes.execution import plain
 from mnistbench.axes.schedules import lr_factors
 from mnistbench.cell import Cell, canonical_json
+from mnistbench.data.arrays import load
 from mnistbench.files.cache_folder import cache_folder
 from mnistbench.files.whole import read_answer, write_answer
 from mnistbench.results.this_machine import machine_id
+from mnistbench.train.machine import order_of_examples, seed_everything
 
 if TYPE_CHECKING:
     from torch import nn
@@ -209,10 +212,7 @@ def make_reference(
     import torch
     from torch.nn.parameter import is_lazy
 
-    from mnistbench.axes import architectures, optimizers
-    from mnistbench.data.arrays import load
     from mnistbench.train.equivalence.reference import Reference
-    from mnistbench.train.machine import order_of_examples, seed_everything
 
     arrays = load(data_directory)
     seed_everything(cell.seed)

@@ -103,16 +103,16 @@ def exact(
     findings, kept = [_exactly("G0 other weights", weights)], list[Pair]()
     for epoch in epochs:
         batches, inputs, labels, last = True, True, True, None
-        for expected, found in itertools.zip_longest(reference.epoch(epoch, first), path.epoch(epoch, first)):
-            if expected is None or found is None or len(expected[1]) != len(found[1]):
+        for expected, given in itertools.zip_longest(reference.epoch(epoch, first), path.epoch(epoch, first)):
+            if expected is None or given is None or len(expected[1]) != len(given[1]):
                 batches = False
                 break
-            is_float = found[0].is_floating_point()
-            inputs &= _same(reference.as_floats(expected[0]) if is_float else expected[0], found[0])
-            labels &= _same(expected[1], found[1])
-            last = (expected, found)
+            is_float = given[0].is_floating_point()
+            inputs &= _same(reference.as_floats(expected[0]) if is_float else expected[0], given[0])
+            labels &= _same(expected[1], given[1])
+            last = (expected, given)
             if epoch == epochs[0] and len(kept) < LOSS_STEPS:
-                kept.append((expected, _cloned(found)))  # a path may use its buffers again
+                kept.append((expected, _cloned(given)))  # a path may use its buffers again
                 last = None
         if epoch == epochs[0] and last is not None:
             kept.append((last[0], _cloned(last[1])))
@@ -234,7 +234,7 @@ def loss(
     """
     begin = copied(reference.model.state_dict())
     batches = [_cut(batch, LARGEST_LOSS_STEP) for batch in batches]
-    found: list[list[Finding]] = []
+    by_order: list[list[Finding]] = []
     for first in range(min(3, len(batches))):
         plain, timed = zip(*itertools.islice(itertools.cycle(batches), first, first + len(factors)), strict=True)
         ours, theirs = _run(reference, begin, plain, factors), _run(path, begin, timed, factors)
@@ -243,12 +243,12 @@ def loss(
         if not all(finding.passed for finding in findings):  # the drift costs as much again, and is seldom needed
             drifted = _run(reference, _nudged(begin, reference.model), plain, factors)
             findings = _held_against(theirs, ours, drifted, device)
-        found.append(findings)
-        if all(finding.passed for finding in found[0]):
+        by_order.append(findings)
+        if all(finding.passed for finding in by_order[0]):
             break
     reference.restore(begin)
     path.restore(begin)
-    return sorted(found, key=lambda findings: max(map(_excess, findings)))[len(found) // 2]
+    return sorted(by_order, key=lambda findings: max(map(_excess, findings)))[len(by_order) // 2]
 
 
 def together(path: TimedPath, batches: Sequence[Pair], *, factor: float) -> Finding:
@@ -264,12 +264,12 @@ def together(path: TimedPath, batches: Sequence[Pair], *, factor: float) -> Find
     return Finding("G3 steps at once", error, USUAL_LOSS_TOLERANCE)
 
 
-def relative_error(found: Tensor, expected: Tensor) -> float:
+def relative_error(given: Tensor, expected: Tensor) -> float:
     """L2 norm of the difference over that of what was expected; not finite where `found` is not, unless both are."""
-    if torch.equal(found.nan_to_num(nan=0.5), expected.nan_to_num(nan=0.5)):
+    if torch.equal(given.nan_to_num(nan=0.5), expected.nan_to_num(nan=0.5)):
         return 0.0
     size = float(expected.norm())
-    difference = float((found - expected).norm())
+    difference = float((given - expected).norm())
     if size == 0:
         return 0.0 if difference == 0 else math.inf
     return difference / size
@@ -317,8 +317,8 @@ def _gradient_of(
     theirs, ours = _drawn(path, batch[1]), _drawn(reference, batch[0])
     if [each is None for each in theirs] != [each is None for each in ours]:
         return Finding(f"{name}: one is missing, or there is one too many", math.inf, 0.0)
-    found, plain = flat(dense(path.model, theirs)), flat(dense(reference.model, ours))
-    error = relative_error(found, plain)
+    timed, plain = flat(dense(path.model, theirs)), flat(dense(reference.model, ours))
+    error = relative_error(timed, plain)
     if error <= tolerance or tolerance > GRADIENT_TOLERANCE["cuda", "fp32"]:
         return Finding(name, error, tolerance)
     reference.restore(state)
@@ -328,7 +328,7 @@ def _gradient_of(
     except RuntimeError:  # a network that cannot run in double precision
         return Finding(name, error, tolerance)
     own = min(ROUNDING_ALLOWANCE * relative_error(plain, exactly), OWN_ROUNDING_LIMIT)
-    return Finding(name, relative_error(found, exactly), max(tolerance, own))
+    return Finding(name, relative_error(timed, exactly), max(tolerance, own))
 
 
 def _drawn(path: TrainingPath, batch: Batch) -> Sequence[Tensor | None]:
@@ -410,10 +410,10 @@ def _resolution(weights: Tensor, moved: Tensor) -> float:
     return torch.finfo(torch.float32).eps * float(weights.norm() / moved.norm()) if moved.any() else 0.0
 
 
-def _largest_difference(found: Sequence[float], expected: Sequence[float]) -> float:
+def _largest_difference(losses: Sequence[float], expected: Sequence[float]) -> float:
     """Relative, up to where both have left the numbers."""
     largest = 0.0
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(losses, expected, strict=True):
         if not math.isfinite(one) and not math.isfinite(other):
             break
         difference = abs(one - other) / max(abs(other), 1e-12)

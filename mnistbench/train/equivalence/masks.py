@@ -110,12 +110,12 @@ def _scatter(drawn: Tensor, plain: Tensor) -> Finding:
     for rows in (drawn / unit, plain / unit):
         deviations = (rows - rows.mean(dim=0)).square().mean(dim=1) * len(rows) / (len(rows) - 1)
         squares.append(deviations)
-    found, expected = squares
+    timed, expected = squares
     if float(expected.mean()) == 0:
         return Finding("masks' scatter", 0.0, 0.0)
-    if float(found.mean()) == 0:
+    if float(timed.mean()) == 0:
         return Finding("masks' scatter", math.inf, 0.0)
-    ratio = abs(math.log(float(found.mean() / expected.mean())))
+    ratio = abs(math.log(float(timed.mean() / expected.mean())))
     error = math.hypot(*(float(each.std() / each.mean()) / math.sqrt(len(each)) for each in squares))
     return Finding("masks' scatter", ratio, max(4 * error, SCATTER_TOLERANCE))
 

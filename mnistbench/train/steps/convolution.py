@@ -180,9 +180,9 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         (x,) = ctx.saved_tensors
         wants_input, wants_weight, wants_bias, *_ = ctx.needs_input_grad
-        found = gradients(ctx.layer, ctx.choice, x, gradient, (wants_input, wants_weight))
+        of_others = gradients(ctx.layer, ctx.choice, x, gradient, (wants_input, wants_weight))
         of_bias = gradient.sum((0, 2, 3)) if wants_bias else None
-        return *found, of_bias, None
+        return *of_others, of_bias, None
 
 
 def _seconds(call: Callable[[], object], synchronize: Callable[[], None]) -> float:
