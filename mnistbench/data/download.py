@@ -191,6 +191,8 @@ def _explain(error: Exception) -> MirrorFailed:
         return MirrorFailed(f"answers {error.code} {error.reason}")
     if isinstance(error, http.client.IncompleteRead):
         return MirrorFailed(f"cut short, {error.expected} bytes are missing")
+    if isinstance(error, TimeoutError):  # of the socket, whichever clock ran out first
+        return MirrorFailed(f"no answer in {ANSWER_SECONDS:g} s", unreachable=True)
     if isinstance(error, urllib.error.URLError):
         return MirrorFailed(f"cannot be reached ({error.reason})", unreachable=True)
     return MirrorFailed(f"{type(error).__name__}: {error}")

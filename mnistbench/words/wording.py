@@ -112,6 +112,11 @@ def times(ratio: Any) -> str:
     return MISSING if missing(ratio) else f"{significant(float(ratio))}×"
 
 
+def rank_text(first: int, last: int) -> str:
+    """`2`, or `2–4` for the ranks that a setting may have."""
+    return f"{first}" if first == last else f"{first}–{last}"
+
+
 def ratio_range(low: Any, high: Any) -> str:
     """`1.20–1.41×`, or a dash."""
     return MISSING if missing(low) or missing(high) else f"{significant(float(low))}–{significant(float(high))}×"

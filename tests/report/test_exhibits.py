@@ -340,6 +340,10 @@ def test_optimizers_are_ranked_from_seven_seeds_on_and_say_how_they_were_tuned()
     assert few.frame["rank"].isna().all()
     ranks = {row["optimizer_label"]: row["rank"] for row in rows(enough)}
     assert ranks == {"adam": 1, "adamw": 1, "sgd": 3}
+    assert dict(zip(enough.frame["optimizer_label"], enough.frame["rank_text"], strict=True)) == {
+        "adam": "1–2", "adamw": "1–2", "sgd": "3",
+    }  # fmt: skip
+    assert set(few.frame["rank_text"]) == {""}
     assert enough.notes == ()
     assert shared(all_runs(optimizers(7)))[-1] == "Settings of the optimizers: as given."
 

@@ -32,6 +32,7 @@ from mnistbench.words.wording import (
     more_time,
     percent,
     plural,
+    rank_text,
     rate,
     seconds_interval,
     seconds_text,
@@ -235,7 +236,7 @@ def _ranks(frame: pd.DataFrame, blocks: pd.DataFrame, metric: Metric) -> dict[tu
             low, high = places[place[sample.settings]] if sample.settings in place else (None, None)
             told[group, sample.settings] = {
                 "rank": low,
-                "rank_text": "" if low is None else str(low) if low == high else f"{low}–{high}",
+                "rank_text": "" if low is None or high is None else rank_text(low, high),
                 "rank_reason": _reason(sample.settings, pairs) if low is None else "",
             }
     return told

@@ -21,7 +21,7 @@ from mnistbench.report.statistics import RANK_TEST_SEEDS
 from mnistbench.report.tables import Column, of_kind, shared, table
 from mnistbench.report.verdicts import compare
 from mnistbench.results.records import RESULTS
-from mnistbench.words.wording import percent, plural
+from mnistbench.words.wording import percent, plural, rank_text
 
 FEW = 3
 """The budget between a single trial and all of them."""
@@ -35,7 +35,7 @@ def _answer(study: Study) -> Answer:
     if exhibit:
         columns = [
             *shared("architecture_label batch_size device execution_label"),
-            *of_kind("count", "rank"),
+            Column("rank_text", "rank", order="rank"),
             *shared("optimizer_label"),
             Column("lr", "learning rate", "whole"),
             *shared("schedule_label tuning test_accuracy"),
@@ -67,7 +67,8 @@ def _answer(study: Study) -> Answer:
 def optimizer_ranking(frame: pd.DataFrame) -> Exhibit:
     """Optimizers by test accuracy within the same architecture, batch size and device (a contest).
 
-    A rank is one more than the number proven better, NA below 7 seeds or where some are tuned and others are not.
+    A rank is one more than the number proven better, NA below 7 seeds or where some are tuned and others are not;
+    `rank_text` is the range of ranks that the optimizer may have.
     """
     frame = settled(frame)
     rows = measured(frame, ["finished", "diverged"])
@@ -76,7 +77,7 @@ def optimizer_ranking(frame: pd.DataFrame) -> Exhibit:
     if rows.empty:
         return nothing("No two optimizers ran on the same architecture, batch size and device.")
     contests = labels(frame, "any_optimizer", without=("optimizer", "schedule"))
-    beaten = _beaten(frame, rows)
+    lost, won = _decided(frame, rows)
     about = [
         "group", "settings", "architecture_label", "batch_size", "device", "execution_label", "optimizer_label", "lr",
         "schedule_label", "tuning",
@@ -85,7 +86,8 @@ def optimizer_ranking(frame: pd.DataFrame) -> Exhibit:
         {
             **{name: runs.first(name) for name in about},
             "contest": contests[runs.first("any_optimizer")],
-            "rank": beaten[runs.group, runs.settings] + 1,
+            "rank": lost[runs.group, runs.settings] + 1,
+            "won": won[runs.group, runs.settings],
             **accuracy_of(runs),
         }
         for runs in repeats(rows)
@@ -98,21 +100,26 @@ def optimizer_ranking(frame: pd.DataFrame) -> Exhibit:
     few = ranked["n"].transform("min") < RANK_TEST_SEEDS
     unlike = ranked["tuning"].transform("nunique") > 1
     table["rank"] = table["rank"].astype("Int64").mask((few | unlike).reindex(table.index, fill_value=True))
+    last = ranked["won"].transform("size") - table.pop("won")
+    ranges = zip(table["rank"], last, strict=True)
+    table["rank_text"] = ["" if rank is pd.NA else rank_text(rank, int(end)) for rank, end in ranges]
     note = f"A rank needs {RANK_TEST_SEEDS} seeds each, and all tuned alike; else ordered by median."
     return Exhibit(table, notes=(note,) if table["rank"].isna().any() else ())
 
 
-def _beaten(frame: pd.DataFrame, rows: pd.DataFrame) -> Counter[tuple[str, str]]:
-    """How many rivals are proven more accurate, by (group, settings); Bonferroni over all contests."""
-    counts: Counter[tuple[str, str]] = Counter()
+def _decided(frame: pd.DataFrame, rows: pd.DataFrame) -> tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]:
+    """How many rivals are proven more, and less accurate, by (group, settings); Bonferroni over all contests."""
+    lost: Counter[tuple[str, str]] = Counter()
+    won: Counter[tuple[str, str]] = Counter()
     for group, part in rows.drop_duplicates(["group", "settings"]).groupby("group"):
         contests = part.groupby("any_optimizer")["settings"]
         chosen = [pair for _, names in contests for pair in itertools.combinations(names, 2)]
         for pair in compare(frame[frame["group"] == group], "test_accuracy", NO_BLOCKS, chosen).get(str(group), []):
             if pair.verdict in ("better", "worse"):
-                loser = pair.b if pair.verdict == "better" else pair.a
-                counts[str(group), loser.settings] += 1
-    return counts
+                winner, loser = (pair.a, pair.b) if pair.verdict == "better" else (pair.b, pair.a)
+                won[str(group), winner.settings] += 1
+                lost[str(group), loser.settings] += 1
+    return lost, won
 
 
 def is_tuned(frame: pd.DataFrame) -> bool:
