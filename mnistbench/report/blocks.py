@@ -93,6 +93,12 @@ class CycleTable:
     looks: NDArray[np.int64]
     seconds_a_cycle: float = math.nan
 
+    @property
+    def taken(self) -> int:
+        """Cycles that the two settings with the fewest have in common; a plan lacks the others (`plan_cycles`)."""
+        there = np.isfinite(self.values).astype(np.int64)
+        return int((there.T @ there).min(initial=len(there)))
+
     def column(self, settings: str) -> tuple[Floats, bool]:
         """The values of a setting's clean blocks, or of all where fewer than ten are clean, and whether that is so."""
         place = self.settings.index(settings)

@@ -107,7 +107,9 @@ class Comparison:
         return "\n\n".join(["# B compared with A", body, *(f"- {markdown.escape(note)}" for note in self.notes)]) + "\n"
 
     def _rows(self) -> list[list[str]]:
-        return [_shown(row) for row in self.table.frame.to_dict("records")]
+        builds = self.table.frame[["torch_a", "torch_b"]]
+        named = len(set(builds.to_numpy().ravel())) > 1
+        return [_shown(row, with_builds=named) for row in self.table.frame.to_dict("records")]
 
 
 _HEADERS = ["cell", "machine", "metric", "A", "B", "n", "B over A", "interval", "verdict"]
@@ -118,7 +120,7 @@ _WORDS = {
 }
 
 
-def _shown(row: dict[Any, Any]) -> list[str]:
+def _shown(row: dict[Any, Any], *, with_builds: bool) -> list[str]:
     text: Callable[[float], str] = {
         "examples_per_second": lambda value: f"{value:,.0f}",
         "seconds_to_target": seconds_text,
@@ -139,7 +141,9 @@ def _shown(row: dict[Any, Any]) -> list[str]:
         *["in a session that was disturbed"] * row["disturbed"],
         *["REGRESSION"] * row["regression"],
     ]
-    machine = markdown.one_line(f"{row['machine']}, protocol {row['protocol']}")
+    builds = " → ".join(dict.fromkeys([row["torch_a"], row["torch_b"]]))
+    build = f", torch {builds}" if with_builds else ""
+    machine = markdown.one_line(f"{row['machine']}{build}, protocol {row['protocol']}")
     n = f"{row['n_a']} / {row['n_b']} {row['unit']}"
     label = markdown.one_line(row["label"])
     medians = [text(row["a"]), text(row["b"])]
@@ -182,7 +186,7 @@ def compare(
     rows = [{**row, **(fail_on.judge(row) if fail_on else unjudged)} for row in rows]
     table = pd.DataFrame({"label": names[row["settings"]], "target_accuracy": math.nan, **row} for row in rows)
     undecided = _undecided(a, b, table, fail_on) + (len(only_a) + len(only_b) if fail_on else 0)
-    notes = [*_notes(a, b, table, fail_on, undecided)]
+    notes = [*_in_both(first, second), *_notes(a, b, table, fail_on, undecided)]
     notes += [markdown.one_line(text) for text in shared(both)] if len(both) else []
     for name, only in (("A", only_a), ("B", only_b)):
         if only:
@@ -190,6 +194,18 @@ def compare(
     exhibit = Exhibit(table) if rows else nothing("The two sets have no finished cell in common.")
     regressions = int(table["regression"].sum()) if rows else 0
     return Comparison(exhibit, only_a, only_b, tuple(notes), regressions, undecided, allow_undecided)
+
+
+def _in_both(a: Side, b: Side) -> Iterator[str]:
+    """What tells nothing of a difference, where one set began as a copy of the other."""
+    runs = len(set(a.frame["record_id"]) & set(b.frame["record_id"]))
+    sessions = len(set(a.blocks["session"]) & set(b.blocks["session"]))
+    parts = [plural(runs, "run")] * (runs > 0) + [f"{plural(sessions, 'session')} of speed"] * (sessions > 0)
+    if parts:
+        yield (
+            f"{' and '.join(parts)} in both sets, as where one began as a copy of the other: they tell nothing of a"
+            " difference."
+        )
 
 
 def _only(side: pd.DataFrame, other: pd.DataFrame, names: dict[str, str]) -> tuple[str, ...]:

@@ -122,11 +122,15 @@ def blocks_of(blocks: pd.DataFrame, frame: pd.DataFrame, group: str) -> pd.DataF
 
 
 def with_gate_of_blocks(frame: pd.DataFrame, blocks: pd.DataFrame) -> pd.DataFrame:
-    """Records that the gate did not see take what their setting's blocks say of it; a failure there counts for all."""
-    said = blocks.dropna(subset="equivalence").drop_duplicates("settings").set_index("settings")["equivalence"]
+    """Records that the gate did not see take what their setting's blocks on that machine and build say of it; a failure
+    in any session there counts for all of them.
+    """
+    place = ["machine_id", "torch", "settings"]
+    said = blocks.dropna(subset="equivalence")[[*place, "equivalence"]].drop_duplicates()
     if said.empty:
         return frame
-    told = frame["settings"].map(said)
+    said = said.iloc[np.argsort(~said["equivalence"].str.startswith("failed"), kind="stable")].drop_duplicates(place)
+    told = frame[place].merge(said, on=place, how="left")["equivalence"].set_axis(frame.index)
     failed = told.fillna("").str.startswith("failed")
     judged: pd.DataFrame = frame.assign(equivalence=frame["equivalence"].fillna(told).mask(failed, told))
     return judged

@@ -68,27 +68,37 @@ def speed_rows(a: Side, b: Side, metric: Metric) -> list[Row]:
 
 
 def _matched(a: pd.DataFrame, b: pd.DataFrame, metric: Metric) -> Iterator[tuple[Repeats, Repeats]]:
-    """The same settings of both sides by machine, GPU and build; across machines only where they share none."""
-    ours = list(_runs(a, metric))
-    places: defaultdict[str, set[tuple[str, str, str]]] = defaultdict(set)
+    """The same settings of both sides by machine and GPU; across machines only where they have none in common, and
+    across builds of torch only where they have none in common on that machine.
+    """
     theirs: defaultdict[str, list[Repeats]] = defaultdict(list)
-    for runs in ours:
-        places[runs.settings].add(_place(runs))
     for runs in _runs(b, metric):
         theirs[runs.settings].append(runs)
-    for first in ours:
-        others = theirs[first.settings]
-        common = places[first.settings] & set(map(_place, others))
-        for second in others:
-            same_place = _place(first) == _place(second)
-            if first.first("protocol") == second.first("protocol") and (same_place or not common):
-                yield first, second
+    pairs: defaultdict[str, list[tuple[Repeats, Repeats]]] = defaultdict(list)
+    for first in _runs(a, metric):
+        others = (other for other in theirs[first.settings] if first.first("protocol") == other.first("protocol"))
+        pairs[first.settings] += [(first, other) for other in others]
+    for matched in pairs.values():
+        near = [pair for pair in matched if _same_machine(*pair)] or matched
+        have_common = {first.first("machine_id") for first, other in near if _same_build(first, other)}
+        for first, other in near:
+            if first.first("machine_id") not in have_common or _same_build(first, other):
+                yield first, other
 
 
-def _place(runs: Repeats) -> tuple[str, str, str]:
-    """The machine, and the one GPU that it was: a machine may have several, and a rented one another each day."""
-    machine, name, number = (str(runs.first(column)) for column in ("machine_id", "device_name", "device_id"))
-    return (machine, name, number) if runs.first("device_kind") == "cuda" else (machine, "", "")
+def _same_machine(a: Repeats, b: Repeats) -> bool:
+    """Whether the speeds of two sides may be compared; GPUs of rented machines may carry one machine id."""
+    return a.first("machine_id") == b.first("machine_id") and not _differ(a, b, "device_id", "device_name")
+
+
+def _differ(a: Repeats, b: Repeats, *columns: str) -> bool:
+    """Whether the first of these columns that both sides say is not the same in both."""
+    known = ((a.texts(column) - {""}, b.texts(column) - {""}) for column in columns)
+    return next((ours.isdisjoint(theirs) for ours, theirs in known if ours and theirs), False)
+
+
+def _same_build(a: Repeats, b: Repeats) -> bool:
+    return bool(a.first("torch") == b.first("torch"))
 
 
 def _runs(frame: pd.DataFrame, metric: Metric) -> Iterator[Repeats]:
@@ -105,10 +115,11 @@ def _runs(frame: pd.DataFrame, metric: Metric) -> Iterator[Repeats]:
 def _about(a: Repeats, b: Repeats, metric: Metric) -> Row:
     """What a row says of both sides before anything is compared."""
     machines = [str(side.first("machine")) for side in (a, b)]
-    same_machine = a.first("machine_id") == b.first("machine_id")
+    if a.first("machine_id") == b.first("machine_id") and not _same_machine(a, b):
+        machines = [f"{machine} ({side.first('device_name')})" for machine, side in zip(machines, (a, b), strict=True)]
     return {
         "settings": a.settings, "device": a.first("device"), "metric": metric, "protocol": a.first("protocol"),
-        "machine": machines[0] if same_machine else " → ".join(machines),
+        "machine": machines[0] if _same_machine(a, b) else " → ".join(machines),
         "torch_a": a.first("torch"), "torch_b": b.first("torch"),
         "n_a": len(a), "n_b": len(b), "unit": "seeds", "sessions_a": 0, "sessions_b": 0,
         "low": math.nan, "high": math.nan, "verdict": "", "confounded": False, "disturbed": False,
@@ -117,17 +128,25 @@ def _about(a: Repeats, b: Repeats, metric: Metric) -> Row:
 
 @dataclass(frozen=True)
 class SpeedValues:
-    """The values by which two sides are compared: logarithms of rates, each side's own, and what they are."""
+    """The values by which two sides are compared: logarithms of rates, each side's own, and what they are.
+
+    Attributes:
+        same_sessions: both sides are the very same sessions, which tell nothing of a difference.
+    """
 
     a: Floats
     b: Floats
     unit: str
     turns: tuple[int, int]
     disturbed: bool
+    same_sessions: bool
 
 
 def _values(a: Side, first: Repeats, b: Side, second: Repeats, metric: Metric) -> SpeedValues | None:
-    """A session's mean is one value, and sessions of one side that follow each other are one turn."""
+    """A session's mean is one value, and sessions of one side that follow each other are one turn.
+
+    Where one folder began as a copy of the other, a session that both hold counts on the side that has no others.
+    """
     unit = "steps" if metric == "seconds_to_target" else "examples"
     sessions = []  # when, number of the side, name, logarithms of the rates of its blocks, whether it was disturbed
     for number, side, runs in ((0, a, first), (1, b, second)):
@@ -136,6 +155,9 @@ def _values(a: Side, first: Repeats, b: Side, second: Repeats, metric: Metric) -
         for (started_at, name), rows in own.groupby(["started_at", "session"]):
             rates = np.log((rows[unit] / rows["seconds"]).to_numpy())
             sessions.append((started_at, number, name, *undisturbed(rates, is_clean(rows).to_numpy())))
+    names = [{name for _, side, name, *_ in sessions if side == number} for number in (0, 1)]
+    shared = names[0] & names[1]
+    sessions = [each for each in sessions if each[2] not in shared or names[each[1]] <= shared]
     sessions.sort(key=lambda session: session[:3])
     own_rates = [[rates for _, side, _, rates, _ in sessions if side == number] for number in (0, 1)]
     if not all(own_rates):
@@ -152,7 +174,9 @@ def _values(a: Side, first: Repeats, b: Side, second: Repeats, metric: Metric) -
     chosen = next((name for name, values in units.items() if min(map(len, values)) >= ENOUGH_SESSIONS), "blocks")
     counts = len(units["sessions in turns"][0]), len(units["sessions in turns"][1])
     disturbed = any(session[-1] for session in sessions)
-    return SpeedValues(units[chosen][0], units[chosen][1], chosen, counts, disturbed)
+    return SpeedValues(
+        units[chosen][0], units[chosen][1], chosen, counts, disturbed, bool(shared) and names[0] == names[1]
+    )
 
 
 def _shown_speeds(a: Repeats, b: Repeats, values: SpeedValues | None, metric: Metric) -> dict[str, float]:
@@ -174,9 +198,10 @@ def _shown_speeds(a: Repeats, b: Repeats, values: SpeedValues | None, metric: Me
 def _no_verdict(a: Repeats, b: Repeats, row: Row, values: SpeedValues | None) -> str:
     checks = [
         (a.first("machine_id") != b.first("machine_id"), "different machines: speeds are not ranked"),
-        (_place(a) != _place(b), "different GPUs of one machine: speeds are not ranked"),
+        (not _same_machine(a, b), "different GPUs: speeds are not ranked"),
         (bool(obstacle(a) or obstacle(b)), obstacle(a) or obstacle(b)),
         (values is None, NOT_TIMED),
+        (values is not None and values.same_sessions, "the same sessions on both sides"),
         (values is not None and min(len(values.a), len(values.b)) < 2, "one block a side"),
         (math.isnan(row["ratio"]), "a side has seeds that did not reach the target"),
     ]
@@ -188,9 +213,12 @@ def accuracy_rows(a: pd.DataFrame, b: pd.DataFrame) -> list[Row]:
     matched = list(_matched(a, b, "test_accuracy"))
     rows = []
     for first, second in matched:
-        seeds, ours, theirs = np.intersect1d(first["seed"], second["seed"], return_indices=True)
+        _, ours, theirs = np.intersect1d(first["seed"], second["seed"], return_indices=True)
+        apart = first["record_id"][ours] != second["record_id"][theirs]
+        if apart.any():  # a run that both hold tells nothing of a difference
+            ours, theirs = ours[apart], theirs[apart]
         values = [side.floats("test_accuracy") for side in (first, second)]
-        gaps, n = values[1][theirs] - values[0][ours], len(seeds)
+        gaps, n = values[1][theirs] - values[0][ours], len(ours)
         row = _about(first, second, "test_accuracy") | {
             "a": float(np.median(values[0])), "b": float(np.median(values[1])),
             "ratio": float(gaps.mean()) if n else float(np.median(values[1]) - np.median(values[0])),

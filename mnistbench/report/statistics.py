@@ -113,6 +113,12 @@ def _resamples(size: int) -> NDArray[np.int64]:
     return np.random.default_rng(0).integers(0, size, (RESAMPLES, size))
 
 
+def share_interval(reached: int, runs: int) -> tuple[float, float]:
+    """Clopper–Pearson interval of the share of seeds that reach a target, where so many of these runs did."""
+    interval = stats.binomtest(reached, runs).proportion_ci(CONFIDENCE, method="exact")
+    return float(interval.low), float(interval.high)
+
+
 @dataclass(frozen=True)
 class Difference:
     """a less b, with its interval."""

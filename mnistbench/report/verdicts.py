@@ -34,6 +34,8 @@ class Pair:
         busy: judged on disturbed blocks too, because fewer than ten common cycles were undisturbed.
         new_seeds: the verdict on a time to target for seeds that were not run, from ten seeds on.
         more_seconds: about how much longer to time the settings until an open pair is settled.
+        cycles: that a run plans for this, those that were taken among them.
+        timed: the ratio is one of blocks, and not of the runs' own clock.
     """
 
     a: Sample
@@ -49,6 +51,8 @@ class Pair:
     busy: bool = False
     new_seeds: str = ""
     more_seconds: float = math.nan
+    cycles: float = math.nan
+    timed: bool = False
 
     @property
     def text(self) -> str:
@@ -140,31 +144,40 @@ def _speed_pairs(wanted: Sequence[tuple[Sample, Sample]], table: CycleTable, met
     judged = [pair for pair, reason in zip(wanted, reasons, strict=True) if not reason]
     numbers = np.array([(place[a.settings], place[b.settings]) for a, b in judged], np.int64).reshape(-1, 2)
     differences = judge(table.values - efforts, table.clean, table.looks, numbers)
-    more = cycles_wanted(differences, int(table.looks.max(initial=0)) + 1) * table.seconds_a_cycle
+    more = cycles_wanted(differences, int(table.looks.max(initial=0)) + 1)
     told = iter(zip(differences, more, strict=True))
     pairs = [
-        Pair(a, b, min(len(a.values), len(b.values)), _ratio(a, b, table, metric), reason=reason)
-        if reason
-        else _judged_pair(a, b, *next(told))
+        _value_pair(a, b, table, metric, reason) if reason else _judged_pair(a, b, *next(told), table)
         for (a, b), reason in zip(wanted, reasons, strict=True)
     ]
     return _for_new_seeds(pairs) if to_target else pairs
 
 
-def _judged_pair(a: Sample, b: Sample, difference: np.void, more: float) -> Pair:
+def _value_pair(a: Sample, b: Sample, table: CycleTable, metric: Metric, reason: str) -> Pair:
+    """A pair without a verdict: how many times faster a is by blocks where both have them, else by their seeds."""
+    timed = metric != "cold_seconds" and {a.settings, b.settings} <= set(table.settings)
+    counts = [len(table.column(side.settings)[0]) if timed else len(side.values) for side in (a, b)]
+    first, second = (estimate(side, metric, table) if timed else side.median for side in (a, b))
+    if metric != "examples_per_second":
+        first, second = second, first
+    known = math.isfinite(first) and math.isfinite(second) and second > 0
+    return Pair(a, b, min(counts), first / second if known else math.nan, reason=reason, timed=timed)
+
+
+def _judged_pair(a: Sample, b: Sample, difference: np.void, more: int, table: CycleTable) -> Pair:
     n, verdict = int(difference["n"]), str(difference["verdict"])
     if not verdict:
         said = f"{plural(n, 'common cycle')}, {ENOUGH_CYCLES} are needed" if n else "timed in no common cycle"
-        return Pair(a, b, n, math.exp(difference["estimate"]) if n else math.nan, reason=said)
+        return Pair(a, b, n, math.exp(difference["estimate"]) if n else math.nan, reason=said, timed=True)
     ratio, low, high = (math.exp(min(difference[name], 700.0)) for name in ("estimate", "low", "high"))
     if a.bounded or b.bounded:
         # A seed beyond the last evaluation is a bound: it can only prove that its setting is the slower one.
         consistent = (verdict == "faster" and not a.bounded) or (verdict == "slower" and not b.bounded)
         ratio, low, high = math.nan, math.nan, math.nan
-        verdict, more = (verdict, math.nan) if consistent else ("open", math.nan)
-    wait = float(more) if verdict == "open" else math.nan
+        verdict, more = (verdict if consistent else "open"), 0
     level, busy = float(difference["level"]), bool(difference["busy"])
-    return Pair(a, b, n, ratio, low, high, level, verdict, busy=busy, more_seconds=wait)
+    pair = Pair(a, b, n, ratio, low, high, level, verdict, busy=busy, timed=True)
+    return replace(pair, more_seconds=more * table.seconds_a_cycle, cycles=table.taken + more) if more else pair
 
 
 def _no_verdict(a: Sample, b: Sample, place: Mapping[str, int], metric: Metric) -> str:
@@ -173,15 +186,6 @@ def _no_verdict(a: Sample, b: Sample, place: Mapping[str, int], metric: Metric) 
     if metric == "cold_seconds":
         return "by the clock of the runs: values"
     return NOT_TIMED if a.settings not in place or b.settings not in place else ""
-
-
-def _ratio(a: Sample, b: Sample, table: CycleTable, metric: Metric) -> float:
-    """How many times faster a is, by blocks where both have them, else by the medians of their seeds."""
-    both = {a.settings, b.settings} <= set(table.settings)
-    first, second = (estimate(side, metric, table) if both else side.median for side in (a, b))
-    if metric != "examples_per_second":
-        first, second = second, first
-    return first / second if math.isfinite(first) and math.isfinite(second) and second > 0 else math.nan
 
 
 def _for_new_seeds(pairs: Sequence[Pair]) -> list[Pair]:

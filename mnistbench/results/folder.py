@@ -368,7 +368,7 @@ class ResultsFolder:
         if not beside or origin(record) is None:
             return plain
         there = ((path, self._read_or_none(path)) for path in [plain, *beside])
-        return next((path for path, other in there if other and origin(other) == origin(record)), plain)
+        return next((path for path, other in there if other and _same_build(other, record)), plain)
 
     @staticmethod
     def _read_or_none(path: Path) -> CellRecord | None:
@@ -384,6 +384,12 @@ def origin(record: CellRecord) -> Origin:
     """Where a record is from."""
     where = record.environment
     return (recognized(where.machine_id), where.torch, record.protocol) if where else None
+
+
+def _same_build(one: CellRecord, other: CellRecord) -> bool:
+    """Whether two records are of one origin and GPU, as far as they say; two GPUs may carry one machine id."""
+    gpus = {where.device_id for where in (one.environment, other.environment) if where and where.device_id}
+    return origin(one) == origin(other) and len(gpus) < 2
 
 
 def read_record(path: Path) -> CellRecord | str:

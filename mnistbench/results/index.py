@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +115,13 @@ def read_index(results: ResultsFolder) -> tuple[Index, list[SetAside]]:
         elif content.cell_id not in index or _prefers(content, index[content.cell_id]):
             index[content.cell_id] = content
     return index, aside
+
+
+def cells_by_status(results: ResultsFolder) -> Counter[str]:
+    """How many cells of the present grid have a record of each status."""
+    wanted = results.cell_ids()
+    known = read_index(results)[0].values()
+    return Counter(str(item.status) for item in known if wanted is None or item.cell_id in wanted)
 
 
 def save_index(results: ResultsFolder, index: Iterable[Known]) -> None:

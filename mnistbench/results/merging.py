@@ -163,5 +163,10 @@ def _copy_models(record: CellRecord, sources: Iterable[ResultsFolder], target: R
         models = folder / record.record_id
         if models.is_dir() and models.resolve().parent == folder.resolve():
             with writing(target.models):
-                shutil.copytree(models, target.models / record.record_id)
+                shutil.copytree(models, target.models / record.record_id, ignore=_links)
             return
+
+
+def _links(folder: str, names: list[str]) -> list[str]:
+    """What is not copied: in a folder of somebody else's, a link may name any file of whoever merges it."""
+    return [name for name in names if (Path(folder) / name).is_symlink()]

@@ -19,7 +19,7 @@ PAGE = re.compile(rb'<meta name="generator" content="mnistbench ')
 SUMMARY = re.compile(rb"<!-- written by mnistbench -->\s*\Z|^## Where it ran$", re.MULTILINE)
 TABLE = re.compile(rb"\A(cell_id|session),|\A\s*\Z")
 """What in a file says that a report wrote it: a page, a summary (those of older releases too), a CSV file."""
-_RECORD_FILE = re.compile(r"[0-9a-f]{16}(@\w+|\.\d+\.[\w-]+)?\.json")
+_RECORD_FILE = re.compile(r"[0-9a-f]{16}(@[\w-]+|\.\d+\.[\w-]+)?\.json")
 _PART_FILE = re.compile(rf"\.(?P<name>.+)\.\d+{re.escape(PART)}")
 _FILES = {MARK, "grid.yaml", "grid.resolved.yaml", "cells.json", ".index.json", ".holder.json", "results.csv"}
 _FILES |= {"epochs.csv", "report.html", "summary.md", "report-results.csv", "report-epochs.csv", "report-summary.md"}
@@ -57,7 +57,7 @@ def is_record_name(path: Path) -> bool:
 def is_grid_of_ours(path: Path) -> bool:
     """Whether a grid file is one that a run wrote: it has our header, or all keys and no comment."""
     try:
-        text = read_regular(path).decode()
+        text = read_regular(path).decode().replace("\r\n", "\n")  # git writes these line ends on Windows
     except (OSError, ValueError):
         return False
     lines = text.splitlines()

@@ -190,15 +190,32 @@ def read_sessions(results: ResultsFolder) -> tuple[list[TimedSession], list[SetA
 
 
 def read_all_sessions(folders: Iterable[ResultsFolder]) -> tuple[list[TimedSession], list[SetAside]]:
-    """As `read_sessions` of several folders; of a session that lies in two of them the one with more blocks."""
-    longest: dict[str, TimedSession] = {}
+    """As `read_sessions` of several folders; of a session that lies in two of them the longer file.
+
+    Raises:
+        UserError: if neither of two is the beginning of the other.
+    """
+    found: list[TimedSession] = []
     aside = []
-    for path in (path for folder in folders for path in session_files(folder)):
+    for path in _longest_files(folders).values():
         session, problems = read_session(path)
         aside += problems
-        if session is not None:
-            longest[path.stem] = max(longest.get(path.stem, session), session, key=lambda each: len(each.blocks))
-    return sorted(longest.values(), key=lambda session: (session.about.started_at, session.name)), aside
+        if session is None:
+            continue
+        twin = next((other for other in found if _same_beginning(session, other)), None)
+        if twin is None:
+            found.append(session)
+        else:
+            less, more = sorted((session, twin), key=lambda each: len(each.blocks))
+            aside.append(SetAside(path.with_name(f"{less.name}.jsonl"), f"it is a copy of {more.name}.jsonl"))
+            found[found.index(twin)] = more
+    return sorted(found, key=lambda session: (session.about.started_at, session.name)), aside
+
+
+def _same_beginning(one: TimedSession, other: TimedSession) -> bool:
+    """Whether one file is a copy of the other under another name: its blocks would count twice."""
+    shared = one.blocks.keys() & other.blocks.keys()
+    return bool(shared) and one.about == other.about and all(one.blocks[key] == other.blocks[key] for key in shared)
 
 
 def session_files(results: ResultsFolder) -> list[Path]:
@@ -269,29 +286,49 @@ def _read_line(line: bytes) -> Line | str:
 
 
 def longer_of(one: bytes, other: bytes) -> bytes | None:
-    """The longer of two files of one session; None if the other is not its beginning."""
-    short, long = sorted((one, other), key=len)
-    return long if long.startswith(short) else None
+    """The longer of two files of one session, whichever line ends a checkout gave them; None if the other is not its
+    beginning.
+    """
+    (short, _), (long, content) = sorted(((each.replace(b"\r\n", b"\n"), each) for each in (one, other)), key=_length)
+    return content if long.startswith(short) else None
+
+
+def _length(item: tuple[bytes, bytes]) -> int:
+    return len(item[0])
 
 
 def merged_files(sources: Iterable[ResultsFolder]) -> dict[str, bytes]:
     """The contents of all sessions' files by name; of two under one name the longer one, which begins as the other.
 
     Raises:
-        UserError: if neither of two is the beginning of the other.
+        UserError: if neither of two is the beginning of the other, or one cannot be read.
     """
-    merged: dict[str, tuple[bytes, Path]] = {}
-    for path in (path for source in sources for path in session_files(source)):
-        content = read_regular(path)
-        known, where = merged.get(path.name, (b"", path))
-        long = longer_of(known, content)
+    return {name: _content(path) for name, path in _longest_files(sources).items()}
+
+
+def _longest_files(folders: Iterable[ResultsFolder]) -> dict[str, Path]:
+    """Of each session, by the name of its file, the longest that there is."""
+    longest: dict[str, Path] = {}
+    for path in (path for folder in folders for path in session_files(folder)):
+        known = longest.setdefault(path.name, path)
+        if known == path:
+            continue
+        ours, content = _content(known), _content(path)
+        long = longer_of(ours, content)
         if long is None:
             raise UserError(
-                f"{path} is not the session in {where}, and lines are only ever added to one: take out the folder that"
+                f"{path} is not the session in {known}, and lines are only ever added to one: take out the folder that"
                 " was edited"
             )
-        merged[path.name] = (long, path if long is content else where)
-    return {name: content for name, (content, _) in merged.items()}
+        longest[path.name] = path if long is content else known
+    return longest
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return read_regular(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): move it away, or mend it") from None
 
 
 def write_sessions(target: ResultsFolder, contents: Mapping[str, bytes]) -> None:

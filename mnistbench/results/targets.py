@@ -82,11 +82,13 @@ def targets_asked(folder: ResultsFolder) -> tuple[float, ...] | None:
         None where the folder does not say, so that only its records' own are known.
     """
     asked = folder.targets()
-    return _targets_of_grid_file(folder) if asked is None else asked
+    return targets_of_grid_file(folder) if asked is None else asked
 
 
-def _targets_of_grid_file(folder: ResultsFolder) -> tuple[float, ...] | None:
-    """What the resolved grid says, for a folder of a release that did not store the targets beside the cells' ids."""
+def targets_of_grid_file(folder: ResultsFolder) -> tuple[float, ...] | None:
+    """What the resolved grid says, for a folder that does not store the targets beside the cells' ids, or those of its
+    records; None where it does not say.
+    """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 

@@ -19,6 +19,7 @@ from typing_extensions import override
 from mnistbench.errors import UserError
 from mnistbench.files.whole import read_regular
 from mnistbench.grid.yaml import plain, read_document
+from mnistbench.results.index import cells_by_status
 from mnistbench.results.ownership import PAGE, SUMMARY, TABLE, is_free, is_grid_of_ours
 from mnistbench.results.records import CellRecord
 from mnistbench.results.targets import targets_asked
@@ -207,7 +208,7 @@ class Mirror(Watcher):
             and patiently(lambda: self._settle(sources))
             and all(patiently(partial(self._write, source)) for source in sources)
         ):
-            self._summary_failed = not patiently(lambda: self._write_summary(records))
+            self._summary_failed = not patiently(self._write_summary)
         return SyncResult(
             *self._counts(record.record_id for record in records),
             self.reason,
@@ -283,13 +284,13 @@ class Mirror(Watcher):
 
         return key in journal.done or self._attempt(mirror, self._wait_seconds)
 
-    def _write_summary(self, records: list[CellRecord]) -> bool:
+    def _write_summary(self) -> bool:
         server, journal = self._reached()
-        files = _files_of_ours(self._results)
+        counts, files = cells_by_status(self._results), _files_of_ours(self._results)
 
         def write() -> None:
             server.settle_doubts(journal.done.values())
-            server.write_summary(records, files)
+            server.write_summary(counts, files)
 
         return self._attempt(write, self._wait_seconds)
 

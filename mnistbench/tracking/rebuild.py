@@ -15,6 +15,7 @@ from mnistbench.results.folder import ResultsFolder, read_record
 from mnistbench.results.merging import machine_of, merge_folders
 from mnistbench.results.records import CellRecord
 from mnistbench.results.speed import SESSION_FILE, longer_of, read_session, write_sessions
+from mnistbench.results.targets import targets_of_grid_file
 from mnistbench.tracking.address import checked, default_uri, place, reason, shown, sqlite_path
 from mnistbench.tracking.content import RECORD_ID, SESSION
 from mnistbench.tracking.identity import is_grid_id, write_grid_id
@@ -74,6 +75,9 @@ def rebuild(experiment: str, uri: str | None, results: ResultsFolder) -> Rebuilt
         write_sessions(results, {f"{name}.jsonl": content for name, (_, content) in sessions.items()})
         if grid is not None:
             write_whole(results.grid_file, grid.read_bytes())
+            targets = targets_of_grid_file(results)
+            if server.grid_id and targets is not None:  # where several folders share the experiment it is one's grid
+                results.write_asked(results.cell_ids() or (), targets)
         if server.grid_id:
             write_grid_id(results, server.grid_id)
     journal = Journal.read(results.mirrored_file, server.key, place(uri, experiment))

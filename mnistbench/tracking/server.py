@@ -12,8 +12,7 @@ import re
 import tempfile
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -23,7 +22,6 @@ from urllib.parse import quote, unquote, urlsplit
 from filelock import FileLock
 
 from mnistbench.errors import UserError
-from mnistbench.results.records import CellRecord
 from mnistbench.tracking.address import HTTP, database_uri, sqlite_path
 from mnistbench.tracking.content import KIND, SESSION, SPEED, STATUS, WHAT
 from mnistbench.tracking.identity import Owner, is_grid_id
@@ -35,6 +33,8 @@ if TYPE_CHECKING:
 
 MODEL_FOLDER = "model"
 SUMMARY_RUN = "mnistbench.summary_run"
+CELLS = "mnistbench.cells."
+"""How a tag of the summary run begins that counts the cells of a status."""
 SIZE = "mnistbench.session_bytes"
 """Tag of a session's run: how much of its file is there. Written last."""
 GRID, GRID_ID = "mnistbench.grid", "mnistbench.grid_id"
@@ -212,12 +212,21 @@ class Server:
             return str(run.info.run_id)
         return ""
 
-    def write_summary(self, records: Sequence[CellRecord], files: Sequence[Path]) -> None:
-        """Lay the report and its tables on the experiment's one summary run; the last who writes it wins."""
+    def write_summary(self, counts: Mapping[str, int], files: Sequence[Path]) -> None:
+        """Lay the report and its tables on the experiment's one summary run; the last who writes it wins.
+
+        Args:
+            counts: cells by status, which become tags.
+            files: artifacts.
+        """
         run_id = self._summary_run() or self._create_summary_run()
-        counts = Counter(record.status for record in records)
-        for status, number in counts.items():
-            self._client.set_tag(run_id, f"mnistbench.cells.{status}", str(number))
+        tags = {f"{CELLS}{status}": str(number) for status, number in counts.items()}
+        for gone in [
+            tag for tag in self._client.get_run(run_id).data.tags if tag.startswith(CELLS) and tag not in tags
+        ]:
+            self._client.delete_tag(run_id, gone)
+        for tag, number in tags.items():
+            self._client.set_tag(run_id, tag, number)
         for file in files:
             self._go_on()
             self._client.log_artifact(run_id, str(file))

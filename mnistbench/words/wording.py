@@ -162,13 +162,16 @@ def _faster(ratio: float) -> str:
     return f"{share:.{0 if share >= 1 else 1}f} % {'faster' if ratio >= 1 else 'slower'}"
 
 
-def more_time(seconds: float) -> str:
-    """What an open difference would take: ``about 4 minutes more (`--budget 4m`)``."""
+def more_time(seconds: float, cycles: float) -> str:
+    """What an open difference would take: ``about 4 minutes more (`run` with `--set speed.cycles=52`)``.
+
+    Args:
+        seconds: of the cycles that are lacking.
+        cycles: to plan in all, those that were taken among them.
+    """
     minutes = max(1, math.ceil(seconds / 60))
-    if minutes < 90:
-        return f"about {plural(minutes, 'minute')} more (`--budget {minutes}m`)"
-    hours = math.ceil(minutes / 60)
-    return f"about {plural(hours, 'hour')} more (`--budget {hours}h`)"
+    takes = plural(minutes, "minute") if minutes < 90 else plural(math.ceil(minutes / 60), "hour")
+    return f"about {takes} more (`run` with `--set speed.cycles={cycles:.0f}`)"
 
 
 def plural(count: int, noun: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -198,28 +197,77 @@ def test_different_machines_are_shown_without_verdict() -> None:
     assert found.exit_code == 6
 
 
-def test_different_gpus_of_one_machine_are_shown_without_verdict() -> None:
-    """A rented machine has another GPU each day; where both sides have the same one, only that is compared."""
-    cell, rates = make_cell(device="cuda:0"), {"H100": 9_000.0, "T4": 1_000.0}
-
-    def on(*gpus: str) -> Side:
-        where = {gpu: make_environment(device_name=gpu, device_id=f"GPU-{gpu}") for gpu in gpus}
-        records = [make_record(cell, examples_per_second=rates[gpu], environment=where[gpu]) for gpu in gpus]
-        sessions = [sessions_at([{cell: rates[gpu]}], hours=(0,), environment=where[gpu]) for gpu in gpus]
-        return Side(all_runs(records), blocks_frame(list(itertools.chain(*sessions))))
-
-    row = throughput(compared(on("T4"), on("H100"), fail_on=SLOWER))
-    assert (row["verdict"], row["reason"]) == ("", "different GPUs of one machine: speeds are not ranked")
-    speeds = compared(on("H100", "T4"), on("H100")).table.frame.query("metric == 'examples_per_second'")
-    assert speeds["a"].tolist() == speeds["b"].tolist() == [pytest.approx(9_000, rel=0.1)]
-
-
 def test_a_new_torch_is_compared_on_the_same_machine_and_named() -> None:
     newer = make_environment(torch="2.16.0")
     found = compared(side(10_000, hours=BEFORE), side(8_000, hours=AFTER, environment=newer))
     row = throughput(found)
     assert (row["verdict"], row["torch_a"], row["torch_b"]) == ("slower", "2.15.0+cu132", "2.16.0")
     assert "torch: A has 2.15.0+cu132, B has 2.16.0." in found.notes
+
+
+def test_two_gpus_under_one_machine_id_are_two_machines() -> None:
+    """Rented machines and containers share ids: the version did not make the other GPU faster."""
+    gpus = [
+        make_environment(device_name=name, device_id=name) for name in ("NVIDIA H100", "NVIDIA H200", "NVIDIA H200")
+    ]
+    on_gpu = {"cell": {"device": "cuda"}}
+    a, b, again = (
+        side(rate, hours=hours, environment=gpu, **on_gpu)
+        for rate, hours, gpu in zip((10_000, 20_000, 20_000), (BEFORE, AFTER, (7, 9, 11)), gpus, strict=True)
+    )
+    found = compared(a, b, fail_on=SLOWER)
+    row = throughput(found)
+    assert (row["verdict"], row["reason"]) == ("", "different GPUs: speeds are not ranked")
+    assert row["machine"] == "quiet box (NVIDIA H100) → quiet box (NVIDIA H200)"
+    assert found.exit_code == 6
+    both = Side(pd.concat([a.runs, again.runs]), pd.concat([a.blocks, again.blocks]))
+    rows = compared(both, b).table.frame
+    assert list(rows.loc[rows["metric"] == "examples_per_second", "machine"]) == ["quiet box"]
+
+
+def test_the_same_build_is_compared_where_both_sides_have_it() -> None:
+    """A folder with runs of two builds against one with the newer: its older runs say nothing of the version."""
+    newer = make_environment(torch="2.16.0")
+    older_side, newer_side = side(5_000, hours=BEFORE), side(10_000, hours=BEFORE, environment=newer)
+    a = Side(pd.concat([older_side.runs, newer_side.runs]), pd.concat([older_side.blocks, newer_side.blocks]))
+    table = compared(a, side(10_000, hours=AFTER, environment=newer)).table.frame
+    (row,) = table[table["metric"] == "examples_per_second"].to_dict("records")
+    assert (row["torch_a"], row["torch_b"], row["ratio"]) == ("2.16.0", "2.16.0", pytest.approx(1.0, rel=0.1))
+
+
+def test_rows_of_several_builds_name_them() -> None:
+    later = [side(10_000, hours=AFTER, environment=make_environment(torch=build)) for build in ("2.16.0", "2.17.0")]
+    b = Side(*(pd.concat(frames) for frames in zip(*[(each.runs, each.blocks) for each in later], strict=True)))
+    text = compared(side(10_000, hours=BEFORE), b).to_text()
+    assert "quiet box, torch 2.15.0+cu132 → 2.16.0, protocol 1" in text
+    assert "quiet box, torch 2.15.0+cu132 → 2.17.0, protocol 1" in text
+
+
+def test_a_session_that_both_sets_hold_counts_on_one_side_only() -> None:
+    """B began as a copy of A, and got three sessions of the new version, which is 20 % slower: B is not a mixture."""
+    a = side(10_000, hours=BEFORE)
+    new = side(8_000, hours=AFTER)
+    found = compared(a, Side(new.runs, pd.concat([a.blocks, new.blocks])), fail_on=SLOWER)
+    row = throughput(found)
+    assert (row["sessions_a"], row["sessions_b"], row["ratio"]) == (3, 3, pytest.approx(0.8, rel=0.05))
+    assert found.exit_code == 5
+    assert any(note.startswith("3 sessions of speed in both sets") for note in found.notes)
+
+
+def test_sessions_that_are_all_in_both_sets_tell_nothing() -> None:
+    a = side(10_000, hours=BEFORE, timed={"spread": 0.01, "drift": 0.01})
+    found = compared(a, a, fail_on=SLOWER)
+    assert (throughput(found)["verdict"], throughput(found)["reason"]) == ("", "the same sessions on both sides")
+    assert found.exit_code == 6
+
+
+def test_a_run_that_both_sets_hold_is_no_pair_of_seeds() -> None:
+    """Seven of ten seeds were not run again: three differences are all there is."""
+    old = [make_record(make_cell(seed=seed), accuracies=(0.9, 0.97 + 0.001 * seed)) for seed in range(10)]
+    new = [make_record(record.cell, accuracies=(0.9, 0.95)) for record in old[7:]]
+    found = compared(Side(all_runs(old)), Side(all_runs([*old[:7], *new])))
+    assert (accuracy(found)["n_a"], accuracy(found)["reason"]) == (3, "needs 7 common seeds, 3 ran")
+    assert any(note.startswith("7 runs in both sets") for note in found.notes)
 
 
 def test_a_side_past_no_gate_is_not_judged() -> None:

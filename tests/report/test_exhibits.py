@@ -70,6 +70,7 @@ def test_unreached_seeds_stay_in_the_median_and_are_no_number(
     """Rule 11."""
     (row,) = rows(leaderboard(all_runs(reaching(times))))
     assert (row["seconds_text"], row["reached"], row["seeds"]) == (text, reached, 3)
+    assert row["reached_interval"] == {2: "[9 %, 99 %]", 1: "[1 %, 91 %]", 0: "[0 %, 71 %]"}[reached]
     assert math.isinf(row["seconds_to_target"]) == (reached < 2)
     assert row["seconds_values"].count(math.inf) == 3 - reached
 
@@ -284,6 +285,18 @@ def test_compile_has_a_break_even_number_of_examples() -> None:
     assert math.isinf(table.loc[64, "break_even_examples"])
 
 
+def test_the_break_even_is_that_of_the_ratio_beside_it() -> None:
+    """By the runs' own clock, which says the contrary of the blocks, it would pay."""
+    records = [
+        *runs(10_000, 1, cell=execution("fast"), startup_seconds=1.0),
+        *runs(12_000, 1, cell=execution("fast", compile=True), startup_seconds=10.0),
+    ]
+    blocks = make_blocks({records[0].cell: 10_000.0, records[1].cell: 8_000.0}, spread=0.0)
+    (row,) = rows(lever_effects(all_runs(records), blocks))
+    assert (row["verdict"], row["ratio"]) == ("slower", pytest.approx(0.8))
+    assert math.isinf(row["break_even_examples"])
+
+
 def test_a_lever_that_stepped_aside_has_no_verdict() -> None:
     aside = {"stepped_aside": {"compile": "no compiler here"}}
     records = [
@@ -292,6 +305,7 @@ def test_a_lever_that_stepped_aside_has_no_verdict() -> None:
     ]
     (row,) = rows(lever_effects(all_runs(records)))
     assert (row["verdict"], row["reason"]) == ("", "stepped aside: no compiler here")
+    assert math.isnan(row["break_even_examples"])
 
 
 def test_accuracy_is_shown_less_the_best_batch_of_its_series() -> None:

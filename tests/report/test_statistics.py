@@ -13,6 +13,7 @@ from mnistbench.report.statistics import (
     Difference,
     paired_difference,
     rank_test,
+    share_interval,
     summarize,
     verdict_within,
     welch,
@@ -36,6 +37,17 @@ def test_what_is_shown_of_few_repeats(values: list[float], shown: tuple[float, .
     interval = summarize(values)
     assert (interval.value, interval.low, interval.high) == pytest.approx(shown)
     assert interval.kind == kind
+
+
+@pytest.mark.parametrize(("reached", "low", "high"), [(0, 0.0, 0.708), (2, 0.094, 0.992), (3, 0.292, 1.0)])
+def test_the_share_of_three_seeds_has_the_exact_interval(reached: int, low: float, high: float) -> None:
+    """Clopper–Pearson: the shares at which so many or more, and so many or fewer, have a chance of 2.5 %."""
+    interval = share_interval(reached, 3)
+    assert interval == pytest.approx((low, high), abs=5e-4)
+    if reached:
+        assert stats.binom.sf(reached - 1, 3, interval[0]) == pytest.approx(0.025)
+    if reached < 3:
+        assert stats.binom.cdf(reached, 3, interval[1]) == pytest.approx(0.025)
 
 
 def test_five_to_nine_runs_have_a_t_interval_of_logarithms() -> None:

@@ -34,7 +34,8 @@ def test_a_tie_is_said_with_what_it_would_take() -> None:
     said = told([*reaching([5.0]), *reaching([5.1], batch_size=8)], spread=0.15)
     assert "1 other not proven slower" in said[0]
     assert re.search(r"is open: between \d+ % slower and \d+ % faster; to tell takes about \d+ minutes? more", said[1])
-    assert re.search(r"\(`--budget \d+m`\)", said[1])
+    (cycles,) = re.findall(r"\(`run` with `--set speed.cycles=(\d+)`\)", said[1])
+    assert int(cycles) > 16  # those that are there do not count as lacking
 
 
 def test_seeds_without_blocks_claim_no_first_place() -> None:
@@ -76,6 +77,17 @@ def test_ratios_name_clock_interval_machine_and_protocol() -> None:
     (where,) = (text for text in said if text.startswith("Measured on"))
     assert "quiet box" in where and "protocol 2" in where
     assert "execution fast" in said[-1]
+
+
+def test_a_ratio_names_the_clock_that_it_is_of() -> None:
+    """Where no blocks were timed it is that of the runs, and where blocks are too few for a verdict still theirs."""
+    sides = [*runs(10_000, 1, cell={"execution": "plain"}), *runs(20_000, 1, cell={"execution": "fast"})]
+    for records in (gpu_and_cpu({64: 0.5, 512: 4.0}), sides):
+        steady = [text for text in verdict_sentences(all_runs(records)) if "no blocks of speed" in text]
+        assert "(training clock, n = " in steady[0]
+    assert "(blocks of training, n = 4): 4 common cycles, 10 are needed" in told(sides, cycles=4)[0]
+    untested = [record.with_changes(checks={"equivalence": "outcome untested"}) for record in sides]
+    assert "(blocks of training, n = 16): equivalence: outcome untested" in told(untested)[0]
 
 
 @pytest.mark.parametrize("records", [[], [make_record(status="failed", epochs=[])], [make_record(status="skipped")]])

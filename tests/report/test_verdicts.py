@@ -94,6 +94,22 @@ def test_the_gate_may_be_known_from_the_blocks_alone(said: str | None, reason: s
     assert only_pair(records, equivalence=said)["reason"] == reason
 
 
+def test_the_gate_of_blocks_is_that_of_their_machine_and_any_failure_there_counts() -> None:
+    """Two machines: one passes; the other passes in its first session and fails in the second."""
+    cells = {make_cell(batch_size=size): 1e4 for size in (64, 512)}
+    quiet, other = make_environment(), make_environment("other box")
+    sessions = [
+        make_session(cells, environment=where, equivalence=said, seed=number)
+        for number, (where, said) in enumerate([(quiet, "passed"), (other, "passed"), (other, "failed: loss")])
+    ]
+    frame = all_runs(
+        make_record(cell, equivalence=None, environment=where) for cell in cells for where in (quiet, other)
+    )
+    rows = pairwise(frame, "examples_per_second", blocks_frame(sessions)).frame
+    reasons = dict(zip(rows["group"].str.partition(" (")[0], rows["reason"], strict=True))
+    assert reasons == {"quiet box": "", "other box": "equivalence: failed: loss"}
+
+
 @pytest.mark.parametrize("outcome", ["reference", "equivalent up to masks"])
 def test_the_reference_and_dropout_nets_pass_the_gate(outcome: str) -> None:
     records = [*runs(10_000, 5), *runs(20_000, 5, cell={"batch_size": 64}, equivalence=outcome)]
@@ -148,7 +164,9 @@ def test_an_open_difference_says_between_what_and_what_and_what_it_takes() -> No
     assert pair["verdict"] == "open"
     slower, faster = 100 * (1 - pair["low"]), 100 * (pair["high"] - 1)
     assert pair["text"] == f"open: between {slower:.0f} % slower and {faster:.0f} % faster"
-    assert pair["more_seconds"] > 0.6
+    more = (pair["cycles"] - 16) * 0.3 * 2
+    assert pair["more_seconds"] == pytest.approx(more)
+    assert more > 0
     assert math.isnan(only_pair([*runs(10_000, 1), *runs(30_000, 1, cell={"batch_size": 64})])["more_seconds"])
 
 

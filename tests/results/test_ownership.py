@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from synthetic import make_environment, make_record
 
 from mnistbench import run_grid
 from mnistbench.cell import Cell
@@ -19,7 +20,7 @@ from mnistbench.errors import UserError
 from mnistbench.grid.grid import Grid
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.merging import merge_folders
-from mnistbench.results.ownership import MARK, is_grid_of_ours, is_marked
+from mnistbench.results.ownership import MARK, is_grid_of_ours, is_marked, is_record_name
 from mnistbench.results.records import CellRecord, Environment
 from mnistbench.run.executors import InlineExecutor
 from mnistbench.run.run import RunSummary
@@ -171,6 +172,8 @@ def test_grids_that_a_run_wrote_are_known_with_and_without_their_header(work: Pa
     assert is_grid_of_ours(written)
     assert all(is_grid_of_ours(path) for path in Path(__file__).parents[2].glob("results/reference/*/grid.yaml"))
     assert not is_grid_of_ours(work / "mine.yaml")
+    written.write_bytes(written.read_bytes().replace(b"\n", b"\r\n"))  # as git does on Windows
+    assert is_grid_of_ours(written)
 
 
 # models
@@ -292,6 +295,35 @@ def test_a_merge_takes_every_record_and_every_model_along(work: Path) -> None:
     assert len(kept) == 6
     assert models(both.path) == kept
     assert {record.record_id for record in [*both.records(), *both.attempts()]} == kept
+
+
+def test_a_merge_copies_no_file_that_a_link_in_somebody_elses_folder_names(work: Path) -> None:
+    run(work / "theirs")
+    (work / "secret").write_text("mine")
+    kept = next((work / "theirs" / "models").iterdir())
+    (kept / "extra.json").symlink_to(work / "secret")
+    merge_folders([ResultsFolder(work / "theirs")], ResultsFolder(work / "both"))
+    assert models(work / "both") == models(work / "theirs")
+    assert not (work / "both" / "models" / kept.name / "extra.json").exists()
+
+
+def test_each_gpu_of_a_merged_folder_keeps_its_record(work: Path, cell: Cell) -> None:
+    """Two GPUs under one machine id; the third build of a machine has a name of its own, too."""
+    builds = [
+        make_environment(device_id=gpu, torch=torch)
+        for gpu, torch in (("one", "2.15"), ("two", "2.15"), ("one", "2.16"))
+    ]
+    for number, where in enumerate(builds):
+        folder = ResultsFolder(work / str(number))
+        folder.create()
+        folder.write(make_record(cell, environment=where))
+    both = ResultsFolder(work / "both")
+    merge_folders([ResultsFolder(work / str(number)) for number in range(3)], both)
+    for where in builds:
+        assert both.write(make_record(cell, environment=where, attempt=2))
+    assert sorted(record.attempt for record in both.records()) == [2, 2, 2]
+    assert all(is_record_name(path) for path in both.cells.iterdir())
+    assert len({path.name for path in both.cells.iterdir()}) == 3
 
 
 def test_a_merge_with_a_record_of_a_newer_release_is_refused_before_anything_is_written(work: Path) -> None:

@@ -13,7 +13,14 @@ from mnistbench.errors import UserError
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.index import refuse_newer
 from mnistbench.results.merging import merge_folders
-from mnistbench.results.speed import SpeedBlock, SpeedSession, SpeedWriter, read_sessions, rows_of_blocks
+from mnistbench.results.speed import (
+    SpeedBlock,
+    SpeedSession,
+    SpeedWriter,
+    read_all_sessions,
+    read_sessions,
+    rows_of_blocks,
+)
 
 RATES = {make_cell(batch_size=64): 10_000.0, make_cell(batch_size=512): 20_000.0}
 
@@ -167,6 +174,52 @@ def test_two_sessions_under_one_name_are_not_merged(tmp_path: Path) -> None:
         merge_folders([first, second], ResultsFolder(tmp_path / "both"))
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "both").exists()
+
+
+def test_a_report_of_folders_refuses_the_sessions_that_a_merge_refuses(tmp_path: Path) -> None:
+    first, second = (new_folder(tmp_path / name) for name in ("first", "second"))
+    path = write_session(first, make_session(RATES, cycles=2))
+    second.speed.mkdir()
+    (second.speed / path.name).write_bytes(path.read_bytes().replace(b'"steps": 4', b'"steps": 5'))
+    with pytest.raises(UserError, match="lines are only ever added"):
+        read_all_sessions([first, second])
+
+
+def test_line_ends_of_a_checkout_make_no_other_session(tmp_path: Path) -> None:
+    """Git may write CRLF; the longer file counts by its lines, not by its bytes."""
+    first, second = (new_folder(tmp_path / name) for name in ("first", "second"))
+    session = make_session(RATES, cycles=3)
+    path = write_session(first, session)
+    second.speed.mkdir()
+    lines = path.read_bytes().splitlines()
+    (second.speed / path.name).write_bytes(b"".join(line + b"\r\n" for line in lines[:-1]))
+    assert read_sessions(second)[1] == []
+    for order in ([first, second], [second, first]):
+        assert read_all_sessions(order) == ([session], [])
+        merge_folders(order, merged := ResultsFolder(tmp_path / f"merged {order[0].name}"))
+        assert (merged.speed / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_copy_of_a_session_under_another_name_counts_once(folder: ResultsFolder) -> None:
+    """Twice the blocks would be half the uncertainty."""
+    session = make_session(RATES, cycles=3)
+    path = write_session(folder, session)
+    copy = folder.speed / f"20990101T000000-{path.name.partition('-')[2]}"
+    copy.write_bytes(b"\n".join(path.read_bytes().splitlines()[:-2]) + b"\n")
+    sessions, aside = read_sessions(folder)
+    assert sessions == [session]
+    assert aside == [(copy, f"it is a copy of {path.name}")]
+    other = make_session(RATES, cycles=3, seed=1)
+    write_session(folder, other)
+    assert len(read_sessions(folder)[0]) == 2
+
+
+def test_a_session_that_cannot_be_read_is_not_left_out_of_a_merge(folder: ResultsFolder, tmp_path: Path) -> None:
+    path = write_session(folder, make_session(RATES, cycles=1))
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match="cannot be read"):
+        merge_folders([folder], ResultsFolder(tmp_path / "merged"))
 
 
 def test_all_blocks_are_one_table() -> None:

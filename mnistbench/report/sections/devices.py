@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CLOCKS: dict[str, Metric] = {"steady": "examples_per_second", "cold": "cold_seconds"}
-CLOCK_WORDS = {"steady": "blocks of training", "cold": "from process start to the last evaluation"}
 MOST_ROWS = 24
 MOST_CROSSINGS = 8
 
@@ -167,9 +166,10 @@ def _sentence(rows: pd.DataFrame, known: pd.DataFrame, best: Any, batch: int | N
     if best is None:
         return f"{series}: {device} against {baseline} is not shown ({first.reason})."
     ends = interval_text(best.low, best.high)
+    clock = "blocks of training" if best.timed else "training clock"
     ratio = (
         f"{times(best.ratio)} {ends + ' ' if ends else ''}at batch {best.batch_size}"
-        f" ({CLOCK_WORDS[first.clock]}, n = {best.n})"
+        f" ({'from process start to the last evaluation' if cold else clock}, n = {best.n})"
     )
     if batch is None:
         why = "" if (rows["verdict"] != "").any() else f" ({best.reason})"

@@ -46,7 +46,7 @@ BOARD = [
     Column("rank_text", "rank", order="rank"),
     Column("time_text", "time to target", order="seconds_to_target", below="interval_text"),
     *shared("architecture_label optimizer_label schedule_label batch_size device execution_label"),
-    Column("reached_text", "reached", order="reached"),
+    Column("reached_text", "reached", order="reached", below="reached_interval"),
     Column("epochs_to_target", "epochs", "whole", hidden=True),
     Column("clock_seconds_to_target", "own clock", "reachable", hidden=True),
     Column("cold_seconds_to_target", "from cold", "reachable", hidden=True),
@@ -80,7 +80,7 @@ def _answer(study: Study) -> Answer:
         board = board.assign(
             time_text=[text["to target"] for text in texts],
             interval_text=[text["interval"] for text in texts],
-            reached_text=[text["reached"] for text in texts],
+            reached_text=[_reached_text(row) for row in board.to_dict("records")],
             diverged=board["diverged"].where(board["diverged"] > 0),
         )
         chart = first_at_target(board, f"time-to-target{suffix}")
@@ -170,12 +170,14 @@ def _entry(runs: Repeats, examples: CycleTable, steps: CycleTable) -> dict[str, 
         values, shown = _at_speed_of_blocks(runs, steps.speed(runs.settings))
     best = max(runs.known("best_test_accuracy"), default=math.nan)
     unreached = math.inf if targeted else math.nan  # such seeds are beyond the last evaluation (rule 11)
+    reached = int((runs.floats("reached") == 1).sum()) if targeted else None
     return {
         **{name: runs.first(name) for name in _SETTINGS},
         "seeds": len(runs) if trained else 0,
         "diverged": int((runs["status"] == "diverged").sum()),
         "unranked": unranked(runs),
-        "reached": int((runs.floats("reached") == 1).sum()) if targeted else None,
+        "reached": reached,
+        "reached_interval": "" if reached is None or len(runs) < 2 else _share_text(reached, len(runs)),
         "seconds_to_target": shown.value,
         "seconds_low": shown.low,
         "seconds_high": shown.high,
@@ -193,6 +195,11 @@ def _entry(runs: Repeats, examples: CycleTable, steps: CycleTable) -> dict[str, 
         "flags": runs.flags(timed=runs.settings in examples.settings),
         "equivalence": "; ".join(sorted(runs.texts("equivalence", missing="not checked"))),
     }
+
+
+def _share_text(reached: int, runs: int) -> str:
+    low, high = statistics.share_interval(reached, runs)
+    return f"[{percent(low, 0)}, {percent(high, 0)}]"
 
 
 def _at_speed_of_blocks(runs: Repeats, speed: Interval) -> tuple[list[float], Interval]:
@@ -365,7 +372,8 @@ def _nearest_open(pairs: Sequence[Pair]) -> Iterator[str]:
     """Between what and what the first open difference lies, and what it would take."""
     pair = next((pair for pair in pairs if pair.verdict == "open"), None)
     if pair is not None and math.isfinite(pair.ratio):
-        takes = f"; to tell takes {more_time(pair.more_seconds)}" if math.isfinite(pair.more_seconds) else ""
+        known = math.isfinite(pair.more_seconds)
+        takes = f"; to tell takes {more_time(pair.more_seconds, pair.cycles)}" if known else ""
         yield f"{pair.a.label} against {pair.b.label} is {pair.text}{takes}."
 
 
@@ -387,11 +395,15 @@ def texts_of(row: Mapping[Any, Any]) -> dict[str, str]:
         "to target": time,
         "interval": best.rstrip(")")
         or f"{seconds_interval(row['seconds_low'], row['seconds_high'])} {row['interval']}".strip(),
-        "reached": "" if missing(row["reached"]) else f"{row['reached']:.0f} of {row['seeds']}",
+        "reached": f"{_reached_text(row)} {row['reached_interval']}".strip(),
         "accuracy": percent(row["test_accuracy"], 2),
         "examples/s": rate(row["examples_per_second"]),
         "seeds": str(row["seeds"]),
     }
+
+
+def _reached_text(row: Mapping[Any, Any]) -> str:
+    return "" if missing(row["reached"]) else f"{row['reached']:.0f} of {row['seeds']}"
 
 
 def _text(study: Study) -> Iterator[str]:

@@ -91,7 +91,8 @@ def lever_effects(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhi
         with_lever, profile = about[pair["settings_a"]], about[pair["settings_b"]]
         kind, lever = _change(str(with_lever["execution_label"]), str(profile["execution"]))
         aside = dict(part.partition(": ")[::2] for part in str(with_lever["stepped_aside"]).split("; ") if part)
-        if lever.partition("=")[0] in aside:
+        stepped_aside = lever.partition("=")[0] in aside
+        if stepped_aside:
             reason = f"stepped aside: {aside[lever.partition('=')[0]]}"
             pair |= {"verdict": "", "reason": reason, "text": reason}
         sides = costs[pair["group"], pair["settings_a"]], costs[pair["group"], pair["settings_b"]]
@@ -105,7 +106,7 @@ def lever_effects(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhi
                 "profile": profile["execution"],
                 "lever": lever,
                 "peak_share": sides[0]["peak_share"],
-                "break_even_examples": _break_even(kind, lever, sides) if pair["ratio"] > 0 else math.nan,
+                "break_even_examples": math.nan if stepped_aside else _break_even(kind, lever, pair["ratio"], sides),
             }
         )
     order = ["group", "series", "profile", "kind", "lever"]
@@ -139,15 +140,15 @@ def _change(label: str, profile: str) -> tuple[str, str]:
     return "leave-one-out" if left_out else "add-one", options[0]
 
 
-def _break_even(kind: str, lever: str, sides: tuple[dict[Hashable, Any], dict[Hashable, Any]]) -> float:
-    """Examples to train until the lever's start-up is earned back; inf when it never is."""
-    if kind == "several" or not any(name in lever for name in START_UP_LEVERS):
+def _break_even(kind: str, lever: str, ratio: float, sides: tuple[dict[Hashable, Any], dict[Hashable, Any]]) -> float:
+    """Examples to train until the lever's start-up is earned back, at the ratio that is shown; inf when it never is."""
+    if kind == "several" or not ratio > 0 or not any(name in lever for name in START_UP_LEVERS):
         return math.nan
-    having, lacking = sides if kind == "add-one" else sides[::-1]
+    (having, lacking), gain = (sides, ratio) if kind == "add-one" else (sides[::-1], 1 / ratio)
     start_up = [side["setup_seconds"] + side["warmup_seconds"] for side in (having, lacking)]
-    seconds_gained = 1 / lacking["examples_per_second"] - 1 / having["examples_per_second"]
-    if seconds_gained <= 0:
+    if gain <= 1:
         return math.inf
+    seconds_gained = (1 - 1 / gain) / lacking["examples_per_second"]
     return float(max(0.0, start_up[0] - start_up[1]) / seconds_gained)
 
 
@@ -161,7 +162,7 @@ def _sentences(frame: pd.DataFrame, blocks: pd.DataFrame) -> Iterator[str]:
         ratio = f"{times(row['ratio'])} {interval_text(row['low'], row['high'])}".rstrip()
         yield (
             f"{row['series']}: {row['lever']} makes {ratio} the examples/s of {row['profile']} "
-            f"({'blocks of training' if row['verdict'] else 'training clock'}, n = {row['n']}): {row['text']}."
+            f"({'blocks of training' if row['timed'] else 'training clock'}, n = {row['n']}): {row['text']}."
         )
     left_out = rows[(rows["kind"] == "leave-one-out") & (rows["verdict"] != "")].sort_values("ratio")
     if len(left_out):

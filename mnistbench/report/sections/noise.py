@@ -195,8 +195,8 @@ def _sentences(frame: pd.DataFrame, blocks: pd.DataFrame) -> Iterator[str]:
         yield f"Speeds are values without a verdict: {reasons.index[0]}."
         return
     still_open = judged[judged["verdict"] == "open"]
-    takes = still_open["more_seconds"].dropna()
-    more = f"; to tell all of them takes {more_time(float(takes.max()))}" if len(takes) else ""
+    longest = still_open[["more_seconds", "cycles"]].dropna().max()
+    more = f"; to tell all of them takes {more_time(*longest)}" if longest.notna().all() else ""
     yield f"{len(still_open)} of {plural(len(judged), 'difference')} in throughput open{more}."
 
 
