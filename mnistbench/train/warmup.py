@@ -86,7 +86,7 @@ def _eager(levers: Levers, reason: str) -> Levers:
 def _with_kernels(job: Job, trainee: Trainee) -> Trainee:
     import torch
 
-    from mnistbench.train.steps.tuning import apply, tune, tune_blocks
+    from mnistbench.train.steps.tuning import TURNS, apply, tune, tune_blocks
     from mnistbench.train.steps.written import WrittenStep
 
     levers, cell, step = trainee.levers, job.cell, trainee.step
@@ -99,6 +99,7 @@ def _with_kernels(job: Job, trainee: Trainee) -> Trainee:
         **_asked_of(trainee),
         "choices": [{key: list(values) for key, values in block.choices().items()} for block in step.blocks],
         "threads": torch.get_num_threads(),
+        "turns": TURNS,
     }
 
     def measure() -> dict[str, Any]:

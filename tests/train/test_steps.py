@@ -12,7 +12,7 @@ from torch import nn
 from mnistbench.axes.losses import LOSSES
 from mnistbench.cell import Component
 from mnistbench.train.batches import Inputs
-from mnistbench.train.steps import blocks
+from mnistbench.train.steps import blocks, tuning
 from mnistbench.train.steps.autograd import AutogradStep
 from mnistbench.train.steps.cuda_graph import GraphStep
 from mnistbench.train.steps.tuning import apply, tune, tune_blocks
@@ -213,6 +213,35 @@ def test_tuning_leaves_weights_alone_and_can_be_replayed() -> None:
     apply(other, answer["chunk"], answer["kernels"])
     other.gradients(images, labels)
     assert all(torch.equal(a, b) for a, b in zip(first, kept(other), strict=True))
+
+
+class Clocked(blocks.Block):
+    """Moves a clock of its own: a millisecond a call, by the machine's present speed and the choice's."""
+
+    def __init__(self, speed_at: Callable[[float], float], cost: dict[str, float]) -> None:
+        super().__init__()
+        self.now, self.speed_at, self.cost = 0.0, speed_at, cost
+
+    def choices(self) -> dict[str, tuple[str, ...]]:
+        return {"forward": ("usual", "other"), "input": ("usual", "other")}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.now += 1e-3 * self.cost[self.choice["forward"]] / self.speed_at(self.now)
+        return x
+
+    def backward(self, gradient: torch.Tensor, *, wants_input: bool) -> torch.Tensor:
+        return gradient
+
+
+@pytest.mark.parametrize(("cost", "chosen"), [(1.03, "usual"), (0.98, "usual"), (0.8, "other")])
+@pytest.mark.parametrize("since", [0.002, 0.006, 0.009, 0.012, 0.02, 9.0])
+def test_a_machine_that_becomes_twice_as_fast_meanwhile_chooses_no_kernel(
+    monkeypatch: pytest.MonkeyPatch, cost: float, chosen: str, since: float
+) -> None:
+    block = Clocked(lambda now: 1.9 if now > since else 1.0, {"usual": 1.0, "other": cost})
+    monkeypatch.setattr(tuning.time, "perf_counter", lambda: block.now)
+    tuning._tune_block(block, torch.zeros(1), torch.zeros(1), wants_input=False)
+    assert block.choice == {"forward": chosen, "input": "usual"}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ The default is left only for a gain over 5 %: less than that is within the noise
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -26,8 +27,8 @@ MOST_IN_CHUNKS = 2048
 """A chunk size is timed on at most this many examples of a batch: two chunks or more, and the rest is alike."""
 ROUNDS = 2
 """Of timings, in turns: a disturbance that lasts a second then meets every chunk size alike."""
-LONG_ENOUGH, TOO_LONG = 0.003, 0.1
-"""Seconds: shorter calls are repeated until they last that long; longer ones are timed once."""
+LONG_ENOUGH, TOO_LONG, TURNS = 0.003, 0.1, 3
+"""Seconds: shorter calls are repeated until they last that long; longer ones have one turn."""
 
 
 Kernels = list[dict[str, str]]
@@ -103,28 +104,28 @@ def _tune_block(block: Block, x: Tensor, gradient: Tensor, *, wants_input: bool)
         block.forward(x)
         block.backward(gradient, wants_input=wants_input)
 
-    best = _seconds(forward_and_backward)
     for key, values in block.choices().items():
-        for value in values[1:]:
-            before = block.choice
-            block.choice = {**before, key: value}
-            seconds = _seconds(forward_and_backward)
-            if seconds < GAIN * best:
-                best = seconds
-            else:
-                block.choice = before
+        for value in values[1:] if wants_input or key != "input" else ():
+            before, other = block.choice, {**block.choice, key: value}
+            faster = _ratio(block, other, before, forward_and_backward) < GAIN
+            block.choice = other if faster else before
 
 
-def _seconds(call: Callable[[], object]) -> float:
-    """The shortest of a few timings, after one call that is not counted."""
-    call()
-    start = time.perf_counter()
-    call()
-    shortest = time.perf_counter() - start
-    calls = max(1, round(LONG_ENOUGH / max(shortest, 1e-6)))
-    for _ in range(0 if shortest > TOO_LONG else 3):
+def _ratio(block: Block, choice: dict[str, str], before: dict[str, str], call: Callable[[], object]) -> float:
+    """How long a call takes with this choice, over the one before it: the median of a few turns of both.
+
+    A virtual machine may change between two speeds every few seconds: both calls of a turn meet the same.
+    """
+
+    def seconds(chosen: dict[str, str], calls: int) -> float:
+        block.choice = chosen
         start = time.perf_counter()
         for _ in range(calls):
             call()
-        shortest = min(shortest, (time.perf_counter() - start) / calls)
-    return shortest
+        return (time.perf_counter() - start) / calls
+
+    seconds(choice, 1)  # the first call pays for its memory and threads
+    once = seconds(before, 1)
+    calls = max(1, round(LONG_ENOUGH / max(once, 1e-6)))
+    turns = 1 if once > TOO_LONG else TURNS
+    return statistics.median(seconds(choice, calls) / seconds(before, calls) for _ in range(turns))
