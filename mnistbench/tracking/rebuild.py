@@ -57,11 +57,11 @@ def rebuild(experiment: str, uri: str | None, results: ResultsFolder) -> Rebuilt
 
     Raises:
         UserError: if the folder is not empty or cannot be written, if the server cannot be used or has no such
-            experiment.
+            experiment, or nothing in it can be used.
     """
     uri = checked(uri or default_uri())
-    if results.path.exists() and any(results.path.iterdir()):
-        raise UserError(f"{results.path}: is not empty; give a new folder with --out")
+    if results.path.exists() and (not results.path.is_dir() or any(results.path.iterdir())):
+        raise UserError(f"{results.path}: is no folder, or not empty; give a new folder with --out")
     with tempfile.TemporaryDirectory() as temporary:
         downloads = Path(temporary)
         try:
@@ -69,6 +69,8 @@ def rebuild(experiment: str, uri: str | None, results: ResultsFolder) -> Rebuilt
             found, set_aside = _download(server, downloads)
             sessions, no_sessions = _download_sessions(server, downloads)
             grid = server.fetch_grid(downloads)
+            if not found and not sessions:
+                raise UserError(_nothing_there(server, experiment, uri, set_aside + no_sessions))
         except UserError:
             raise
         except Exception as error:
@@ -89,6 +91,16 @@ def rebuild(experiment: str, uri: str | None, results: ResultsFolder) -> Rebuilt
     for name, (run_id, content) in sessions.items():
         journal.complete(session_key(name, len(content)), run_id)
     return Rebuilt(len(found), set_aside + no_sessions, len(sessions))
+
+
+def _nothing_there(server: Server, experiment: str, uri: str, set_aside: Sequence[tuple[str, str]]) -> str:
+    """Why no folder is made, and where the records may be."""
+    said = f"{shown(uri)}: the experiment {experiment!r} has no record and no session of speed"
+    if set_aside:
+        run_id, why = set_aside[0]
+        return f"{said} that can be used: run {run_id}: {why}{f'; {len(set_aside) - 1} more' if set_aside[1:] else ''}"
+    others = server.successors(experiment)
+    return f"{said}{f'; did you mean {others[0]!r}?' if others else ''}"
 
 
 def _by_machine(records: Sequence[CellRecord], folder: Path) -> list[ResultsFolder]:
@@ -198,4 +210,7 @@ def _fetched(server: Server, run_id: str, file: str, downloads: Path) -> Path | 
     """An artifact in a folder of its own, or why there is none."""
     folder = downloads / run_id
     folder.mkdir()
-    return server.fetch_if_there(run_id, file, folder) or f"it has no {file}: it was cut off while it was mirrored"
+    return (
+        server.fetch_if_there(run_id, file, folder)
+        or f"it has no {file}: it was cut off while it was mirrored, or lost it since"
+    )

@@ -297,6 +297,18 @@ def test_a_merge_takes_every_record_and_every_model_along(work: Path) -> None:
     assert {record.record_id for record in [*both.records(), *both.attempts()]} == kept
 
 
+def test_a_merge_goes_through_a_link_to_an_empty_folder_and_refuses_a_file(work: Path) -> None:
+    run(work / "one")
+    (work / "file").write_text("mine")
+    with pytest.raises(UserError, match="is no folder"):
+        merge_folders([ResultsFolder(work / "one")], ResultsFolder(work / "file"))
+    (work / "disk").mkdir()
+    (work / "link").symlink_to(work / "disk")
+    merge_folders([ResultsFolder(work / "one")], ResultsFolder(work / "link"))
+    assert len(ResultsFolder(work / "disk").records()) == 2
+    assert (work / "link").is_symlink()
+
+
 def test_a_merge_copies_no_file_that_a_link_in_somebody_elses_folder_names(work: Path) -> None:
     run(work / "theirs")
     (work / "secret").write_text("mine")
