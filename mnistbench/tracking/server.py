@@ -487,7 +487,7 @@ def _without_retries() -> Iterator[None]:
 
 
 def _folder_name(experiment: str) -> str:
-    """For an experiment's artifacts: its name as an address has it, or a hash of it where no folder's name is so long."""
+    """For an experiment's artifacts: its name as an address has it, or a hash where no folder's name is so long."""
     quoted = quote(experiment, safe=" ")
     return quoted if len(quoted) <= LONGEST_FOLDER_NAME else hashlib.sha256(experiment.encode()).hexdigest()[:32]
 

@@ -973,10 +973,10 @@ def test_where_nothing_can_be_read_back_no_folder_is_made(uri: str, results: Res
     filled(results, 1)
     sync(results, uri)
     back = ResultsFolder(tmp_path / "back")
-    with pytest.raises(UserError, match="'quick' has no record and no session of speed; did you mean 'quick-2'?"):
+    with pytest.raises(UserError, match=r"'quick' has no record and no session of speed; did you mean 'quick-2'"):
         rebuild("quick", uri, back)
     shutil.rmtree(tmp_path / "mlruns" / "quick-2")
-    with pytest.raises(UserError, match="that can be used: run [0-9a-f]+: it has no record.json"):
+    with pytest.raises(UserError, match=r"that can be used: run [0-9a-f]+: it has no record\.json"):
         rebuild("quick-2", uri, back)
     assert not back.path.exists()
     back.path.write_text("a file")
