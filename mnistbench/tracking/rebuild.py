@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shutil
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnistbench.errors import UserError
-from mnistbench.files.whole import read_regular, write_whole
+from mnistbench.files.whole import move_whole, read_regular, write_whole
 from mnistbench.results.folder import ResultsFolder, read_record
 from mnistbench.results.merging import machine_of, merge_folders
+from mnistbench.results.ownership import is_marked
 from mnistbench.results.records import CellRecord
 from mnistbench.results.speed import SESSION_FILE, longer_of, read_session, write_sessions
 from mnistbench.results.targets import targets_of_grid_file
@@ -49,6 +51,7 @@ def rebuild(experiment: str, uri: str | None, results: ResultsFolder) -> Rebuilt
     """Make a results folder of the records and sessions of speed that an experiment's runs carry as artifacts.
 
     The same cell of two machines stays two records. The folder's journal says that what it holds is on this server.
+    All is put together in `.<name>.read-back` beside it, and then renamed: what is killed leaves no folder.
 
     Args:
         experiment: its name.
@@ -75,21 +78,25 @@ def rebuild(experiment: str, uri: str | None, results: ResultsFolder) -> Rebuilt
             raise
         except Exception as error:
             raise UserError(reason(error, uri)) from None
-        machines = _by_machine([record for _, record in found], downloads / "machines")
-        merge_folders(machines, results)
-        write_sessions(results, {f"{name}.jsonl": content for name, (_, content) in sessions.items()})
+        target = results.path.resolve()
+        draft = ResultsFolder(target.with_name(f".{target.name}.read-back"))
+        if is_marked(draft.path):  # of a command that was killed
+            shutil.rmtree(draft.path)
+        merge_folders(_by_machine([record for _, record in found], downloads / "machines"), draft)
+        write_sessions(draft, {f"{name}.jsonl": content for name, (_, content) in sessions.items()})
         if grid is not None:
-            write_whole(results.grid_file, grid.read_bytes())
-            targets = targets_of_grid_file(results)
+            write_whole(draft.grid_file, grid.read_bytes())
+            targets = targets_of_grid_file(draft)
             if server.grid_id and targets is not None:  # where several folders share the experiment it is one's grid
-                results.write_asked(results.cell_ids() or (), targets)
+                draft.write_asked(draft.cell_ids() or (), targets)
         if server.grid_id:
-            write_grid_id(results, server.grid_id)
-    journal = Journal.read(results.mirrored_file, server.key, place(uri, experiment))
-    for run_id, record in found:
-        journal.complete(record.record_id, run_id)
-    for name, (run_id, content) in sessions.items():
-        journal.complete(session_key(name, len(content)), run_id)
+            write_grid_id(draft, server.grid_id)
+        journal = Journal.read(draft.mirrored_file, server.key, place(uri, experiment))
+        for run_id, record in found:
+            journal.complete(record.record_id, run_id)
+        for name, (run_id, content) in sessions.items():
+            journal.complete(session_key(name, len(content)), run_id)
+        move_whole(draft.path, target)
     return Rebuilt(len(found), set_aside + no_sessions, len(sessions))
 
 

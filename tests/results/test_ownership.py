@@ -102,6 +102,19 @@ def test_a_foreign_folder_is_refused_in_one_line_and_nothing_is_written_elsewher
     assert contents(work) == before
 
 
+@pytest.mark.parametrize("command", [["report"], ["sync"], ["status"], ["merge", "--out", "both"]], ids=" ".join)
+def test_a_folder_with_cells_of_somebody_elses_is_not_written_to(
+    command: list[str], work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a notebook's outputs, say: no report, no lock and no id are left there, and no experiment is made."""
+    (work / "theirs" / "cells").mkdir(parents=True)
+    (work / "theirs" / "cells" / "one.json").write_text("{}")
+    before = contents(work)
+    assert cli.main([command[0], "theirs", *command[1:]]) == 2
+    assert "no results folder" in capsys.readouterr().err
+    assert contents(work) == before
+
+
 @pytest.mark.parametrize("out", [".", ""])
 def test_the_working_folder_with_the_users_grid_is_no_results_folder(work: Path, out: str) -> None:
     shutil.copy(work / "mine.yaml", work / "grid.yaml")

@@ -963,6 +963,61 @@ def test_what_comes_back_asks_the_targets_that_the_grid_named_last(
     assert back.cell_ids() == results.cell_ids()
 
 
+@pytest.mark.slow
+def test_a_read_back_that_is_killed_leaves_no_half_folder_and_can_be_repeated(
+    uri: str, results: ResultsFolder, tmp_path: Path
+) -> None:
+    """At every third write boundary; the session, the grid and the notes of what is mirrored come last."""
+    filled(results, 2)
+    write_session(results, make_session({make_cell(): 1e4}, cycles=2))
+    results.write_grid("name: quick\n")
+    sync(results, uri)
+    killed = 0
+    for fatal in range(1, 100, 3):
+        back = ResultsFolder(tmp_path / f"back{fatal}")
+        child = multiprocessing.get_context("fork").Process(target=_rebuild_killed_at, args=(fatal, uri, back))
+        child.start()
+        child.join()
+        if child.exitcode == 0:
+            break
+        killed += 1
+        if not back.path.exists():
+            assert rebuild("quick", uri, back).sessions == 1
+        assert len(back.records()) == 2
+        assert len(list(back.speed.iterdir())) == 1
+        assert (back.path / ".grid_id").read_text() == (results.path / ".grid_id").read_text()
+        assert len(back.mirrored_file.read_text().splitlines()) == 3
+    assert killed > 5
+    assert not list(tmp_path.glob(".back*"))
+
+
+def _rebuild_killed_at(fatal: int, uri: str, back: ResultsFolder) -> None:
+    from mnistbench.tracking.server import Server
+
+    passed = 0
+
+    def counted(function: Callable[..., object]) -> Callable[..., object]:
+        def wrapped(*arguments: object, **options: object) -> object:
+            nonlocal passed
+            passed += 1
+            if passed == fatal:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **options)
+
+        return wrapped
+
+    fetch_grid = Server.fetch_grid
+
+    def last_download(server: Server, folder: Path) -> Path | None:
+        grid = fetch_grid(server, folder)
+        for name in ("fsync", "replace", "rename", "mkdir"):
+            setattr(os, name, counted(getattr(os, name)))
+        return grid
+
+    Server.fetch_grid = last_download  # type: ignore[method-assign]
+    rebuild("quick", uri, back)
+
+
 def test_where_nothing_can_be_read_back_no_folder_is_made(uri: str, results: ResultsFolder, tmp_path: Path) -> None:
     """Somebody else's experiment has the name, or all artifacts were lost."""
     from mlflow import MlflowClient
