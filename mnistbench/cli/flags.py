@@ -15,6 +15,7 @@ import typer
 
 from mnistbench.axes.plugins import load_plugins
 from mnistbench.errors import UserError
+from mnistbench.results.ownership import is_marked, is_record_name
 
 if TYPE_CHECKING:
     from mnistbench.run.options import RunOptions
@@ -210,4 +211,7 @@ def results_folder(path: Path) -> Path:
         raise UserError(f"{path}: no such folder; a run writes results/<grid name>")
     if not (path / "cells").is_dir():
         raise UserError(f"{path}: no results folder (it has no `cells` in it); a run writes results/<grid name>")
+    files = list((path / "cells").iterdir())
+    if files and not is_marked(path) and not any(map(is_record_name, files)):
+        raise UserError(f"{path}: no results folder (nothing in its `cells` is named as a record of mnistbench)")
     return path

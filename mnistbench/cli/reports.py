@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -65,17 +66,20 @@ def compare(
     from mnistbench.report.frame import KINDS, results_frame
     from mnistbench.results.speed import read_sessions
     from mnistbench.results.targets import targets_asked
+    from mnistbench.run.status import unread_lines
 
     threshold = parse_threshold(fail_on) if fail_on else None
     folders = [ResultsFolder(results_folder(path)) for path in (before, after)]
-    frames = [
-        results_frame(folder.records(), source=str(folder.path), targets=targets_asked(folder), kinds=KINDS)
-        for folder in folders
-    ]
-    blocks_a, blocks_b = (blocks_frame(read_sessions(folder)[0]) for folder in folders)
+    frames, blocks, notes = [], [], []
+    for side, folder in zip("AB", folders, strict=True):
+        (records, unread), (sessions, unread_speed) = folder.read(), read_sessions(folder)
+        frames.append(results_frame(records, source=str(folder.path), targets=targets_asked(folder), kinds=KINDS))
+        blocks.append(blocks_frame(sessions))
+        notes += [f"{side}: {line}" for line in unread_lines([*unread, *unread_speed])]
     comparison = compare_frames(
-        *frames, blocks_a=blocks_a, blocks_b=blocks_b, fail_on=threshold, allow_undecided=allow_undecided
+        *frames, blocks_a=blocks[0], blocks_b=blocks[1], fail_on=threshold, allow_undecided=allow_undecided
     )
+    comparison = replace(comparison, notes=(*notes, *comparison.notes))
     print(comparison.to_text())
     if out is not None:
         write_whole(out, comparison.to_markdown())

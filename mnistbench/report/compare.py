@@ -186,6 +186,8 @@ def compare(
     rows = [{**row, **(fail_on.judge(row) if fail_on else unjudged)} for row in rows]
     table = pd.DataFrame({"label": names[row["settings"]], "target_accuracy": math.nan, **row} for row in rows)
     undecided = _undecided(a, b, table, fail_on) + (len(only_a) + len(only_b) if fail_on else 0)
+    if fail_on and table.empty:
+        undecided = max(undecided, 1)
     notes = [*_in_both(first, second), *_notes(a, b, table, fail_on, undecided)]
     notes += [markdown.one_line(text) for text in shared(both)] if len(both) else []
     for name, only in (("A", only_a), ("B", only_b)):
@@ -219,7 +221,7 @@ def _undecided(a: pd.DataFrame, b: pd.DataFrame, table: pd.DataFrame, fail_on: T
         return 0
     common = set(a["settings"]) & set(b["settings"])
     if table.empty:
-        return max(len(common), 1)
+        return len(common)
     rows = table[table["metric"] == fail_on.metric]
     return int(rows["undecided"].sum()) + len(common - set(rows["settings"]))
 

@@ -21,8 +21,8 @@ class Completeness:
 
     Attributes:
         asked: cells of the grid (or of the records, when the grid is not known).
-        answered: finished, diverged or out of memory.
-        by_status: count by status, in a fixed order, without zeros; `missing` for cells without a record.
+        answered: finished, diverged or out of memory, on one machine at least.
+        by_status: records by status, in a fixed order, without zeros; `missing` for cells without a record.
         sentence: for example `574 of 600 cells answered; 26 failed`.
     """
 
@@ -36,14 +36,16 @@ def completeness(frame: pd.DataFrame, asked: int | None = None) -> Completeness:
     """Counts by status; `asked` is the number of the grid's cells, so that cells without a record are said."""
     counts = frame["status"].value_counts()
     by_status = {status: int(counts[status]) for status in STATUSES if status in counts}
-    missing = max(0, asked - frame["cell_id"].nunique()) if asked is not None else 0
-    total = len(frame) + missing
+    cells = frame["cell_id"].nunique()
+    missing = max(0, asked - cells) if asked is not None else 0
+    total = cells + missing
     if missing:
         by_status["missing"] = missing
-    answered = sum(by_status.get(status, 0) for status in RESULTS)
+    answered = frame.loc[frame["status"].isin(RESULTS), "cell_id"].nunique()
+    records = f", {plural(len(frame), 'record')} of several machines or builds" if len(frame) > cells else ""
     words = {status: status.replace("_", " ") for status in STATUSES} | {"missing": "not run yet"}
     told = "; ".join(f"{count} {words[status]}" for status, count in by_status.items() if status != "finished")
-    sentence = f"{answered} of {plural(total, 'cell')} answered{'; ' + told if told else ''}"
+    sentence = f"{answered} of {plural(total, 'cell')} answered{records}{'; ' + told if told else ''}"
     return Completeness(total, answered, by_status, sentence)
 
 

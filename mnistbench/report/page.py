@@ -243,7 +243,9 @@ def _banners(study: Study) -> list[tuple[str, bool]]:
     loud = bool(study.runs["fallback"].fillna(False).any())
     said = [(text, loud and place == 0) for place, text in enumerate(inventory.banners(study.runs))]
     if study.unread:
-        said.append((f"{plural(len(study.unread), 'file')} could not be read as a record and were set aside.", False))
+        said.append(
+            (f"{plural(len(study.unread), 'file')} could not be read as a record; “What failed?” names them.", False)
+        )
     return said
 
 

@@ -108,7 +108,10 @@ def steps_per_epoch(runs: Repeats) -> float:
 
 
 def blocks_of(blocks: pd.DataFrame, frame: pd.DataFrame, group: str) -> pd.DataFrame:
-    """The blocks that the machine and build of a group took, of settings that it has records of."""
+    """The blocks that the machine and build of a group took, of settings that it has records of.
+
+    Where the machine had several GPUs, blocks of a session that does not say which are nobody's.
+    """
     rows = frame[(frame["group"] == group) & (frame["repeat"] == 0)]
     if rows.empty or blocks.empty:
         return blocks.iloc[:0]
@@ -116,7 +119,8 @@ def blocks_of(blocks: pd.DataFrame, frame: pd.DataFrame, group: str) -> pd.DataF
     here = (blocks["machine_id"] == first["machine_id"]) & (blocks["torch"] == first["torch"])
     gpus = set(rows["device_id"].dropna())
     if gpus:
-        here &= blocks["device_id"].isna() | blocks["device_id"].isin(gpus)
+        is_one_of_several = group.endswith(tuple(gpus))  # its name says which
+        here &= blocks["device_id"].isin(gpus) | (blocks["device_id"].isna() & (not is_one_of_several))
     timed: pd.DataFrame = blocks[here & blocks["settings"].isin(set(rows["settings"]))]
     return timed
 

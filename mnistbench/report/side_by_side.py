@@ -87,7 +87,7 @@ def _matched(a: pd.DataFrame, b: pd.DataFrame, metric: Metric) -> Iterator[tuple
 
 
 def _same_machine(a: Repeats, b: Repeats) -> bool:
-    """Whether the speeds of two sides may be compared; GPUs of rented machines may carry one machine id."""
+    """Whether the speeds of two sides may be compared; two GPUs may carry one machine id (rented machines)."""
     return a.first("machine_id") == b.first("machine_id") and not _differ(a, b, "device_id", "device_name")
 
 

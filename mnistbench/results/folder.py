@@ -194,6 +194,10 @@ class ResultsFolder:
         wanted = self.cell_ids()
         records: list[CellRecord] = []
         aside: list[SetAside] = []
+        if wanted is None and self.cells_file.exists():
+            aside.append(
+                SetAside(self.cells_file, "it does not say which cells the grid has, so that all records count")
+            )
         for path, content in self.scan():
             if isinstance(content, str):
                 aside.append(SetAside(path, content))

@@ -34,9 +34,9 @@ def merge_folders(sources: Sequence[ResultsFolder], target: ResultsFolder) -> in
         UserError: if the target is there already, a record is of a newer mnistbench, or two different records carry one
             record_id or two different sessions of blocks one name; nothing is written.
     """
-    place = target.path.absolute()
-    if place.exists() and (any(place.iterdir()) or place.samefile(Path.cwd())):
-        raise UserError(f"{target.path}: is not empty, or the working folder; merge into a new folder")
+    place = target.path.resolve()
+    if place.exists() and (not place.is_dir() or any(place.iterdir()) or place.samefile(Path.cwd())):
+        raise UserError(f"{target.path}: is no folder, not empty, or the working folder; merge into a new folder")
     cell_ids, targets = asked((source, source.records()) for source in sources)
     asked_for = set(cell_ids)
     holders: dict[str, tuple[CellRecord, ResultsFolder]] = {}

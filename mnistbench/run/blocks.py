@@ -137,7 +137,8 @@ class SpeedTaking:
         session = self.session
         name = new_session_name()
         self._seed = int(name.rpartition("-")[2], 16) % 2**31
-        environment = next((answer.environment for _, answer in self.settled.values()), None)
+        places = [answer.environment for _, answer in self.settled.values()]
+        environment = next((place for place in places if place.device_id), next(iter(places), None))
         about = SpeedSession(
             machine=machine_id(),
             build=torch_build(),

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +15,14 @@ from typing_extensions import override
 from mnistbench.files.whole import read_regular
 from mnistbench.results.index import read_index
 from mnistbench.results.records import CellRecord, EpochMeasurement
+from mnistbench.results.speed import read_sessions
 from mnistbench.run.budget import seconds_by_setting
 from mnistbench.run.progress import Count, figures, outcome
 from mnistbench.train.watcher import Ending, Watcher
 from mnistbench.words.wording import plural, rough_time
 
 if TYPE_CHECKING:
-    from mnistbench.results.folder import ResultsFolder
+    from mnistbench.results.folder import ResultsFolder, SetAside
     from mnistbench.train.job import Job
 
 NOTE = ".now.json"
@@ -91,7 +93,8 @@ def status_lines(results: ResultsFolder) -> list[str]:
     if old := [known_cell.outdated for known_cell in known.values() if known_cell.outdated]:
         why = ", ".join(sorted(set(old)))
         lines.append(f"{len(old)} of them outdated: an older release could train them wrongly ({why})")
-    lines += [f"set aside {known_cell.file.name}: {known_cell.reason}" for known_cell in aside]
+    lines += [f"set aside {other.file.name}: {other.reason}" for other in aside]
+    lines += unread_lines(read_sessions(results)[1])
     if note := _note(results.path):
         left = note.get("seconds_left")
         rest = f", {rough_time(left)} left" if isinstance(left, int | float) and 0 <= left < 1e9 else ""
@@ -102,6 +105,16 @@ def status_lines(results: ResultsFolder) -> list[str]:
         rest = f", about {rough_time(sum(typical) / len(typical) * open_)}" if typical else ""
         lines.append(f"nothing is running; {plural(open_, 'cell')} without a result yet{rest}: `run` the grid again")
     return lines
+
+
+def unread_lines(unread: Iterable[SetAside]) -> Iterator[str]:
+    """Files in which something could not be read, each once, with the first reason."""
+    reasons: dict[Path, list[str]] = {}
+    for item in unread:
+        reasons.setdefault(item.file, []).append(item.reason)
+    for file, said in reasons.items():
+        more = f", and {len(said) - 1} more" if said[1:] else ""
+        yield f"not read: {file.parent.name}/{file.name}: {said[0]}{more}"
 
 
 def _note(folder: Path) -> dict[str, object] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shutil
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mnistbench.errors import UserError
-from mnistbench.files.whole import read_regular, write_whole
+from mnistbench.files.whole import move_whole, read_regular, write_whole
 from mnistbench.results.folder import ResultsFolder, read_record
 from mnistbench.results.merging import machine_of, merge_folders
+from mnistbench.results.ownership import is_marked
 from mnistbench.results.records import CellRecord
 from mnistbench.results.speed import SESSION_FILE, longer_of, read_session, write_sessions
 from mnistbench.results.targets import targets_of_grid_file
@@ -46,6 +48,7 @@ def rebuild(experiment: str, uri: str | None, results: ResultsFolder) -> Rebuilt
     """Make a results folder of the records and sessions of speed that an experiment's runs carry as artifacts.
 
     The same cell of two machines stays two records. The folder's journal says that what it holds is on this server.
+    All is put together in `.<name>.read-back` beside it, and then renamed: what is killed leaves no folder.
 
     Args:
         experiment: its name.
@@ -54,11 +57,11 @@ def rebuild(experiment: str, uri: str | None, results: ResultsFolder) -> Rebuilt
 
     Raises:
         UserError: if the folder is not empty or cannot be written, if the server cannot be used or has no such
-            experiment.
+            experiment, or nothing in it can be used.
     """
     uri = checked(uri or default_uri())
-    if results.path.exists() and any(results.path.iterdir()):
-        raise UserError(f"{results.path}: is not empty; give a new folder with --out")
+    if results.path.exists() and (not results.path.is_dir() or any(results.path.iterdir())):
+        raise UserError(f"{results.path}: is no folder, or not empty; give a new folder with --out")
     with tempfile.TemporaryDirectory() as temporary:
         downloads = Path(temporary)
         try:
@@ -66,26 +69,42 @@ def rebuild(experiment: str, uri: str | None, results: ResultsFolder) -> Rebuilt
             records, set_aside = _download(server, downloads)
             sessions, no_sessions = _download_sessions(server, downloads)
             grid = server.fetch_grid(downloads)
+            if not records and not sessions:
+                raise UserError(_nothing_there(server, experiment, uri, set_aside + no_sessions))
         except UserError:
             raise
         except Exception as error:
             raise UserError(reason(error, uri)) from None
-        machines = _by_machine([record for _, record in records], downloads / "machines")
-        merge_folders(machines, results)
-        write_sessions(results, {f"{name}.jsonl": content for name, (_, content) in sessions.items()})
+        target = results.path.resolve()
+        draft = ResultsFolder(target.with_name(f".{target.name}.read-back"))
+        if is_marked(draft.path):  # of a command that was killed
+            shutil.rmtree(draft.path)
+        merge_folders(_by_machine([record for _, record in records], downloads / "machines"), draft)
+        write_sessions(draft, {f"{name}.jsonl": content for name, (_, content) in sessions.items()})
         if grid is not None:
-            write_whole(results.grid_file, grid.read_bytes())
-            targets = targets_of_grid_file(results)
+            write_whole(draft.grid_file, grid.read_bytes())
+            targets = targets_of_grid_file(draft)
             if server.grid_id and targets is not None:  # where several folders share the experiment it is one's grid
-                results.write_asked(results.cell_ids() or (), targets)
+                draft.write_asked(draft.cell_ids() or (), targets)
         if server.grid_id:
-            write_grid_id(results, server.grid_id)
-    journal = Journal.read(results.mirrored_file, server.key, place(uri, experiment))
-    for run_id, record in records:
-        journal.complete(record.record_id, run_id)
-    for name, (run_id, content) in sessions.items():
-        journal.complete(session_key(name, len(content)), run_id)
+            write_grid_id(draft, server.grid_id)
+        journal = Journal.read(draft.mirrored_file, server.key, place(uri, experiment))
+        for run_id, record in records:
+            journal.complete(record.record_id, run_id)
+        for name, (run_id, content) in sessions.items():
+            journal.complete(session_key(name, len(content)), run_id)
+        move_whole(draft.path, target)
     return Rebuilt(len(records), set_aside + no_sessions, len(sessions))
+
+
+def _nothing_there(server: Server, experiment: str, uri: str, set_aside: Sequence[tuple[str, str]]) -> str:
+    """Why no folder is made, and where the records may be."""
+    said = f"{shown(uri)}: the experiment {experiment!r} has no record and no session of speed"
+    if set_aside:
+        run_id, why = set_aside[0]
+        return f"{said} that can be used: run {run_id}: {why}{f'; {len(set_aside) - 1} more' if set_aside[1:] else ''}"
+    others = server.successors(experiment)
+    return f"{said}{f'; did you mean {others[0]!r}?' if others else ''}"
 
 
 def _by_machine(records: Sequence[CellRecord], folder: Path) -> list[ResultsFolder]:
@@ -192,4 +211,7 @@ def _fetched(server: Server, run_id: str, file: str, downloads: Path) -> Path | 
     """An artifact in a folder of its own, or why there is none."""
     folder = downloads / run_id
     folder.mkdir()
-    return server.fetch_if_there(run_id, file, folder) or f"it has no {file}: it was cut off while it was mirrored"
+    return (
+        server.fetch_if_there(run_id, file, folder)
+        or f"it has no {file}: it was cut off while it was mirrored, or lost it since"
+    )

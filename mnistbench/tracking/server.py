@@ -6,6 +6,7 @@ MLflow, a database driver or the network raises; `mirror.py` bounds and names it
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -50,6 +51,8 @@ ONE_BY_ONE = 20
 """More records than this are found by reading all runs of their time span, a page at a time."""
 PAGE = 1000
 PAUSE_SECONDS = 0.5
+LONGEST_FOLDER_NAME = 240
+"""Bytes; file systems take 255. A letter that is not ASCII takes up to 12 in an address."""
 
 
 class GivenUp(Exception):
@@ -221,9 +224,8 @@ class Server:
         """
         run_id = self._summary_run() or self._create_summary_run()
         tags = {f"{CELLS}{status}": str(number) for status, number in counts.items()}
-        for gone in [
-            tag for tag in self._client.get_run(run_id).data.tags if tag.startswith(CELLS) and tag not in tags
-        ]:
+        there = self._client.get_run(run_id).data.tags
+        for gone in [tag for tag in there if tag.startswith(CELLS) and tag not in tags]:
             self._client.delete_tag(run_id, gone)
         for tag, number in tags.items():
             self._client.set_tag(run_id, tag, number)
@@ -235,6 +237,11 @@ class Server:
         """The runs that mirror records (`RECORD_ID`) or sessions of speed (`SESSION`): run_id and what the tag says."""
         runs = self._runs(f"tags.`{KIND}` = '{SPEED if tag == SESSION else 'cell'}'")
         return [(str(run.info.run_id), run.data.tags.get(tag, "")) for run in runs]
+
+    def successors(self, experiment: str) -> list[str]:
+        """Names of other experiments that hold what was to go into one of this name."""
+        there = self._client.search_experiments()
+        return sorted(item.name for item in there if item.tags.get(GRID) == experiment != item.name)
 
     def fetch_if_there(self, run_id: str, name: str, folder: Path) -> Path | None:
         """Copy an artifact into a folder, and give its path; None if the run has none of that name."""
@@ -366,7 +373,7 @@ class Server:
         }
 
     def _create_experiment(self, name: str, grid: str) -> Experiment:
-        location = None if self._artifacts is None else (self._artifacts / quote(name, safe=" ")).as_uri()
+        location = None if self._artifacts is None else (self._artifacts / _folder_name(name)).as_uri()
         tags = {
             "mlflow.note.content": (
                 f"The grid `{grid}`, by mnistbench: one run per record, one per session of speed, and a summary run."
@@ -477,6 +484,12 @@ def _without_retries() -> Iterator[None]:
         yield
     finally:
         os.environ[name] = before
+
+
+def _folder_name(experiment: str) -> str:
+    """For an experiment's artifacts: its name as an address has it, or a hash where no folder's name is so long."""
+    quoted = quote(experiment, safe=" ")
+    return quoted if len(quoted) <= LONGEST_FOLDER_NAME else hashlib.sha256(experiment.encode()).hexdigest()[:32]
 
 
 def _key(experiment: Experiment) -> str:

@@ -164,6 +164,8 @@ def test_a_regression_goes_before_what_is_undecided() -> None:
 
 
 def test_nothing_to_compare_is_undecided_where_a_threshold_asks() -> None:
+    one_side = compared(side(10_000), side(10_000, cell={"batch_size": 64}), fail_on=SLOWER)
+    assert (one_side.undecided, one_side.exit_code) == (2, 6)
     nothing = Side(all_runs([]))
     assert compared(nothing, nothing).exit_code == 0
     assert compared(nothing, nothing, fail_on=SLOWER).exit_code == 6

@@ -404,6 +404,14 @@ def test_completeness_counts_what_has_no_record_too() -> None:
     assert found.by_status == {"finished": 1, "failed": 1, "missing": 3}
 
 
+def test_a_cell_of_two_machines_is_one_cell_and_answered_where_one_of_them_has_a_result() -> None:
+    elsewhere = make_environment("other box")
+    records = [make_record(), make_record(status="failed", environment=elsewhere)]
+    assert completeness(all_runs(records), asked=3).sentence == (
+        "1 of 3 cells answered, 2 records of several machines or builds; 1 failed; 2 not run yet"
+    )
+
+
 def test_diverged_and_out_of_memory_are_answers() -> None:
     records = [make_record(make_cell(seed=1), status="diverged"), make_record(status="out_of_memory")]
     assert completeness(all_runs(records)).answered == 2

@@ -15,6 +15,7 @@ from mnistbench.cell import Component, Training
 from mnistbench.report.blocks import blocks_frame
 from mnistbench.report.labels import labels
 from mnistbench.report.sections.noise import disturbances as noise
+from mnistbench.report.summary import verdict_sentences
 from mnistbench.report.verdicts import pairwise
 from mnistbench.results.records import CellRecord
 
@@ -134,6 +135,24 @@ def test_blocks_of_another_machine_or_build_say_nothing() -> None:
     records = [*runs(10_000, 1), *runs(20_000, 1, cell={"batch_size": 64})]
     for place in (make_environment("other box"), make_environment(torch="2.16.0")):
         assert only_pair(records, environment=place)["reason"] == "no blocks of speed"
+
+
+def test_blocks_of_an_unknown_gpu_are_pooled_with_none_of_several() -> None:
+    """Sessions of CPU and GPU cells did not say which GPU it was; of a machine that had one, it is that one."""
+    cells = {make_cell(batch_size=size, device="cuda"): 1e4 for size in (64, 512)}
+    gpus = [make_environment(device_name=name, device_id=name) for name in ("one", "two")]
+    unknown = blocks_frame([make_session(cells)])
+    one, two = ([make_record(cell, environment=gpu) for cell in cells] for gpu in gpus)
+    alone = pairwise(all_runs(one), "examples_per_second", unknown).frame
+    both = pairwise(all_runs([*one, *two]), "examples_per_second", unknown).frame
+    assert list(alone["n"]) == [16]
+    assert list(both["reason"]) == ["no blocks of speed"] * 2
+    said = verdict_sentences(all_runs([*one, *two]), unknown)
+    assert said.count("Speeds are values without a verdict: no blocks of speed.") == 2
+    known = blocks_frame(
+        [make_session(cells, environment=gpu, cycles=cycles) for gpu, cycles in zip(gpus, (12, 14), strict=True)]
+    )
+    assert sorted(pairwise(all_runs([*one, *two]), "examples_per_second", known).frame["n"]) == [12, 14]
 
 
 def test_only_common_cycles_are_paired() -> None:

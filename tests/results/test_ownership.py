@@ -102,6 +102,19 @@ def test_a_foreign_folder_is_refused_in_one_line_and_nothing_is_written_elsewher
     assert contents(work) == before
 
 
+@pytest.mark.parametrize("command", [["report"], ["sync"], ["status"], ["merge", "--out", "both"]], ids=" ".join)
+def test_a_folder_with_cells_of_somebody_elses_is_not_written_to(
+    command: list[str], work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a notebook's outputs, say: no report, no lock and no id are left there, and no experiment is made."""
+    (work / "theirs" / "cells").mkdir(parents=True)
+    (work / "theirs" / "cells" / "one.json").write_text("{}")
+    before = contents(work)
+    assert cli.main([command[0], "theirs", *command[1:]]) == 2
+    assert "no results folder" in capsys.readouterr().err
+    assert contents(work) == before
+
+
 @pytest.mark.parametrize("out", [".", ""])
 def test_the_working_folder_with_the_users_grid_is_no_results_folder(work: Path, out: str) -> None:
     shutil.copy(work / "mine.yaml", work / "grid.yaml")
@@ -295,6 +308,18 @@ def test_a_merge_takes_every_record_and_every_model_along(work: Path) -> None:
     assert len(kept) == 6
     assert models(both.path) == kept
     assert {record.record_id for record in [*both.records(), *both.attempts()]} == kept
+
+
+def test_a_merge_goes_through_a_link_to_an_empty_folder_and_refuses_a_file(work: Path) -> None:
+    run(work / "one")
+    (work / "file").write_text("mine")
+    with pytest.raises(UserError, match="is no folder"):
+        merge_folders([ResultsFolder(work / "one")], ResultsFolder(work / "file"))
+    (work / "disk").mkdir()
+    (work / "link").symlink_to(work / "disk")
+    merge_folders([ResultsFolder(work / "one")], ResultsFolder(work / "link"))
+    assert len(ResultsFolder(work / "disk").records()) == 2
+    assert (work / "link").is_symlink()
 
 
 def test_a_merge_copies_no_file_that_a_link_in_somebody_elses_folder_names(work: Path) -> None:

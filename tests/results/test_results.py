@@ -122,6 +122,14 @@ def test_cells_that_the_grid_has_no_more_stay_on_disk_and_leave_the_records(resu
     assert len(list(results.cells.iterdir())) == 2
 
 
+@pytest.mark.parametrize("content", ["", '{"cells": [', '{"schema_version": 99, "cells": []}', "<<<<<<< HEAD\n{}"])
+def test_a_list_of_cells_that_cannot_be_read_is_named(results: ResultsFolder, cell: Cell, content: str) -> None:
+    results.write(record(cell))
+    results.cells_file.write_text(content)
+    records, aside = results.read()
+    assert (len(records), [item.file.name for item in aside]) == (1, ["cells.json"])
+
+
 def test_without_a_list_of_cells_every_record_counts(results: ResultsFolder, cell: Cell) -> None:
     results.write(record(cell))
     results.cells_file.write_text("{ not a list")

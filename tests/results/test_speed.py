@@ -9,6 +9,7 @@ import pytest
 from speed_sessions import make_session, write_session
 from synthetic import make_cell, make_record
 
+from mnistbench.cli import app as cli
 from mnistbench.errors import UserError
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.index import refuse_newer
@@ -212,6 +213,24 @@ def test_a_copy_of_a_session_under_another_name_counts_once(folder: ResultsFolde
     other = make_session(RATES, cycles=3, seed=1)
     write_session(folder, other)
     assert len(read_sessions(folder)[0]) == 2
+
+
+def test_status_and_compare_name_what_they_could_not_read(
+    folder: ResultsFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A comparison of what is left is no comparison of the folders."""
+    folder.write(make_record())
+    path = write_session(folder, make_session(RATES, cycles=2))
+    path.write_bytes(path.read_bytes().replace(b'"steps": 4', b'"steps": "four"'))
+    (folder.cells / "0123456789abcdef.json").write_text("{")
+    assert cli.main(["status", str(folder.path)]) == 0
+    said = capsys.readouterr().out
+    assert f"not read: speed/{path.name}: line 2: it is no line of ours" in said
+    assert ", and 5 more" in said
+    assert cli.main(["compare", str(folder.path), str(folder.path)]) == 0
+    said = capsys.readouterr().out
+    assert f"B: not read: speed/{path.name}: line 2" in said
+    assert "A: not read: cells/0123456789abcdef.json: it is not JSON" in said
 
 
 def test_a_session_that_cannot_be_read_is_not_left_out_of_a_merge(folder: ResultsFolder, tmp_path: Path) -> None:

@@ -114,6 +114,23 @@ def test_settings_are_settled_first_then_timed_then_trained(tmp_path: Path) -> N
         assert set(executor.order[2 + 2 * cycle : 4 + 2 * cycle]) == {f"block {SLOW}", f"block {FAST}"}
 
 
+def test_a_session_says_which_gpu_it_timed_whichever_setting_was_settled_first(tmp_path: Path) -> None:
+    """A CPU setting knows of no GPU; the blocks of two GPUs under one machine id would be pooled."""
+
+    class Beside(Stopwatch):
+        def settle_setting(self, job: Job) -> SettledSetting | CellRecord:
+            settled = super().settle_setting(job)
+            assert isinstance(settled, SettledSetting)
+            on_gpu = job.cell.optimizer.label == FAST
+            return replace(settled, environment=replace(settled.environment, device_id="gpu" if on_gpu else None))
+
+    run(tmp_path / "out", executor := Beside())
+    assert executor.order[:2] == [f"settle {SLOW}", f"settle {FAST}"]
+    (session,) = sessions(tmp_path / "out")
+    assert session.about.environment is not None
+    assert session.about.environment.device_id == "gpu"
+
+
 def test_what_is_there_is_not_timed_again_and_what_is_new_is_timed_with_all(tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(out)

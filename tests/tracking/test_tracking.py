@@ -31,6 +31,7 @@ from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.merging import merge_folders
 from mnistbench.results.ownership import SUMMARY_END
 from mnistbench.results.records import CellRecord, Noise
+from mnistbench.results.targets import targets_asked
 from mnistbench.tracking import Mirror, address, download_weights, rebuild, sync
 from mnistbench.tracking.content import RECORD_ID, milliseconds, run_content
 from mnistbench.tracking.journal import Journal, done_at
@@ -381,6 +382,20 @@ def test_the_report_lies_on_the_one_summary_run(uri: str, results: ResultsFolder
     client = MlflowClient(tracking_uri=uri)
     assert Path(client.download_artifacts(summary.info.run_id, "report.html")).read_text() == REPORT + "second"
     assert summary.data.tags["mnistbench.cells.finished"] == "3"
+
+
+def test_the_summary_counts_the_cells_of_the_grid_and_forgets_a_status_that_is_gone(
+    uri: str, results: ResultsFolder
+) -> None:
+    """A cell that failed and was run again is one finished cell, and no failed one."""
+    cell = make_cell(seed=99)
+    results.write(make_record(cell, status="failed"))
+    sync(results, uri)
+    results.write(make_record(cell, attempt=2, started_at=START + timedelta(hours=1)))
+    sync(results, uri)
+    (summary,) = runs(uri, kind="summary")
+    counted = {key: value for key, value in summary.data.tags.items() if key.startswith("mnistbench.cells.")}
+    assert counted == {"mnistbench.cells.finished": "1"}
 
 
 def test_files_of_the_users_in_a_results_folder_are_not_taken_for_a_report(uri: str, results: ResultsFolder) -> None:
@@ -932,6 +947,106 @@ def test_two_machines_records_of_one_cell_both_come_back(uri: str, tmp_path: Pat
     back = ResultsFolder(tmp_path / "back")
     rebuild("quick", uri, back)
     assert len({record.environment.machine_id for record in back.records()}) == 2  # type: ignore[union-attr]
+
+
+def test_what_comes_back_asks_the_targets_that_the_grid_named_last(
+    uri: str, results: ResultsFolder, tmp_path: Path
+) -> None:
+    records = filled(results)
+    assert records[0].cell.training.targets == (0.97,)
+    results.write_grid("name: quick\ntraining: {epochs: 2, target_accuracy: [0.9, 0.96]}\n")
+    results.write_asked([record.cell_id for record in records], [0.9, 0.96])
+    sync(results, uri)
+    back = ResultsFolder(tmp_path / "back")
+    rebuild("quick", uri, back)
+    assert targets_asked(back) == targets_asked(results) == (0.9, 0.96)
+    assert back.cell_ids() == results.cell_ids()
+
+
+@pytest.mark.slow
+def test_a_read_back_that_is_killed_leaves_no_half_folder_and_can_be_repeated(
+    uri: str, results: ResultsFolder, tmp_path: Path
+) -> None:
+    """At every third write boundary; the session, the grid and the notes of what is mirrored come last."""
+    filled(results, 2)
+    write_session(results, make_session({make_cell(): 1e4}, cycles=2))
+    results.write_grid("name: quick\n")
+    sync(results, uri)
+    killed = 0
+    for fatal in range(1, 100, 3):
+        back = ResultsFolder(tmp_path / f"back{fatal}")
+        child = multiprocessing.get_context("fork").Process(target=_rebuild_killed_at, args=(fatal, uri, back))
+        child.start()
+        child.join()
+        if child.exitcode == 0:
+            break
+        killed += 1
+        if not back.path.exists():
+            assert rebuild("quick", uri, back).sessions == 1
+        assert len(back.records()) == 2
+        assert len(list(back.speed.iterdir())) == 1
+        assert (back.path / ".grid_id").read_text() == (results.path / ".grid_id").read_text()
+        assert len(back.mirrored_file.read_text().splitlines()) == 3
+    assert killed > 5
+    assert not list(tmp_path.glob(".back*"))
+
+
+def _rebuild_killed_at(fatal: int, uri: str, back: ResultsFolder) -> None:
+    from mnistbench.tracking.server import Server
+
+    passed = 0
+
+    def counted(function: Callable[..., object]) -> Callable[..., object]:
+        def wrapped(*arguments: object, **options: object) -> object:
+            nonlocal passed
+            passed += 1
+            if passed == fatal:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **options)
+
+        return wrapped
+
+    fetch_grid = Server.fetch_grid
+
+    def last_download(server: Server, folder: Path) -> Path | None:
+        grid = fetch_grid(server, folder)
+        for name in ("fsync", "replace", "rename", "mkdir"):
+            setattr(os, name, counted(getattr(os, name)))
+        return grid
+
+    Server.fetch_grid = last_download  # type: ignore[method-assign]
+    rebuild("quick", uri, back)
+
+
+def test_where_nothing_can_be_read_back_no_folder_is_made(uri: str, results: ResultsFolder, tmp_path: Path) -> None:
+    """Somebody else's experiment has the name, or all artifacts were lost."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    theirs = client.create_experiment("quick", artifact_location=(tmp_path / "mlruns" / "theirs").as_uri())
+    client.create_run(theirs)
+    filled(results, 1)
+    sync(results, uri)
+    back = ResultsFolder(tmp_path / "back")
+    with pytest.raises(UserError, match=r"'quick' has no record and no session of speed; did you mean 'quick-2'"):
+        rebuild("quick", uri, back)
+    shutil.rmtree(tmp_path / "mlruns" / "quick-2")
+    with pytest.raises(UserError, match=r"that can be used: run [0-9a-f]+: it has no record\.json"):
+        rebuild("quick-2", uri, back)
+    assert not back.path.exists()
+    back.path.write_text("a file")
+    with pytest.raises(UserError, match="is no folder"):
+        rebuild("quick-2", uri, back)
+
+
+@pytest.mark.parametrize("name", ["手写数字" * 16, "é" * 100], ids=["chinese", "accents"])
+def test_a_long_name_in_any_script_has_a_folder_for_its_artifacts(name: str, uri: str, tmp_path: Path) -> None:
+    """In an address each of its letters takes 6 to 12 characters, and a folder's name may have 255."""
+    results = ResultsFolder(tmp_path / "results" / name)
+    results.create()
+    filled(results, 1)
+    assert sync(results, uri).failed == 0
+    assert rebuild(name, uri, ResultsFolder(tmp_path / "back")).written == 1
 
 
 def test_an_unknown_experiment_is_answered_with_the_nearest(uri: str, results: ResultsFolder, tmp_path: Path) -> None:
