@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from mnistbench.cell import Cell, Loss
+from mnistbench.cell import Cell, Component, Loss
 from mnistbench.cell.checked import read_checked
 from mnistbench.cell.data_spec import DataSpec
 from mnistbench.errors import UserError
@@ -190,11 +190,13 @@ class KeptModel:
         network: in evaluation mode, on the CPU; takes float inputs [n, *input_shape].
         settings: what is stored with it.
         plugins: the modules that its network or its dataset may come from.
+        warnings: what the user should see although it works.
     """
 
     network: torch.nn.Module
     settings: ModelSettings
     plugins: Plugins | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def cell(self) -> Cell:
@@ -223,7 +225,7 @@ class KeptModel:
         Raises:
             UserError: if the shape is not the one that the model was trained on, or a number is not finite.
         """
-        return self._as_probabilities(self.outputs_of(self._stored(inputs))).numpy()
+        return self._answers(inputs)[1].numpy()
 
     def predict(self, examples: str | Path | Sequence[str | Path] | np.ndarray) -> list[Prediction]:
         """Classify images, or rows of a table.
@@ -247,14 +249,14 @@ class KeptModel:
         else:
             inputs = np.asarray(given)
             sources = [str(number) for number in range(len(inputs))]
-        outputs = self.outputs_of(self._stored(inputs))
+        outputs, probabilities = self._answers(inputs, sources)
         labels = predictions(outputs).tolist()
         names = self.class_names
         return [
             Prediction(
                 source=source, label=label, name=names[label], probability=float(row[label]), probabilities=row.tolist()
             )
-            for source, label, row in zip(sources, labels, self._as_probabilities(outputs).numpy(), strict=True)
+            for source, label, row in zip(sources, labels, probabilities.numpy(), strict=True)
         ]
 
     def evaluate(self, dataset: str | None = None, *, data_dir: Path | None = None) -> Evaluation:
@@ -266,12 +268,16 @@ class KeptModel:
         import numpy as np
 
         from mnistbench.axes.losses import predictions
-        from mnistbench.cell import Component
         from mnistbench.data import datasets
         from mnistbench.data.arrays import load
 
         wanted = self.cell.dataset if dataset is None else Component(name=dataset)
         prepared = datasets.prepare(wanted, data_dir=data_dir, plugins=self.plugins)
+        if dataset is None and wanted.sha256 not in (None, prepared.component.sha256):
+            raise UserError(
+                f"{wanted.label} gives other data than this model was trained on; to evaluate on what it gives now, say"
+                f" `--dataset {wanted.name}`"
+            )
         theirs, ours = prepared.spec, self.spec
         if tuple(theirs.input_shape) != tuple(ours.input_shape) or theirs.classes != ours.classes:
             raise UserError(
@@ -307,6 +313,18 @@ class KeptModel:
                 inputs = torch.from_numpy(np.array(stored[start : start + CHUNK]))
                 parts.append(self.network(self._as_floats(inputs)).float())
         return torch.cat(parts)
+
+    def _answers(self, inputs: np.ndarray, sources: Sequence[str] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Outputs, and the probabilities [n, classes] that they mean, of a user's examples."""
+        outputs = self.outputs_of(self._stored(inputs))
+        probabilities = self._as_probabilities(outputs)
+        if len(wrong := probabilities.isnan().any(dim=1).nonzero()):
+            place = int(wrong[0])
+            raise UserError(
+                f"{sources[place] if sources else f'example {place}'}: the network answers with no number: are its"
+                " values far outside of what it was trained on?"
+            )
+        return outputs, probabilities
 
     def _read(self, paths: list[Path]) -> tuple[list[str], np.ndarray]:
         """Examples of files, and where each comes from."""
@@ -355,7 +373,7 @@ class KeptModel:
         if inputs.dtype.kind not in "fiub":
             raise UserError(f"this model takes rows of numbers, not of {inputs.dtype}")
         rows = inputs.astype(np.float64)
-        if not np.isfinite(rows).all():
+        if not (abs(rows) <= np.finfo(np.float32).max).all():
             raise UserError("this model takes finite numbers; drop the rows with missing values first")
         if self.cell.dataset.options.get("standardize", False):
             if not spec.column_means:
@@ -438,7 +456,16 @@ def read_model(path: Path, *, plugins: Sequence[str] = ()) -> KeptModel:
         label = settings.cell.architecture.label
         raise UserError(f"{path}: the weights do not fit {label}: {_first_line(error)}") from None
     network.eval()  # a network's own `eval` need not return it
-    return KeptModel(network=network, settings=settings, plugins=loaded)
+    return KeptModel(
+        network=network, settings=settings, plugins=loaded, warnings=_changed(settings.cell.architecture, loaded)
+    )
+
+
+def _changed(architecture: Component, plugins: Plugins) -> tuple[str, ...]:
+    """A line if a plug-in is no longer the one that the network was trained from: its weights may still fit."""
+    if architecture.sha256 is None or plugins.sha256(architecture.name) == architecture.sha256:
+        return ()
+    return (f"{architecture.name} comes from a file that has changed since: the network may answer otherwise",)
 
 
 def read_settings(path: Path) -> ModelSettings:
@@ -449,12 +476,16 @@ def read_settings(path: Path) -> ModelSettings:
     """
     beside = path.with_suffix(".json")
     try:
-        inside = None if beside.exists() else _metadata(path).get(SETTINGS)
-        return ModelSettings.from_json(json.loads(beside.read_text(encoding="utf-8") if inside is None else inside))
+        metadata = _metadata(path)
+        inside = None if beside.exists() else metadata.get(SETTINGS)
+        settings = ModelSettings.from_json(json.loads(beside.read_text(encoding="utf-8") if inside is None else inside))
     except OSError as error:
         raise UserError(f"{beside}: the settings of the model cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise UserError(f"{beside}: not the settings of a model ({type(error).__name__}: {error})") from None
+    if metadata.get("cell_id", settings.cell.cell_id) != settings.cell.cell_id:
+        raise UserError(f"{beside}: the settings of another model than the one in {path.name}: take them away")
+    return settings
 
 
 def _metadata(path: Path) -> dict[str, str]:
