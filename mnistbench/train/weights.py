@@ -455,6 +455,8 @@ def read_model(path: Path, *, plugins: Sequence[str] = ()) -> KeptModel:
     except RuntimeError as error:
         label = settings.cell.architecture.label
         raise UserError(f"{path}: the weights do not fit {label}: {_first_line(error)}") from None
+    if _metadata(path).get("cell_id", settings.cell.cell_id) != settings.cell.cell_id:
+        raise UserError(f"{path.with_suffix('.json')}: the settings of another model than {path.name}: move them away")
     network.eval()  # a network's own `eval` need not return it
     return KeptModel(
         network=network, settings=settings, plugins=loaded, warnings=_changed(settings.cell.architecture, loaded)
@@ -476,16 +478,12 @@ def read_settings(path: Path) -> ModelSettings:
     """
     beside = path.with_suffix(".json")
     try:
-        metadata = _metadata(path)
-        inside = None if beside.exists() else metadata.get(SETTINGS)
-        settings = ModelSettings.from_json(json.loads(beside.read_text(encoding="utf-8") if inside is None else inside))
+        inside = None if beside.exists() else _metadata(path).get(SETTINGS)
+        return ModelSettings.from_json(json.loads(beside.read_text(encoding="utf-8") if inside is None else inside))
     except OSError as error:
         raise UserError(f"{beside}: the settings of the model cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise UserError(f"{beside}: not the settings of a model ({type(error).__name__}: {error})") from None
-    if metadata.get("cell_id", settings.cell.cell_id) != settings.cell.cell_id:
-        raise UserError(f"{beside}: the settings of another model than the one in {path.name}: take them away")
-    return settings
 
 
 def _metadata(path: Path) -> dict[str, str]:

@@ -398,6 +398,34 @@ def test_broken_weights_are_named(trained: Path, tmp_path: Path) -> None:
         load_model(other)
 
 
+def test_settings_of_another_model_are_not_taken(trained: Path, tmp_path: Path) -> None:
+    """As after a copy over weights of the same shapes: means and names of classes would be those of the other."""
+    path = tmp_path / "copied.safetensors"
+    shutil.copy(trained, path)
+    settings = json.loads(trained.with_suffix(".json").read_text())
+    settings["cell"]["seed"] = 7
+    path.with_suffix(".json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match=r"copied\.json: the settings of another model than copied\.safetensors"):
+        load_model(path)
+
+
+def test_what_the_network_has_no_number_for_is_named(tmp_path: Path, cell: Cell) -> None:
+    """It would be called the first class."""
+    table_cell = replace(cell, architecture=Component(name="mlp", options={"hidden": [5]}))
+    spec = replace(TABLE, columns=["a", "b", "c"])
+    network = architectures.build(table_cell.architecture, spec, None)
+    torch.nn.utils.vector_to_parameters(
+        torch.nn.utils.parameters_to_vector(network.parameters()) * 1000, network.parameters()
+    )
+    save_model(network, table_cell, spec, tmp_path / "t.safetensors")
+    model = load_model(tmp_path / "t.safetensors")
+    (tmp_path / "rows.csv").write_text("a,b,c\n1,2,3\n3e38,-3e38,3e38\n")
+    with pytest.raises(UserError, match=r"rows\.csv:3: the network answers with no number"):
+        model.predict(tmp_path / "rows.csv")
+    with pytest.raises(UserError, match="finite numbers"):
+        model.probabilities(np.array([[1e300, 0, 0]]))
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format_version": 99}', '{"format_version": 1, "cell": 3}'])
 def test_broken_settings_are_named(trained: Path, tmp_path: Path, content: str) -> None:
     """Whatever stands beside the weights."""
