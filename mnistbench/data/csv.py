@@ -299,16 +299,18 @@ def read_rows(
         has_header = all(_number(names[place]) is None and names[place].lower() not in MISSING for place in places)
     if has_header:
         rows, lines = rows[1:], lines[1:]
+    hint = f"; columns must be separated by {delimiter!r}, as in training" if len(names) == 1 < width else ""
     if named and has_header:
         if missing := [name for name in columns if name not in names]:
-            problems.add(f"there is no column {', '.join(missing)}; the model was trained on {', '.join(columns)}")
+            expected = f"the model was trained on {', '.join(columns)}{hint}"
+            problems.add(f"there is no column {', '.join(missing)}; {expected}")
         twice = [name for name in columns if names.count(name) > 1]
         for name in twice:
             problems.add(f"{names.count(name)} columns are named `{name}`")
         problems.raise_if_any()
         places = [names.index(name) for name in columns]
     if len(places) != width:
-        problems.add(f"{len(names)} columns; the model was trained on {width}", lines[0] if lines else None)
+        problems.add(f"{len(names)} columns; the model was trained on {width}{hint}", lines[0] if lines else None)
     if not rows:
         problems.add("has no rows")
     problems.raise_if_any()

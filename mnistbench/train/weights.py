@@ -220,12 +220,12 @@ class KeptModel:
         Args:
             inputs: images [n, height, width] of whole numbers from 0 to 255, as the dataset has them; or rows
                 [n, features] as the file has them, in the order of `spec.columns`: the model's own means and
-                deviations are taken off here.
+                deviations are taken off here. A pandas frame may have them in any order.
 
         Raises:
             UserError: if the shape is not the one that the model was trained on, or a number is not finite.
         """
-        return self._answers(inputs)[1].numpy()
+        return self._answers(self._in_order(inputs))[1].numpy()
 
     def predict(self, examples: str | Path | Sequence[str | Path] | np.ndarray) -> list[Prediction]:
         """Classify images, or rows of a table.
@@ -241,7 +241,7 @@ class KeptModel:
 
         from mnistbench.axes.losses import predictions
 
-        given = [examples] if isinstance(examples, str | Path) else examples
+        given = [examples] if isinstance(examples, str | Path) else self._in_order(examples)
         if not len(given):
             return []
         if all(isinstance(example, str | Path) for example in given):
@@ -325,6 +325,16 @@ class KeptModel:
                 " values far outside of what it was trained on?"
             )
         return outputs, probabilities
+
+    def _in_order(self, examples: Any) -> Any:
+        """Of a pandas frame, the columns that the model takes; anything else as it is."""
+        import numpy as np
+
+        if (given := getattr(examples, "columns", None)) is None:
+            return examples
+        if missing := [name for name in self.spec.columns if name not in given]:
+            raise UserError(f"there is no column {', '.join(missing)}; the model was trained on these")
+        return np.asarray(examples[self.spec.columns] if self.spec.columns else examples)
 
     def _read(self, paths: list[Path]) -> tuple[list[str], np.ndarray]:
         """Examples of files, and where each comes from."""

@@ -386,6 +386,7 @@ def test_no_row_is_taken_for_a_header_because_its_label_is_a_word() -> None:
         ("a\n1\n", "rows.csv: there is no column b; the model was trained on a, b"),
         ("a,b,a\n1,2,3\n", "rows.csv: 2 columns are named `a`"),
         ("1,2,3\n", "rows.csv:1: 3 columns; the model was trained on 2"),
+        ("a;b\n1;2\n", "columns must be separated by ',', as in training"),
         ("a,b\n1,red\n", "rows.csv:2: column `b`: `red` is no number"),
         ("a,b\n1,2\n1\n", "rows.csv:3: 1 values, expected 2"),
         ("a,b\n", "rows.csv: has no rows"),

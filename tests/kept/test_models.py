@@ -225,6 +225,21 @@ def test_a_table_model_predicts_rows_and_says_so_about_images(tmp_path: Path, ce
         model.predict(["digit.png"])
 
 
+def test_columns_of_a_frame_are_found_by_name(tmp_path: Path, cell: Cell) -> None:
+    import pandas as pd
+
+    table_cell, spec = replace(cell, architecture=Component(name="logistic")), replace(TABLE, columns=["a", "b", "c"])
+    network = architectures.build(table_cell.architecture, spec, None)
+    save_model(network, table_cell, spec, tmp_path / "table.safetensors")
+    model = load_model(tmp_path / "table.json")
+    rows = np.random.default_rng(0).random((4, 3), dtype=np.float32)
+    frame = pd.DataFrame(rows, columns=["a", "b", "c"])[["c", "a", "b"]].assign(label="x")
+    assert np.array_equal(model.probabilities(frame), model.probabilities(rows))
+    assert [found.label for found in model.predict(frame)] == [found.label for found in model.predict(rows)]
+    with pytest.raises(UserError, match="there is no column b"):
+        model.predict(frame.drop(columns="b"))
+
+
 def test_one_sigmoid_output_becomes_two_columns(tmp_path: Path, cell: Cell) -> None:
     """A probability is not put through a sigmoid again."""
     spec = replace(TABLE, classes=1, class_names=["no", "yes"])
