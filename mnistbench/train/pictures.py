@@ -147,7 +147,7 @@ def _figure(grey: np.ndarray) -> np.ndarray:
         figure, smooth = -figure, -smooth
     grainy = grain > 1
     highest = float((smooth if grainy else figure).max())
-    if grainy and highest < 4 * grain:
+    if highest < max(4 * grain if grainy else 0, FLAT / 2):
         return np.zeros_like(grey)
     parts, _ = ndimage.label(figure > max(INK / 255 * highest, 4 * grain if grainy else 0), np.ones((3, 3)))
     sizes = np.bincount(parts.ravel(), minlength=2)
@@ -214,7 +214,9 @@ def _grey(path: Path) -> np.ndarray:
     except IsADirectoryError:
         raise UserError(f"{path}: a folder, not an image") from None
     except UnidentifiedImageError:
-        raise UserError(f"{path}: not an image that Pillow can read (PNG, JPEG, GIF, BMP, WebP, TIFF, …)") from None
+        raise UserError(
+            f"{path}: not an image that Pillow can read; save it as PNG, JPEG, GIF, BMP, WebP or TIFF"
+        ) from None
     except Image.DecompressionBombError:
         raise UserError(
             _too_large(path, f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} megapixels")
@@ -272,7 +274,8 @@ def _framed(grey: np.ndarray, shape: tuple[int, int], framing: Framing) -> np.nd
     fill = framing.fill or 1.0
     scale = min(fill * width / figure.width, fill * height / figure.height)
     size = (min(max(1, round(figure.width * scale)), width), min(max(1, round(figure.height * scale)), height))
-    small = np.asarray(figure.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC))
+    resized = np.asarray(figure.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC))
+    small = np.round(resized * (255 / max(int(resized.max()), 1))).astype(np.uint8)  # thin strokes have become faint
     first_row, first_column = (height - size[1]) // 2, (width - size[0]) // 2
     if framing.by_mass and framing.fill is not None:
         mass_y, mass_x = _mass(small)

@@ -82,9 +82,18 @@ def test_a_photograph_comes_out_as_the_small_picture(tmp_path: Path, grain: floa
 
 
 def test_a_photograph_of_blank_paper_shows_nothing(tmp_path: Path) -> None:
-    light = photograph(np.zeros((300, 400)))[20:]
-    Image.fromarray(light).save(tmp_path / "blank.png")
-    assert "nothing to see" in refused(tmp_path / "blank.png")
+    for name, grain in [("grainy", 6.0), ("clean", 0.0)]:
+        Image.fromarray(photograph(np.zeros((300, 400)), grain=grain)[20:]).save(tmp_path / f"{name}.png")
+        assert "nothing to see" in refused(tmp_path / f"{name}.png")
+
+
+def test_a_thin_line_is_as_bright_as_a_thick_one(tmp_path: Path) -> None:
+    """Of a line of one pixel in 20, a twentieth was left."""
+    page = np.full((560, 560), 255, np.uint8)
+    page[60:500, 280] = 0
+    Image.fromarray(page).save(tmp_path / "line.png")
+    found = read_image(tmp_path / "line.png", shape=(28, 28), framing=framing_by_name("mnist"))
+    assert found.max() == 255
 
 
 def test_oblong_pictures_are_made_oblong(tmp_path: Path) -> None:
