@@ -72,12 +72,13 @@ def show(
 def doctor(data_dir: DataDir = None, tracking_uri: TrackingUri = None) -> int:
     """Check devices with a small matrix product each, the torch build, data and tracking."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(show_header=False, box=None)
     checks = list(doctor_checks(data_dir=data_dir, tracking_uri=tracking_uri))
     for check in checks:
-        table.add_row("[green]✓[/]" if check.ok else "[red]✗[/]", check.name, check.found)
+        table.add_row("[green]✓[/]" if check.ok else "[red]✗[/]", check.name, escape(check.found))
     console = Console()
     console.print(table)
     return 0 if all(check.ok for check in checks) else 1
@@ -131,13 +132,14 @@ def data(context: typer.Context, data_dir: DataDir = None) -> None:
 def data_list(data_dir: DataDir = None) -> None:
     """What data lies where on this machine."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from mnistbench.data import datasets
 
     table = Table("dataset", "here?", "where", title="Data on this machine", title_justify="left")
     for place in datasets.survey(data_dir):
-        table.add_row(place.name, "[green]yes[/]" if place.found else "no", place.where)
+        table.add_row(place.name, "[green]yes[/]" if place.found else "no", escape(place.where))
     Console().print(table)
 
 

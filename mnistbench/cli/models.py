@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +35,8 @@ def predict(
     from mnistbench import load_model
 
     model = load_model(source, results=folder, tracking_uri=tracking_uri, plugins=plugin or ())
+    for warning in model.warnings:
+        print(f"note: {warning}", file=sys.stderr)
     table = Table("image" if model.spec.is_image else "row", "it is", "probability", "or else")
     names = model.class_names
     errors: list[UserError] = []
@@ -48,7 +51,7 @@ def predict(
             second = f"{names[ranked[1]]} ({percent(prediction.probabilities[ranked[1]])})"
             table.add_row(prediction.source, prediction.name, percent(prediction.probability), second)
     if table.row_count:
-        Console().print(table)
+        Console(markup=False, emoji=False).print(table)
     if errors:
         raise UserError("\n".join(map(str, errors)))
 
@@ -69,11 +72,13 @@ def evaluate(
     from mnistbench import load_model
 
     model = load_model(source, results=folder, tracking_uri=tracking_uri, plugins=plugin or ())
+    for warning in model.warnings:
+        print(f"note: {warning}", file=sys.stderr)
     evaluation = model.evaluate(dataset, data_dir=data_dir)
     table = Table("true ╲ said", *model.class_names, title="Confusion", title_justify="left")
     for name, row in zip(model.class_names, evaluation.confusion, strict=False):
         table.add_row(name, *(str(count) for count in row))
-    console = Console()
+    console = Console(markup=False, emoji=False)
     console.print(table)
     fallback = " (a fallback: the dataset asked for was not to be had)" if evaluation.fallback else ""
     console.print(f"{model.cell.architecture.label} on {evaluation.dataset}{fallback}")

@@ -97,7 +97,10 @@ def check(arrays: Arrays, *, values: bool = True) -> None:
                 f"expected {np.dtype(dtype)} {[expected, *shape]}"
             )
         elif values and inputs.dtype == np.float32 and not np.isfinite(inputs).all():
-            wrong.append(f"{part} inputs hold numbers that are not finite")
+            row, column = np.argwhere(~np.isfinite(inputs))[0]
+            wrong.append(
+                f"{part} inputs hold numbers that are not finite, the first in row {row}, column {column} (from 0)"
+            )
         if labels.shape != (expected,) or labels.dtype != np.int64:
             wrong.append(f"{part} labels are {labels.dtype} {list(labels.shape)}, expected int64 {[expected]}")
         elif values and (labels.min() < 0 or labels.max() >= max(spec.classes, 2)):
@@ -116,7 +119,7 @@ def notes_on_labels(arrays: Arrays) -> list[str]:
     notes = []
     if untrained := [names[place] for place in np.flatnonzero(tested & ~trained)]:
         notes.append(
-            f"{arrays.spec.name}: no training example is of class {_listed(untrained)}, and test examples are: they"
+            f"{arrays.spec.name}: no training example is of class {listed(untrained)}, and test examples are: they"
             " will be taken for others"
         )
     nowhere = np.flatnonzero(~tested & ~trained)
@@ -126,13 +129,31 @@ def notes_on_labels(arrays: Arrays) -> list[str]:
             " for nothing; subtract 1 from the labels"
         )
     elif len(nowhere):
-        notes.append(
-            f"{arrays.spec.name}: no example at all is of class {_listed([names[place] for place in nowhere])}"
-        )
+        notes.append(f"{arrays.spec.name}: no example at all is of class {listed([names[place] for place in nowhere])}")
     return notes
 
 
-def _listed(names: list[str], most: int = 5) -> str:
+def notes_on_repeats(arrays: Arrays) -> list[str]:
+    """A line where one test example in a hundred, or more, was trained on, label included."""
+    trained, tested = (
+        [hash((example.tobytes(), int(label))) for example, label in zip(inputs, labels, strict=True)]
+        for inputs, labels in (
+            (arrays.train_inputs, arrays.train_labels),
+            (arrays.test_inputs, arrays.test_labels),
+        )
+    )
+    seen = set(trained)
+    repeated = sum(example in seen for example in tested)
+    if not repeated or repeated < len(tested) / 100:
+        return []
+    return [
+        f"{repeated:,} of {len(tested):,} test examples stand in the training part too, label included: the accuracy on"
+        " them is that of examples seen before"
+    ]
+
+
+def listed(names: list[str], most: int = 5) -> str:
+    """The first few of them, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(f"`{name[:40]}`" for name in names[:most]) + more
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import hashlib
 import io
+import itertools
+import json
 import re
 import stat
 import unicodedata
@@ -21,7 +24,7 @@ import numpy.typing as npt
 
 from mnistbench.axes.options import Fraction, NonNegativeInt
 from mnistbench.cell.data_spec import DataSpec
-from mnistbench.data.arrays import Arrays
+from mnistbench.data.arrays import Arrays, listed, notes_on_repeats
 from mnistbench.data.images import is_file, is_folder
 from mnistbench.data.sources import Opened, Search, short_hash
 from mnistbench.data.tables import held_out_rows, stratified, table_arrays
@@ -32,6 +35,18 @@ from mnistbench.words.wording import plural
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
 DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 """Of a number as Excel writes it in many countries."""
+THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+")
+"""Of a whole number as Excel writes it in other countries; `1,234` may be either."""
+SEPARATOR = re.compile(r"sep=(.)(\r\n|\r|\n)", re.IGNORECASE)
+"""The line by which Excel is told what separates the columns."""
+PACKED = {
+    b"\x1f\x8b": "packed by gzip",
+    b"PK\x03\x04": "a zip or Excel file",
+    b"\xd0\xcf\x11\xe0": "an old Excel file",
+    b"BZh": "packed by bzip2",
+    b"\xfd7zXZ": "packed by xz",
+}
+"""What files that hold a table in another form begin with."""
 MAX_PROBLEMS = 10
 MAX_CLASSES = 1000
 MAX_CSV_BYTES = 1 << 30
@@ -72,7 +87,7 @@ class CsvSource(CsvTable):
     """
 
     path: str
-    version = 2
+    version = 3
     spec = None  # not known before the file is read
 
     def open(self, search: Search) -> Opened:
@@ -164,17 +179,20 @@ def read_table(content: bytes, table: CsvTable, source: str) -> Arrays:
     texts, spellings = _one_spelling([row[label] for row in rows])
     labels, class_names = _labels(texts, lines, table.task, names[label], problems)
     problems.raise_if_any()
-    for place, column in enumerate(features):
-        if (values[:, place] == values[0, place]).all():
-            problems.add(f"column `{names[column]}` has the same value in all rows; leave it out of `features`")
+    constant = (values == values[0]).all(axis=0)
+    if constant.all():
+        problems.add("every feature has the same value in all rows: there is nothing to learn")
     problems.raise_if_any()
-    notes = [
-        f"{source}: column `{names[column]}` counts the rows and is used as a feature; if it is only an index, "
-        f"say `index_column: {names[column] if table.header else column}`"
+    notes = _notes_on_features(values, labels, [names[column] for column in features], constant)
+    notes += [
+        f"column `{names[column]}` counts the rows and is used as a feature; if it is only an index, "
+        f"say `index_column: {_in_yaml(names[column]) if table.header else column}`"
         for place, column in enumerate(features)
         if index is None and len(values) > 2 and (np.diff(values[:, place]) == 1).all()
     ]
-    notes += [f"{source}: label `{names[label]}`: {note}" for note in spellings]
+    notes += [f"label `{names[label]}`: {note}" for note in spellings]
+    if not table.header and _are_places([cell.strip() for cell in rows[0]]):
+        notes.append("the first row numbers the columns, and is trained on: say `header: true` if it is none")
     order = np.random.RandomState(table.split_seed).permutation(len(rows))
     held_out = held_out_rows(len(rows), table.test_fraction, source)
     train, test = order[held_out:], order[:held_out]
@@ -183,11 +201,14 @@ def read_table(content: bytes, table: CsvTable, source: str) -> Arrays:
     means, deviations = np.zeros(0), np.zeros(0)
     if table.standardize:
         means, deviations = values[train].mean(axis=0), values[train].std(axis=0)
-        deviations[deviations == 0] = 1
+        unchanging = (values[train] == values[train[0]]).all(
+            axis=0
+        )  # rounding gives 0.1, 0.1, 0.1 a deviation of 1e-17
+        means[unchanging], deviations[unchanging] = values[train[0], unchanging], 1
         values = (values - means) / deviations
     stored = values.astype(np.float32)
     for place, column in enumerate(features):
-        if (stored[:, place] == stored[0, place]).all():
+        if not constant[place] and (stored[:, place] == stored[0, place]).all():
             way = "rescale it" if table.standardize else "say `standardize: true`"
             problems.add(
                 f"column `{names[column]}` has the same value in all rows once it is float32 (7 digits), as networks"
@@ -209,7 +230,43 @@ def read_table(content: bytes, table: CsvTable, source: str) -> Arrays:
         column_means=means.tolist(),
         column_deviations=deviations.tolist(),
     )
-    return replace(arrays, spec=spec, notes=tuple(notes))
+    notes += notes_on_repeats(arrays)
+    return replace(arrays, spec=spec, notes=tuple(f"{source}: {note}" for note in notes))
+
+
+def _notes_on_features(
+    values: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], names: list[str], constant: npt.NDArray[np.bool_]
+) -> list[str]:
+    """What looks unintended: features that tell nothing, and those that tell the label."""
+    notes = []
+    if constant.any():
+        said = listed([names[place] for place in np.flatnonzero(constant)])
+        notes.append(f"{plural(int(constant.sum()), 'column')} with the same value in all rows: {said}")
+    classes = np.unique(labels)
+    if len(values) < 3 * len(classes):
+        return notes  # so few rows are alike by chance
+    total = labels.astype(np.float64)
+    for place in reversed(range(values.shape[1])):
+        total += values[:, place]
+        if not np.isin(values[:, place], (0, 1)).all() or total.max() > 1:
+            break
+        if (total == 1).all() and place < values.shape[1] - 1:
+            said = listed(names[place:])
+            notes.append(f"{said} and the label add up to 1 in each row: write them as one column, `task: classes`")
+            break
+    alike = ~constant
+    for label in classes:
+        members = values[labels == label]
+        alike &= (members == members[0]).all(axis=0)
+    if alike.any():
+        said = listed([names[place] for place in np.flatnonzero(alike)])
+        notes.append(f"in each class all values are the same of {said}: leave out what only repeats the label")
+    return notes
+
+
+def _in_yaml(name: str) -> str:
+    """A column's name as a grid file has to say it."""
+    return name if name.isidentifier() else json.dumps(name, ensure_ascii=False)
 
 
 def read_rows(
@@ -233,22 +290,27 @@ def read_rows(
     problems = CsvProblems(source)
     names, width, columns = [name.strip() for name in rows[0]], spec.input_shape[0], spec.columns
     named = header and bool(columns)
-    has_header = (named and set(columns) <= set(names)) or any(_number(name) is None for name in names)
+    places = list(range(len(names)))
+    if len(names) != width and not named and columns and len(names) > max(map(int, columns)):
+        places = [int(name) for name in columns]
+    if named:
+        has_header = set(columns) <= set(names) or any(_number(name) is None for name in names)
+    else:  # a row with a label in words, or with a missing value, is a row
+        has_header = all(_number(names[place]) is None and names[place].lower() not in MISSING for place in places)
     if has_header:
         rows, lines = rows[1:], lines[1:]
-    places = list(range(len(names)))
+    hint = f"; columns must be separated by {delimiter!r}, as in training" if len(names) == 1 < width else ""
     if named and has_header:
         if missing := [name for name in columns if name not in names]:
-            problems.add(f"there is no column {', '.join(missing)}; the model was trained on {', '.join(columns)}")
+            expected = f"the model was trained on {', '.join(columns)}{hint}"
+            problems.add(f"there is no column {', '.join(missing)}; {expected}")
         twice = [name for name in columns if names.count(name) > 1]
         for name in twice:
             problems.add(f"{names.count(name)} columns are named `{name}`")
         problems.raise_if_any()
         places = [names.index(name) for name in columns]
-    elif len(names) != width and not named and columns and len(names) > max(map(int, columns)):
-        places = [int(name) for name in columns]
     if len(places) != width:
-        problems.add(f"{len(names)} columns; the model was trained on {width}", lines[0] if lines else None)
+        problems.add(f"{len(names)} columns; the model was trained on {width}{hint}", lines[0] if lines else None)
     if not rows:
         problems.add("has no rows")
     problems.raise_if_any()
@@ -264,10 +326,16 @@ def _read_rows(content: bytes, table: CsvTable, source: str) -> tuple[list[str],
     problems = CsvProblems(source)
     names = [name.strip() for name in rows[0]] if table.header else [str(place) for place in range(len(rows[0]))]
     if len(names) < 2:
-        other = next((character for character in ";\t|" if character in rows[0][0]), None)
+        other = next((character for character in ";\t| " if character in rows[0][0]), None)
         hint = f"; are its columns separated by {other!r}? say `delimiter`" if other else ""
         problems.add(f"has one column, needs a feature and a label at least{hint}", lines[0])
         problems.raise_if_any()  # each row would be said to have too many values, where they hold decimal commas
+    if table.header and len(rows) > 1 and all(len(row) == len(names) + 1 for row in rows[1:]):
+        problems.add(
+            f"the first row names {len(names)} columns, and each other has {len(names) + 1} values: name all columns",
+            lines[0],
+        )
+        problems.raise_if_any()
     if table.header:
         _check_header(names, lines[0], problems)
         rows, lines = rows[1:], lines[1:]
@@ -280,6 +348,10 @@ def _read_rows(content: bytes, table: CsvTable, source: str) -> tuple[list[str],
 def _decode(content: bytes, source: str) -> str:
     if not content.strip():
         raise UserError(f"{source}: is empty")
+    if packed := next((kind for start, kind in PACKED.items() if content.startswith(start)), None):
+        raise UserError(f"{source}: is {packed}, not a CSV text; unpack it, or save its table as CSV")
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # Excel's "Unicode text"
+        content = content.decode("utf-16", "replace").encode()
     if b"\0" in content:
         raise UserError(f"{source}: is binary, not a CSV text")
     try:
@@ -290,9 +362,11 @@ def _decode(content: bytes, source: str) -> str:
 
 
 def _parse(text: str, delimiter: str, source: str) -> tuple[list[list[str]], list[int]]:
-    """Rows that are not empty, one at least, and the line on which each ends."""
+    """Rows that are not empty, one at least, and the line on which each ends; without empty columns at the end."""
+    if said := SEPARATOR.match(text):
+        delimiter, text = said[1], text[said.start(2) :]
     try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     except (TypeError, ValueError):
         raise UserError(f"{source}: `delimiter` is one character, not {delimiter!r}") from None
     rows, lines = [], []
@@ -305,16 +379,36 @@ def _parse(text: str, delimiter: str, source: str) -> tuple[list[list[str]], lis
         raise UserError(f"{source}:{reader.line_num}: {error}") from None
     if not rows:
         raise UserError(f"{source}: has only empty rows")
-    return rows, lines
+    width = max(place for row in rows for place, cell in enumerate(row, 1) if cell.strip())
+    return [row[:width] for row in rows], lines
 
 
 def _check_header(names: list[str], line: int, problems: CsvProblems) -> None:
-    if all(_number(name) is not None for name in names):
+    if all(_number(name) is not None for name in names) and not _are_places(names):
         problems.add("the first row holds numbers, not names of columns; say `header: false`", line)
+        return
+    if _looks_like_a_row(names):
+        said = ", ".join(f"`{name[:40]}`" for name in names[:4])
+        problems.add(
+            f"the first row ({said}, …) is no row of names; say `header: false`, or name columns in words", line
+        )
         return
     for name, count in Counter(names).items():
         if count > 1:
             problems.add(f"{count} columns are named `{name}`", line)
+
+
+def _are_places(names: list[str]) -> bool:
+    """Whether they are 0, 1, 2, …: pandas names the columns of an array so."""
+    return len(names) > 2 and names == [str(place) for place in range(len(names))]
+
+
+def _looks_like_a_row(names: list[str]) -> bool:
+    """Whether all but one word, as of a label, are numbers; whole ones that go up, as years do, may be names."""
+    numbers = [name for name in names if _number(name) is not None]
+    words = sum(map(bool, names)) - len(numbers)
+    go_up = all(map(str.isdigit, numbers)) and all(int(one) < int(next_) for one, next_ in itertools.pairwise(numbers))
+    return words < 2 and bool(numbers) and not go_up
 
 
 def _choose_columns(names: list[str], table: CsvTable, source: str) -> tuple[int, list[int], int | None]:
@@ -322,10 +416,15 @@ def _choose_columns(names: list[str], table: CsvTable, source: str) -> tuple[int
     problems = CsvProblems(source)
 
     def place_of(column: int | str, option: str) -> int | None:
-        if isinstance(column, str) and column in names:
-            return names.index(column)
-        if isinstance(column, int) and -len(names) <= column < len(names):
-            return column % len(names)
+        named = names.index(str(column)) if str(column) in names else None
+        numbered = column % len(names) if isinstance(column, int) and -len(names) <= column < len(names) else None
+        if named is not None and numbered is not None and named != numbered:
+            problems.add(
+                f"{option}: {column} is the name of one column and the number of another, `{names[numbered]}`; write"
+                f' "{column}" for the one of that name, "{names[numbered]}" for the other'
+            )
+        if named is not None or numbered is not None:
+            return named if numbered is None else numbered
         there = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
         problems.add(f"{option}: there is no column {column!r}; the columns are {there}")
         return None
@@ -337,8 +436,9 @@ def _choose_columns(names: list[str], table: CsvTable, source: str) -> tuple[int
     else:
         chosen = [place_of(column, "features") for column in table.features]
         features = [place for place in chosen if place is not None]
-        if label in features:
-            problems.add("features: the label is among them")
+        for place, option in ((label, "label"), (index, "index_column")):
+            if place is not None and place in features:
+                problems.add(f"features: the {option} is among them")
         if len(set(features)) < len(features):
             problems.add("features: a column is there twice")
     if label is not None and label == index:
@@ -355,9 +455,16 @@ def _numbers(
 ) -> npt.NDArray[np.float64]:
     values = np.zeros((len(rows), len(columns)))
     commas: list[tuple[int, str]] = []
+    for column, name in columns if len(rows) > MAX_PROBLEMS else ():  # one line for what each row would be said to be
+        if all(_number(_cell(row, column)) is None and not DECIMAL_COMMA.fullmatch(_cell(row, column)) for row in rows):
+            first = next((f" (`{row[column].strip()[:40]}`)" for row in rows if row[column].strip()), "")
+            problems.add(
+                f"column `{name}` holds no number{first}: leave it out (`features` says which to take) or write numbers"
+            )
+    problems.raise_if_any()
     for i, (row, line) in enumerate(zip(rows, lines, strict=True)):
         for j, (column, name) in enumerate(columns):
-            text = row[column].strip()
+            text = _cell(row, column)
             value = _number(text)
             if value is not None:
                 values[i, j] = value
@@ -370,8 +477,18 @@ def _numbers(
     if commas:
         line, text = commas[0]
         numbers = f"{plural(len(commas), 'number')} with a decimal comma, `{text[:40]}` the first"
-        problems.add(f"{numbers}; write them with a point (`{text.replace(',', '.')[:40]}`)", line)
+        way = f"write them with a point (`{text.replace(',', '.')[:40]}`)"
+        if all(THOUSANDS.fullmatch(text) for _, text in commas):
+            numbers = numbers.replace("a decimal comma", "a comma")
+            way += f", or without the comma (`{text.replace(',', '')[:40]}`) if it parts off thousands"
+        problems.add(f"{numbers}; {way}", line)
     return values
+
+
+def _cell(row: Sequence[str], column: int) -> str:
+    """A feature as it stands in the file; `True` and `False`, as pandas writes them, are 1 and 0."""
+    text = row[column].strip()
+    return {"true": "1", "false": "0"}.get(text.casefold(), text)
 
 
 def _number(text: str) -> float | None:
@@ -387,9 +504,11 @@ def _labels(
     texts: Sequence[str], lines: Sequence[int], task: str, name: str, problems: CsvProblems
 ) -> tuple[npt.NDArray[np.int64], list[str]]:
     """Labels from 0, and the names of the classes in their order."""
+    missing = MISSING - {"-"} if "+" in texts else MISSING
     for text, line in zip(texts, lines, strict=True):
-        if text.lower() in MISSING:
-            problems.add(f"label `{name}`: a value is missing", line)
+        if text.lower() in missing:
+            word = f" (`{text}` counts as missing: write it otherwise if it is a class)" if text else ""
+            problems.add(f"label `{name}`: a value is missing{word}", line)
         elif task == "binary" and _number(text) not in (0, 1):
             problems.add(
                 f"label `{name}`: `{text[:40]}` is neither 0 nor 1; for other labels say `task: classes`", line

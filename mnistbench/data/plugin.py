@@ -12,7 +12,7 @@ import numpy.typing as npt
 from mnistbench.axes.options import as_declared
 from mnistbench.axes.plugins import same_folder
 from mnistbench.cell.data_spec import DataSpec
-from mnistbench.data.arrays import Arrays, check, checksum, image_arrays
+from mnistbench.data.arrays import Arrays, check, checksum, image_arrays, notes_on_repeats
 from mnistbench.data.csv import MAX_CLASSES
 from mnistbench.data.sources import Opened, Search
 from mnistbench.errors import UserError
@@ -46,7 +46,8 @@ class PluginSource:
         check(arrays)
         digest = checksum(arrays)
         entry = search.find_or_make(f"plugin-{digest[:16]}", lambda: arrays)
-        return Opened(entry=entry, found_in=f"made by the plug-in {self.name}", sha256=digest)
+        notes = tuple(f"{self.name}: {note}" for note in [*_notes_on_pixels(arrays), *notes_on_repeats(arrays)])
+        return Opened(entry=entry, found_in=f"made by the plug-in {self.name}", sha256=digest, warnings=notes)
 
     def _arrays(self) -> Arrays:
         try:
@@ -56,14 +57,21 @@ class PluginSource:
                 return made
             if isinstance(made, tuple | list) and any(np.ma.is_masked(part) for part in made):
                 raise UserError(f"dataset {self.name}: values are masked, and would be trained on: fill or drop them")
-            parts = [np.asarray(part) for part in made] if isinstance(made, tuple | list) else []
+            if not isinstance(made, tuple | list) or len(made) != 4:
+                of = f" of {len(made)}" if isinstance(made, tuple | list) else ""
+                raise UserError(f"dataset {self.name}: {EXPECTED}; it returned {type(made).__name__}{of}")
+            named = [list(columns) for part in made[::2] if (columns := getattr(part, "columns", None)) is not None]
+            if len(named) == 2 and named[0] != named[1]:
+                raise UserError(
+                    f"dataset {self.name}: the columns of the training and the test inputs differ or stand in another"
+                    " order: take `test[train.columns]`"
+                )
+            parts = [np.asarray(part) for part in made]
         except UserError:
             raise
         except (Exception, SystemExit) as error:  # whatever a user's function does, the user hears of it
             said = shown(" ".join(message_of(error).split()), longest=300)
             raise UserError(f"dataset {self.name}: failed: {type(error).__name__}: {said}") from error
-        if len(parts) != 4:
-            raise UserError(f"dataset {self.name}: {EXPECTED}; it returned {type(made).__name__}")
         if not (_are_inputs(parts[0]) and _are_inputs(parts[2]) and _are_labels(parts[1]) and _are_labels(parts[3])):
             shapes = ", ".join(f"{part.dtype} {list(part.shape)}" for part in parts)
             raise UserError(f"dataset {self.name}: {EXPECTED}; it returned {shapes}")
@@ -103,6 +111,11 @@ class PluginSource:
                 class_names=class_names,
             ),
         )
+
+
+def _notes_on_pixels(arrays: Arrays) -> list[str]:
+    highest = int(arrays.train_inputs.max()) if arrays.spec.is_image else 255
+    return [] if highest > 1 else [f"no pixel is above {highest}, and 255 is white: multiply pixels from 0 to 1 by 255"]
 
 
 def _collapsed_columns(given: npt.NDArray[Any], stored: npt.NDArray[np.float32]) -> list[int]:

@@ -32,6 +32,8 @@ def find_weights(source: str, *, folder: Path | None, download: Download | None)
         UserError: if there is none, or the beginning fits several cells.
     """
     path = Path(source)
+    if path.suffix == ".json" and path.with_suffix(".safetensors").is_file():
+        path = path.with_suffix(".safetensors")  # its settings were named
     if path.is_file() and path.suffix == ".safetensors":
         return path
     if download is not None and RUN_ID.fullmatch(source) and not path.exists():

@@ -17,6 +17,8 @@ HANDWRITING = {"mnist", "digits"}
 """Datasets whose older models, which do not say how their pictures were framed, take figures of 20 of 28 pixels."""
 INK = 40
 """Grey level, of 255, from which a pixel belongs to the figure."""
+SPECK = 0.02
+"""What is smaller than this share of a picture's largest part is dust."""
 FLAT = 8
 """A picture whose grey levels span less shows nothing."""
 MAX_MEGAPIXELS = 64
@@ -103,18 +105,62 @@ def read_image(path: Path, *, shape: tuple[int, int], framing: Framing) -> np.nd
     if high - low < FLAT:
         raise UserError(f"{path}: nothing to see: every pixel has the same colour")
     span = framing.lightest - framing.darkest
-    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]]).mean()
-    is_dark_on_light = bool(border > (low + high) / 2)
+    is_dark_on_light = bool(_border(grey).mean() > (low + high) / 2)
     as_trained = framing.dark_on_light in (None, is_dark_on_light)
     if grey.shape == shape and high - low >= span / 2:
         return np.asarray(np.round(grey if as_trained else 255 - grey), dtype=np.uint8)
     stretched = (grey - low) * (255 / (high - low))
     if framing.dark_on_light is not None and is_dark_on_light:
         stretched = 255 - stretched
+    if grey.shape != shape and framing.fill is not None:
+        stretched = _figure(grey)
+        if not stretched.any():
+            raise UserError(f"{path}: nothing to see: no figure stands out from what is around it")
     framed = stretched if grey.shape == shape else _framed(np.round(stretched).astype(np.uint8), shape, framing)
     if framing.dark_on_light:
         framed = 255 - framed
     return np.asarray(np.round(framing.darkest + framed * (span / 255)), dtype=np.uint8)
+
+
+def _figure(grey: np.ndarray) -> np.ndarray:
+    """The figure alone, light on black [height, width], without the light, the grain and the specks of a photograph.
+
+    A surface of second order through the border is taken for what is behind the figure.
+    """
+    import numpy as np
+    from scipy import ndimage
+
+    y, x = np.ogrid[-1 : 1 : 1j * grey.shape[0], -1 : 1 : 1j * grey.shape[1]]
+    terms: list[Any] = [1, x, y, x * y, x * x, y * y]
+    at_border = np.stack([_border(np.broadcast_to(term, grey.shape)) for term in terms], axis=1)
+    seen = _border(grey)
+    behind, grain = np.full_like(seen, np.median(seen)), 0.0
+    for _ in range(4):  # the figure may touch the border: what is far off is left out
+        off = abs(seen - behind)
+        grain = 1.5 * float(np.median(off))  # the deviation, of a normal distribution
+        usual = off <= max(3 * grain, 1)
+        weights = np.linalg.lstsq(at_border[usual], seen[usual], rcond=None)[0]
+        behind = at_border @ weights
+    figure = grey - sum(weight * term for weight, term in zip(weights, terms, strict=True))
+    smooth = ndimage.uniform_filter(figure, 3)
+    if -smooth.min() > smooth.max():
+        figure, smooth = -figure, -smooth
+    grainy = grain > 1
+    highest = float((smooth if grainy else figure).max())
+    if highest < max(4 * grain if grainy else 0, FLAT / 2):
+        return np.zeros_like(grey)
+    parts, _ = ndimage.label(figure > max(INK / 255 * highest, 4 * grain if grainy else 0), np.ones((3, 3)))
+    sizes = np.bincount(parts.ravel(), minlength=2)
+    sizes[0] = 0
+    kept = ndimage.binary_dilation((sizes >= SPECK * sizes.max())[parts] & (parts > 0), iterations=2)
+    return np.asarray(np.where(kept, np.clip(figure * (255 / highest), 0, 255), 0))
+
+
+def _border(picture: np.ndarray) -> np.ndarray:
+    """The values of its four edges."""
+    import numpy as np
+
+    return np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
 
 
 def _placed(figure: np.ndarray) -> tuple[float, float, float]:
@@ -168,7 +214,9 @@ def _grey(path: Path) -> np.ndarray:
     except IsADirectoryError:
         raise UserError(f"{path}: a folder, not an image") from None
     except UnidentifiedImageError:
-        raise UserError(f"{path}: not an image that Pillow can read (PNG, JPEG, GIF, BMP, WebP, TIFF, …)") from None
+        raise UserError(
+            f"{path}: not an image that Pillow can read; save it as PNG, JPEG, GIF, BMP, WebP or TIFF"
+        ) from None
     except Image.DecompressionBombError:
         raise UserError(
             _too_large(path, f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} megapixels")
@@ -226,7 +274,8 @@ def _framed(grey: np.ndarray, shape: tuple[int, int], framing: Framing) -> np.nd
     fill = framing.fill or 1.0
     scale = min(fill * width / figure.width, fill * height / figure.height)
     size = (min(max(1, round(figure.width * scale)), width), min(max(1, round(figure.height * scale)), height))
-    small = np.asarray(figure.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC))
+    resized = np.asarray(figure.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC))
+    small = np.round(resized * (255 / max(int(resized.max()), 1))).astype(np.uint8)  # thin strokes have become faint
     first_row, first_column = (height - size[1]) // 2, (width - size[0]) // 2
     if framing.by_mass and framing.fill is not None:
         mass_y, mass_x = _mass(small)

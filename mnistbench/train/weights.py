@@ -196,11 +196,13 @@ class KeptModel:
         network: in evaluation mode, on the CPU; takes float inputs [n, *input_shape].
         settings: what is stored with it.
         plugins: the modules that its network or its dataset may come from.
+        warnings: what the user should see although it works.
     """
 
     network: torch.nn.Module
     settings: ModelSettings
     plugins: Plugins | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def cell(self) -> Cell:
@@ -224,12 +226,12 @@ class KeptModel:
         Args:
             inputs: images [n, height, width] of whole numbers from 0 to 255, as the dataset has them; or rows
                 [n, features] as the file has them, in the order of `spec.columns`: the model's own means and
-                deviations are taken off here.
+                deviations are taken off here. A pandas frame may have them in any order.
 
         Raises:
             UserError: if the shape is not the one that the model was trained on, or a number is not finite.
         """
-        return self._as_probabilities(self.outputs_of(self._stored(inputs))).numpy()
+        return self._answers(self._in_order(inputs))[1].numpy()
 
     def predict(self, examples: str | Path | Sequence[str | Path] | np.ndarray) -> list[Prediction]:
         """Classify images, or rows of a table.
@@ -243,7 +245,7 @@ class KeptModel:
         """
         import numpy as np
 
-        given = [examples] if isinstance(examples, str | Path) else examples
+        given = [examples] if isinstance(examples, str | Path) else self._in_order(examples)
         if not len(given):
             return []
         if all(isinstance(example, str | Path) for example in given):
@@ -251,14 +253,14 @@ class KeptModel:
         else:
             inputs = np.asarray(given)
             sources = [str(number) for number in range(len(inputs))]
-        outputs = self.outputs_of(self._stored(inputs))
+        outputs, probabilities = self._answers(inputs, sources)
         labels = predictions(outputs).tolist()
         names = self.class_names
         return [
             Prediction(
                 source=source, label=label, name=names[label], probability=float(row[label]), probabilities=row.tolist()
             )
-            for source, label, row in zip(sources, labels, self._as_probabilities(outputs).numpy(), strict=True)
+            for source, label, row in zip(sources, labels, probabilities.numpy(), strict=True)
         ]
 
     def evaluate(self, dataset: str | None = None, *, data_dir: Path | None = None) -> Evaluation:
@@ -271,6 +273,11 @@ class KeptModel:
 
         wanted = self.cell.dataset if dataset is None else Component(name=dataset)
         prepared = datasets.prepare(wanted, data_dir=data_dir, plugins=self.plugins)
+        if dataset is None and wanted.sha256 not in (None, prepared.component.sha256):
+            raise UserError(
+                f"{wanted.label} gives other data than this model was trained on; to evaluate on what it gives now, say"
+                f" `--dataset {wanted.name}`"
+            )
         theirs, ours = prepared.spec, self.spec
         if tuple(theirs.input_shape) != tuple(ours.input_shape) or theirs.classes != ours.classes:
             raise UserError(
@@ -306,6 +313,28 @@ class KeptModel:
                 inputs = torch.from_numpy(np.array(stored[start : start + CHUNK]))
                 parts.append(self.network(self._as_floats(inputs)).float())
         return torch.cat(parts)
+
+    def _answers(self, inputs: np.ndarray, sources: Sequence[str] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Outputs, and the probabilities [n, classes] that they mean, of a user's examples."""
+        outputs = self.outputs_of(self._stored(inputs))
+        probabilities = self._as_probabilities(outputs)
+        if len(wrong := probabilities.isnan().any(dim=1).nonzero()):
+            place = int(wrong[0])
+            raise UserError(
+                f"{sources[place] if sources else f'example {place}'}: the network answers with no number: are its"
+                " values far outside of what it was trained on?"
+            )
+        return outputs, probabilities
+
+    def _in_order(self, examples: Any) -> Any:
+        """Of a pandas frame, the columns that the model takes; anything else as it is."""
+        import numpy as np
+
+        if (given := getattr(examples, "columns", None)) is None:
+            return examples
+        if missing := [name for name in self.spec.columns if name not in given]:
+            raise UserError(f"there is no column {', '.join(missing)}; the model was trained on these")
+        return np.asarray(examples[self.spec.columns] if self.spec.columns else examples)
 
     def _read(self, paths: list[Path]) -> tuple[list[str], np.ndarray]:
         """Examples of files, and where each comes from."""
@@ -352,7 +381,7 @@ class KeptModel:
         if inputs.dtype.kind not in "fiub":
             raise UserError(f"this model takes rows of numbers, not of {inputs.dtype}")
         rows = inputs.astype(np.float64)
-        if not np.isfinite(rows).all():
+        if not (abs(rows) <= np.finfo(np.float32).max).all():
             raise UserError("this model takes finite numbers; drop the rows with missing values first")
         if self.cell.dataset.options.get("standardize", False):
             if not spec.column_means:
@@ -431,8 +460,19 @@ def read_model(path: Path, *, plugins: Sequence[str] = ()) -> KeptModel:
     except RuntimeError as error:
         label = settings.cell.architecture.label
         raise UserError(f"{path}: the weights do not fit {label}: {_first_line(error)}") from None
+    if _metadata(path).get("cell_id", settings.cell.cell_id) != settings.cell.cell_id:
+        raise UserError(f"{path.with_suffix('.json')}: the settings of another model than {path.name}: move them away")
     network.eval()  # a network's own `eval` need not return it
-    return KeptModel(network=network, settings=settings, plugins=loaded)
+    return KeptModel(
+        network=network, settings=settings, plugins=loaded, warnings=_changed(settings.cell.architecture, loaded)
+    )
+
+
+def _changed(architecture: Component, plugins: Plugins) -> tuple[str, ...]:
+    """A line if a plug-in is no longer the one that the network was trained from: its weights may still fit."""
+    if architecture.sha256 is None or plugins.sha256(architecture.name) == architecture.sha256:
+        return ()
+    return (f"{architecture.name} comes from a file that has changed since: the network may answer otherwise",)
 
 
 def read_settings(path: Path) -> ModelSettings:

@@ -366,7 +366,7 @@ def test_predict_takes_a_csv_file_for_a_model_of_a_table(work: Path, capsys: pyt
     from mnistbench.data.csv import CsvTable, read_table
     from mnistbench.train.weights import save_model
 
-    content = b"a,b,kind\n" + b"".join(b"%d,%d,%s\n" % (n, n * n, b"xy"[n % 2 : n % 2 + 1]) for n in range(20))
+    content = b"a,b,kind\n" + b"".join(b"%d,%d,%s\n" % (n, n * n, (b"[/x]", b":cat:")[n % 2]) for n in range(20))
     spec = read_table(content, CsvTable(task="classes"), "t.csv").spec
     cell = Cell(
         dataset=Component(name="csv", options={"path": "t.csv", "task": "classes"}),
@@ -378,11 +378,12 @@ def test_predict_takes_a_csv_file_for_a_model_of_a_table(work: Path, capsys: pyt
         training=Training(epochs=1),
     )
     save_model(architectures.build(cell.architecture, spec), cell, spec, work / "table.safetensors")
-    (work / "rows.csv").write_text("kind,b,a\n?,4,2\n?,9,3\n")
-    assert cli.main(["predict", "table.safetensors", "rows.csv"]) == 0
+    (work / "[b]rows.csv").write_text("kind,b,a\n?,4,2\n?,9,3\n")
+    assert cli.main(["predict", "table.safetensors", "[b]rows.csv"]) == 0
     said = capsys.readouterr().out
-    assert "rows.csv:2" in said
-    assert "rows.csv:3" in said
+    assert "[b]rows.csv:2" in said
+    assert "[b]rows.csv:3" in said
+    assert "[/x]" in said and ":cat:" in said, "names are no orders to what draws the table"
     assert cli.main(["predict", "table.safetensors", "nothing.csv"]) == 2
     said = capsys.readouterr().err
     assert "nothing.csv: cannot be read: No such file" in said

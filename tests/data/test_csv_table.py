@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -60,9 +62,37 @@ def test_a_table_without_header_is_read_by_numbers() -> None:
     assert np.array_equal(arrays.train_inputs, read(GOOD, index_column="id").train_inputs)
 
 
-@pytest.mark.parametrize("text", ["﻿" + GOOD, GOOD.replace("\n", "\r\n"), GOOD + "\n\n,,,\n", GOOD.replace(",", ", ")])
-def test_ways_of_writing_the_same_table(text: str) -> None:
-    """A byte-order mark, other line ends, empty rows at the end, spaces."""
+@pytest.mark.parametrize(
+    "text",
+    [
+        "﻿" + GOOD,
+        GOOD.replace("\n", "\r\n"),
+        GOOD.replace("\n", "\r"),
+        GOOD + "\n\n,,,\n",
+        GOOD.replace(",", ", "),
+        "".join(", ".join(f'"{cell}"' for cell in line.split(",")) + "\n" for line in GOOD.splitlines()),
+        GOOD.encode("utf-16"),
+        codecs.BOM_UTF16_BE + GOOD.encode("utf-16-be"),
+        "sep=;\r\n" + GOOD.replace(",", ";"),
+        GOOD.replace("\n", ",,\n"),
+        GOOD.replace("\n", ",\n").replace("label,", "label"),
+    ],
+    ids=[
+        "bom",
+        "crlf",
+        "cr",
+        "empty rows",
+        "spaces",
+        "quotes",
+        "utf-16",
+        "utf-16 be",
+        "sep",
+        "empty columns",
+        "commas at the end",
+    ],
+)
+def test_ways_of_writing_the_same_table(text: str | bytes) -> None:
+    """A byte-order mark, other line ends, empty rows at the end, spaces; what Excel writes."""
     assert np.array_equal(read(text, index_column="id").train_inputs, read(GOOD, index_column="id").train_inputs)
 
 
@@ -107,7 +137,28 @@ def test_an_index_that_is_used_as_a_feature_is_pointed_out() -> None:
         ("a,label\n1,0\ninf,1\n", {}, "t.csv:3: column `a`: `inf` is no number"),
         ("a,label\n1,0\n1e39,1\n", {}, "t.csv:3: column `a`: `1e39` is no number"),
         ("a,label\n1,0\n1_000,1\n", {}, "t.csv:3: column `a`: `1_000` is no number"),
-        ("a,b,label\n1,5,0\n2,5,1\n", {}, "column `b` has the same value in all rows"),
+        ("a,b,label\n4,5,0\n4,5,1\n", {}, "every feature has the same value in all rows"),
+        (
+            "5.1,3.5,setosa\n4.9,3.0,setosa\n",
+            {"task": "classes"},
+            "t.csv:1: the first row (`5.1`, `3.5`, `setosa`, …) is no",
+        ),
+        ("T,8,3,5\nI,9,1,2\n", {"task": "classes", "label": 0}, "say `header: false`"),
+        ('"a","label"\n"1",1,0\n"2",2,1\n', {}, "t.csv:1: the first row names 2 columns, and each other has 3 values"),
+        ('a,label\n"1,234",0\n"5,678",1\n', {}, "(`1.234`), or without the comma (`1234`) if it parts off thousands"),
+        ("a,label\n1,0\n2,NA\n", {"task": "classes"}, "(`NA` counts as missing: write it otherwise if it is a class)"),
+        (
+            ",0,1,label\n0,2,3,0\n1,3,4,1\n",
+            {"label": 1},
+            "label: 1 is the name of one column and the number of another",
+        ),
+        (
+            "id,a,label\n0,2,0\n1,3,1\n",
+            {"index_column": "id", "features": ["id", "a"]},
+            "the index_column is among them",
+        ),
+        (b"\x1f\x8b\x08\x00", {}, "t.csv: is packed by gzip, not a CSV text; unpack it"),
+        (b"PK\x03\x04\x14\x00", {}, "t.csv: is a zip or Excel file"),
         ("a,b,label\n1,1000000000000001,0\n2,1000000000000002,1\n", {}, "same value in all rows once it is float32"),
         ("a,b,label\n1,1e-320,0\n2,2e-320,1\n", {}, "as networks take it; say `standardize: true`"),
         ("a,b,label\n1,1e-320,0\n2,2e-320,1\n", {"standardize": True}, "as networks take it; rescale it"),
@@ -144,7 +195,7 @@ def test_a_measurement_is_no_class() -> None:
 
 
 def test_everything_wrong_is_said_at_once_but_not_a_thousand_lines() -> None:
-    said = refused("a,b,label\n" + "x,y,7\n" * 1_000).splitlines()
+    said = refused("a,b,label\n" + "x,y,7\n" * 1_000 + "1,2,0\n").splitlines()
     assert said[:3] == [
         "t.csv:2: column `a`: `x` is no number that can be trained on",
         "t.csv:2: column `b`: `y` is no number that can be trained on",
@@ -152,6 +203,20 @@ def test_everything_wrong_is_said_at_once_but_not_a_thousand_lines() -> None:
     ]
     assert len(said) == 11
     assert "more like these" in said[-1]
+
+
+def test_a_column_of_words_is_one_line_with_the_way_out() -> None:
+    said = refused("a,sex,when,b,label\n" + "".join(f"{i},male,,{i},{i % 2}\n" for i in range(100))).splitlines()
+    assert said == [
+        "t.csv: column `sex` holds no number (`male`): leave it out (`features` says which to take) or write numbers",
+        "t.csv: column `when` holds no number: leave it out (`features` says which to take) or write numbers",
+    ]
+
+
+def test_true_and_false_are_numbers_as_features() -> None:
+    """Pandas writes one-hot columns so."""
+    words, numbers = ("".join(f"{i * i},{flag(i % 3 == 0)},{i % 2}\n" for i in range(10)) for flag in (bool, int))
+    assert np.array_equal(read("a,flag,label\n" + words).train_inputs, read("a,flag,label\n" + numbers).train_inputs)
 
 
 def labelled(*labels: str) -> str:
@@ -235,6 +300,59 @@ def test_columns_and_what_was_taken_off_them_are_described() -> None:
     assert plain.spec.column_means == []
 
 
+def test_numbers_that_are_the_names_of_columns_are_taken_for_names_where_no_other_column_is_meant() -> None:
+    """As pandas writes an array, with its index; years."""
+    text = GOOD.replace("id,a,b,label", ",0,1,2024")
+    by_name = read(text, index_column="", label=2024)
+    assert np.array_equal(by_name.train_inputs, read(GOOD, index_column="id").train_inputs)
+    (note,) = read(text).notes
+    assert note.endswith('say `index_column: ""`')
+
+
+def test_names_as_pandas_gives_them_to_an_array_are_names() -> None:
+    text = GOOD.replace("id,a,b,label", "0,1,2,3")
+    assert np.array_equal(read(text, index_column=0).train_inputs, read(GOOD, index_column="id").train_inputs)
+    assert "the first row numbers the columns, and is trained on" in read(text, header=False, task="classes").notes[-1]
+
+
+def test_plus_and_minus_are_labels() -> None:
+    assert read(labelled("+", "-"), task="classes").spec.class_names == ["+", "-"]
+
+
+def test_columns_of_one_value_are_trained_on_and_said() -> None:
+    """The corners of pictures written as tables of pixels are black in all of them."""
+    text = GOOD.replace("\n", ",0.1\n").replace("label,0.1", "label,corner")
+    arrays = read(text, index_column="id", label="label", standardize=True)
+    assert arrays.spec.columns == ["a", "b", "corner"]
+    assert not arrays.train_inputs[:, 2].any()
+    assert arrays.notes == ("t.csv: 1 column with the same value in all rows: `corner`",)
+
+
+def test_a_column_of_one_value_in_the_training_part_is_not_divided_by_rounding() -> None:
+    """Seven times 0.1 has a deviation of 1e-17; the one other value, in the test part, would become 1e16."""
+    tested = np.random.RandomState(0).permutation(10)[0]
+    text = "a,b,label\n" + "".join(f"{i * i},{0.3 if i == tested else 0.1},{i % 2}\n" for i in range(10))
+    arrays = read(text, standardize=True)
+    assert arrays.train_inputs[:, 1].tolist() == [0] * 7
+    assert arrays.test_inputs[:, 1].tolist() == pytest.approx([0.2, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ("".join(f"{i * i},{i % 2},{i % 2}\n" for i in range(10)), "in each class all values are the same of `b`"),
+        (
+            "".join(f"{i % 3 == 0:d},{i % 3 == 1:d},{i % 3 == 2:d}\n" for i in range(10)),
+            "`a`, `b` and the label add up to 1",
+        ),
+        ("".join(f"{i * i},{i},{i % 2}\n" for i in range(10)) * 3, "of 9 test examples stand in the training part too"),
+    ],
+    ids=["label twice", "one-hot", "rows twice"],
+)
+def test_what_tells_the_label_is_pointed_out(text: str, note: str) -> None:
+    assert any(note in said for said in read("a,b,label\n" + text).notes)
+
+
 @pytest.mark.parametrize(
     ("trained_on", "options", "rows"),
     [
@@ -252,12 +370,23 @@ def test_rows_for_a_model_are_read_by_its_columns(trained_on: str, options: dict
     assert lines == [rows.count("\n")]
 
 
+def test_no_row_is_taken_for_a_header_because_its_label_is_a_word() -> None:
+    """Of a table without a header, the first row was left out."""
+    text = "".join(f"{i * i},{i * 0.5},{'setosa' if i % 2 else 'other'}\n" for i in range(10))
+    spec = read(text, header=False, task="classes").spec
+    values, lines = read_rows(text.encode(), spec, "rows.csv", header=False)
+    assert values.tolist() == [[i * i, i * 0.5] for i in range(10)]
+    assert lines == list(range(1, 11))
+    assert read_rows(b"x,y\n1,2\n", spec, "rows.csv", header=False)[0].tolist() == [[1, 2]]
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
         ("a\n1\n", "rows.csv: there is no column b; the model was trained on a, b"),
         ("a,b,a\n1,2,3\n", "rows.csv: 2 columns are named `a`"),
         ("1,2,3\n", "rows.csv:1: 3 columns; the model was trained on 2"),
+        ("a;b\n1;2\n", "columns must be separated by ',', as in training"),
         ("a,b\n1,red\n", "rows.csv:2: column `b`: `red` is no number"),
         ("a,b\n1,2\n1\n", "rows.csv:3: 1 values, expected 2"),
         ("a,b\n", "rows.csv: has no rows"),

@@ -83,6 +83,29 @@ def test_where_the_packed_file_is_damaged_the_unpacked_one_will_do(copy: DataFol
     assert mnist.read(copy).test_labels.tolist() == list(labels[8:])
 
 
+def test_what_another_gzip_packed_is_the_same_file(copy: DataFolder, mnist: ImageFiles) -> None:
+    path = labels_path(copy)
+    labels = gzip.decompress(path.read_bytes())
+    path.write_bytes(gzip.compress(labels, 4, mtime=12345))
+    assert mnist.read(copy).test_labels.tolist() == list(labels[8:])
+    path.write_bytes(gzip.compress(labels[:-1] + b"\x05", 4, mtime=12345))
+    with pytest.raises(Damaged, match="the checksum is wrong"):
+        mnist.verify(copy)
+
+
+def test_a_file_of_another_dataset_is_called_what_it_is(data_dir: Path, fashion_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(data_dir / "MNIST" / "raw", tmp_path / "MNIST" / "raw", copy_function=shutil.copyfile)
+    theirs = fashion_dir / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte.gz"
+    path = labels_path(DataFolder("--data", tmp_path))
+    shutil.copyfile(theirs, path)
+    with pytest.raises(Damaged, match=r"another file \(it is t10k-labels-idx1-ubyte of fashion_mnist\)$"):
+        MNIST.verify(DataFolder("--data", tmp_path))
+    path.with_suffix("").write_bytes(gzip.decompress(theirs.read_bytes()))
+    path.unlink()
+    with pytest.raises(Damaged, match=r"of fashion_mnist\)$"):
+        MNIST.verify(DataFolder("--data", tmp_path))
+
+
 def test_an_unpacked_file_whose_checksum_is_unknown_is_not_trusted(tmp_path: Path) -> None:
     path = tmp_path / "t10k-labels-idx1-ubyte"
     path.write_bytes(b"\0\0\x08\x01\0\0\x27\x10" + bytes(10_000))

@@ -59,6 +59,14 @@ def varied_in_the_test_part():
     inputs = np.array([[1e15 + row, row] for row in range(4)])
     return inputs[:2], np.array([0, 1]), np.array([[5.0, 1.0]]), np.array([0])
 def large_integers(): return np.array([[10**15], [10**15 + 1]]), np.array([0, 1]), np.array([[10**15]]), np.array([0])
+def keras(): return (np.eye(3), np.array([0, 1, 1])), (np.eye(3)[:2], np.array([0, 1]))
+def one_nan(): return np.array([[1, 2], [3, np.nan]]), np.array([0, 1]), np.eye(2), np.array([0, 1])
+def other_order():
+    import pandas as pd
+    train, test = pd.DataFrame(np.eye(3), columns=list("abc")), pd.DataFrame(np.eye(3), columns=list("cab"))
+    return train, np.array([0, 1, 1]), test, np.array([0, 1, 1])
+def shares(): return np.ones((4, 4, 4), np.uint8), np.arange(4) % 2, np.zeros((2, 4, 4), np.uint8), np.arange(2)
+def seen_before(): return np.eye(4), np.arange(4) % 2, np.eye(4)[:2], np.arange(2)
 def constant(): return np.array([[7.0, 1], [7, 2]]), np.array([0, 1]), np.array([[7.0, 3]]), np.array([0])
 def ragged(): return [[1], [2, 3]], [0, 1], [[1]], [0]
 def empty(): return np.zeros((0, 3)), np.zeros(0, int), np.zeros((1, 3)), np.array([0])
@@ -115,6 +123,9 @@ def test_the_component_carries_the_checksum_of_the_arrays(plugins: Plugins) -> N
         ("years", "the labels go up to 2,001"),
         ("unequal", "train"),
         ("not_finite", "not finite"),
+        ("one_nan", "not finite, the first in row 1, column 1"),
+        ("keras", "it returned tuple of 2$"),
+        ("other_order", "the columns of the training and the test inputs differ or stand in another order"),
         ("overflowing", "not finite"),
         ("collapsing", r"columns 1, 2 \(counted from 0\) have one value in all rows of the training part.*rescale"),
         ("masked", "values are masked, and would be trained on"),
@@ -142,9 +153,11 @@ def test_a_column_that_is_constant_as_given_is_the_users_choice(plugins: Plugins
         ("from_one", "labels count from 1 to 3: class 0 never occurs, and its output is trained for nothing"),
         ("gap", "no example at all is of class `2`"),
         ("untrained", "no training example is of class `2`, and test examples are"),
+        ("shares", "no pixel is above 1, and 255 is white: multiply pixels from 0 to 1 by 255"),
+        ("seen_before", "2 of 2 test examples stand in the training part too"),
     ],
 )
-def test_classes_that_cannot_be_learned_are_pointed_out(plugins: Plugins, function: str, warning: str) -> None:
+def test_what_cannot_be_learned_or_is_known_is_pointed_out(plugins: Plugins, function: str, warning: str) -> None:
     """Each time the data is used, not only when it is made."""
     for _ in range(2):
         (said,) = prepare(plugins, function).warnings

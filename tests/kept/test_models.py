@@ -225,6 +225,21 @@ def test_a_table_model_predicts_rows_and_says_so_about_images(tmp_path: Path, ce
         model.predict(["digit.png"])
 
 
+def test_columns_of_a_frame_are_found_by_name(tmp_path: Path, cell: Cell) -> None:
+    import pandas as pd
+
+    table_cell, spec = replace(cell, architecture=Component(name="logistic")), replace(TABLE, columns=["a", "b", "c"])
+    network = architectures.build(table_cell.architecture, spec, None)
+    save_model(network, table_cell, spec, tmp_path / "table.safetensors")
+    model = load_model(tmp_path / "table.json")
+    rows = np.random.default_rng(0).random((4, 3), dtype=np.float32)
+    frame = pd.DataFrame(rows, columns=["a", "b", "c"])[["c", "a", "b"]].assign(label="x")
+    assert np.array_equal(model.probabilities(frame), model.probabilities(rows))
+    assert [found.label for found in model.predict(frame)] == [found.label for found in model.predict(rows)]
+    with pytest.raises(UserError, match="there is no column b"):
+        model.predict(frame.drop(columns="b"))
+
+
 def test_one_sigmoid_output_becomes_two_columns(tmp_path: Path, cell: Cell) -> None:
     """A probability is not put through a sigmoid again."""
     spec = replace(TABLE, classes=1, class_names=["no", "yes"])
@@ -396,6 +411,34 @@ def test_broken_weights_are_named(trained: Path, tmp_path: Path) -> None:
     other.with_suffix(".json").write_text(json.dumps(settings))
     with pytest.raises(UserError, match="do not fit lenet5"):
         load_model(other)
+
+
+def test_settings_of_another_model_are_not_taken(trained: Path, tmp_path: Path) -> None:
+    """As after a copy over weights of the same shapes: means and names of classes would be those of the other."""
+    path = tmp_path / "copied.safetensors"
+    shutil.copy(trained, path)
+    settings = json.loads(trained.with_suffix(".json").read_text())
+    settings["cell"]["seed"] = 7
+    path.with_suffix(".json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match=r"copied\.json: the settings of another model than copied\.safetensors"):
+        load_model(path)
+
+
+def test_what_the_network_has_no_number_for_is_named(tmp_path: Path, cell: Cell) -> None:
+    """It would be called the first class."""
+    table_cell = replace(cell, architecture=Component(name="mlp", options={"hidden": [5]}))
+    spec = replace(TABLE, columns=["a", "b", "c"])
+    network = architectures.build(table_cell.architecture, spec, None)
+    torch.nn.utils.vector_to_parameters(
+        torch.nn.utils.parameters_to_vector(network.parameters()) * 1000, network.parameters()
+    )
+    save_model(network, table_cell, spec, tmp_path / "t.safetensors")
+    model = load_model(tmp_path / "t.safetensors")
+    (tmp_path / "rows.csv").write_text("a,b,c\n1,2,3\n3e38,-3e38,3e38\n")
+    with pytest.raises(UserError, match=r"rows\.csv:3: the network answers with no number"):
+        model.predict(tmp_path / "rows.csv")
+    with pytest.raises(UserError, match="finite numbers"):
+        model.probabilities(np.array([[1e300, 0, 0]]))
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format_version": 99}', '{"format_version": 1, "cell": 3}'])

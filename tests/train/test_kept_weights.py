@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from mnistbench import load_model
+from mnistbench.axes import architectures
 from mnistbench.axes.plugins import load_plugins
 from mnistbench.cell import Cell, Component, Training
 from mnistbench.data import datasets
@@ -22,6 +25,7 @@ from mnistbench.results.folder import ResultsFolder
 from mnistbench.results.records import CellRecord, Data
 from mnistbench.train.job import Job
 from mnistbench.train.train import train_cell
+from mnistbench.train.weights import save_model
 
 NETWORKS = '''
 import torch
@@ -183,6 +187,18 @@ def test_a_network_that_ends_in_a_softmax_gives_its_own_probabilities(train: Tra
     assert model.probabilities(rows) == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_network_whose_source_has_changed_is_pointed_out(weights: Path, plugin: str, cell: Cell) -> None:
+    """Its weights still fit where an activation is another one."""
+    plugins = load_plugins([plugin])
+    spec = datasets.prepare(Component(name="sum3", options={"rows": 300})).spec
+    for sha256, said in [(plugins.sha256("kept_networks:Whole"), False), ("0" * 64, True)]:
+        kept = replace(cell, architecture=Component(name="kept_networks:Whole", sha256=sha256))
+        network = architectures.build(kept.architecture, spec, plugins)
+        save_model(network, kept, spec, weights / "whole.safetensors")
+        warnings = load_model(weights / "whole.safetensors", plugins=[plugin]).warnings
+        assert ["comes from a file that has changed since" in warning for warning in warnings] == [True] * said
+
+
 def scans(arrays: Arrays) -> dict[str, np.ndarray]:
     return {name: 255 - array if name.endswith("inputs") else array for name, array in arrays.items()}
 
@@ -243,6 +259,11 @@ def test_pictures_are_asked_about_as_they_were_trained_on(
     assert right(asked(lambda image: image)) == reached
     assert right(asked(lambda image: Image.eval(image, lambda level: 255 - level))) == reached
     assert right(asked(lambda image: image.resize((112, 112), Image.Resampling.BICUBIC))) > reached - 0.1
+    assert model.evaluate().examples == 3000
+    np.savez(tmp_path / "few.npz", **{name: array[:2000] for name, array in scans(whole).items()})
+    with pytest.raises(UserError, match=r"gives other data than this model was .*`--dataset paper_scans:scans`"):
+        model.evaluate()
+    assert model.evaluate("paper_scans:scans").examples == 2000
 
 
 def test_a_table_takes_its_means_columns_and_their_order_along(
@@ -304,6 +325,7 @@ def test_an_older_model_of_a_standardized_table_says_what_it_lacks(train: Train,
         del plain["data"][key]
     plain["cell"]["dataset"] = {"name": "csv", "path": "t.csv", "standardize": True}
     settings.write_text(json.dumps({"format_version": 1, "cell": plain["cell"], "data": plain["data"]}))
+    save_file(load_file(weights / name), weights / name)  # it named the cell that it was really trained in
     model = load_model(weights / name, plugins=[plugin])
     with pytest.raises(UserError, match="run its cell again with --force"):
         model.probabilities(np.zeros((1, 3)))

@@ -60,6 +60,42 @@ def test_a_large_picture_comes_out_as_the_small_one_it_was_made_from(tmp_path: P
     assert np.abs(found.astype(int) - paper[0]).mean() < 3
 
 
+def photograph(drawn: np.ndarray, *, grain: float = 6.0) -> np.ndarray:
+    """Dark ink on paper that is lit from one side, in shadow towards its corners, grainy, and with a grain of dust."""
+    y, x = np.mgrid[-1 : 1 : 1j * drawn.shape[0], -1 : 1 : 1j * drawn.shape[1]]
+    light = 190 + 30 * x - 15 * (x**2 + y**2)
+    seen = light * (1 - drawn) + 40 * drawn + np.random.RandomState(0).normal(0, grain, drawn.shape)
+    seen[8:11, 5:8] = 40
+    return np.clip(seen, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("grain", [0, 6, 12])
+@pytest.mark.parametrize("negative", [False, True])
+def test_a_photograph_comes_out_as_the_small_picture(tmp_path: Path, grain: float, negative: bool) -> None:
+    """Light that falls off across the paper was taken for ink, and so were grain and dust."""
+    drawn = np.zeros((300, 400))
+    drawn[50:162, 200:312] = np.kron(figures()[0] / 230, np.ones((4, 4)))
+    photo = photograph(drawn, grain=grain)
+    Image.fromarray(255 - photo if negative else photo).save(tmp_path / "photo.jpg", quality=80)
+    found = read_image(tmp_path / "photo.jpg", shape=(28, 28), framing=measured_framing(figures()))
+    assert np.abs(found.astype(int) - figures()[0]).mean() < 12
+
+
+def test_a_photograph_of_blank_paper_shows_nothing(tmp_path: Path) -> None:
+    for name, grain in [("grainy", 6.0), ("clean", 0.0)]:
+        Image.fromarray(photograph(np.zeros((300, 400)), grain=grain)[20:]).save(tmp_path / f"{name}.png")
+        assert "nothing to see" in refused(tmp_path / f"{name}.png")
+
+
+def test_a_thin_line_is_as_bright_as_a_thick_one(tmp_path: Path) -> None:
+    """Of a line of one pixel in 20, a twentieth was left."""
+    page = np.full((560, 560), 255, np.uint8)
+    page[60:500, 280] = 0
+    Image.fromarray(page).save(tmp_path / "line.png")
+    found = read_image(tmp_path / "line.png", shape=(28, 28), framing=framing_by_name("mnist"))
+    assert found.max() == 255
+
+
 def test_oblong_pictures_are_made_oblong(tmp_path: Path) -> None:
     """Height and width are the network's own."""
     images = figures(shape=(40, 20), box=(30, 12))
