@@ -231,10 +231,17 @@ def build(component: Component, data: DataSpec, plugins: Plugins | None = None) 
         if plugins is None:
             raise UserError(f"{component.name} is a plug-in: add {flag_for(component.name.partition(':')[0])}")
         found: Any = plugins.find(component.name)
-        parameters = list(inspect.signature(found).parameters)
+        if isinstance(found, nn.Module):
+            raise UserError(f"`{component.name}` is a network already: name a class or a function that makes one")
+        first = next(iter(inspect.signature(found).parameters.values()), None)
         options = as_declared(found, component.options)
         with same_folder():
-            built = found(data, **options) if parameters[:1] == ["data"] else found(**options)
+            if first is None or first.name != "data":
+                built = found(**options)
+            elif first.kind is first.KEYWORD_ONLY:
+                built = found(data=data, **options)
+            else:
+                built = found(data, **options)
         if not isinstance(built, nn.Module):
             raise UserError(f"{component.name} gives a {type(built).__name__}; a network is a torch.nn.Module")
         return built

@@ -213,8 +213,8 @@ def _own(axis: Axis, name: str) -> Declaration:
 def _of_plugin(axis: Axis, name: str, plugins: Plugins) -> Declaration:
     function: Any = plugins.find(name)
     options = options_of(function)
-    first = next(iter(options), None)
-    if first is not None and (axis == "optimizer" or (axis == "architecture" and first == "data")):
+    first = next(iter(inspect.signature(function).parameters), "") if options else ""
+    if first in options and (axis == "optimizer" or (axis == "architecture" and first == "data")):
         del options[first]
     if axis == "optimizer":
         shared = options_of(Optimizer)

@@ -90,6 +90,7 @@ def _counted_flops(trainee: Trainee) -> float | None:
 
     levers = dataclasses.replace(trainee.levers, step="autograd", compile=False, graph=False, kernels=None)
     fresh = trainee.anew(levers=levers)
+    fresh.model.train()
     counted: set[int] = set()
 
     class Seen(TorchDispatchMode):

@@ -75,12 +75,13 @@ class Builder:
             prepare(model)
         if any(is_lazy(parameter) for parameter in model.parameters()):
             run_unseen(model, torch.zeros(2, *self.spec.input_shape))
+            model.train()
         return model
 
     def parts(
         self, levers: Levers, inputs: Inputs, asks: Asks, prepare: Prepare | None = None
     ) -> tuple[nn.Module, Update, Step]:
-        """Network on the device in training mode, optimizer, step."""
+        """Network on the device, optimizer, step. Nobody has called `train()` yet: a network may count its epochs."""
         import torch
         from torch import nn
 
@@ -93,7 +94,6 @@ class Builder:
         model = self.network(prepare).to(self.device)
         if levers.memory_format == "channels_last":
             model = model.to(memory_format=torch.channels_last)
-        model.train()
         update = Update(
             model,
             cell.optimizer,
@@ -217,6 +217,7 @@ def make_trainee(job: Job, device: torch.device) -> Trainee:
     batches = _batches(training, cell, levers, device, normalization)
     steps = math.ceil(batches.examples / cell.batch_size) * cell.training.epochs
     model, update, step = builder.parts(levers, inputs, "step")
+    _refuse_shared(probe, model, cell)
     if update.fits_graph and isinstance(batches, ResidentBatches):
         batches = dataclasses.replace(batches, together=steps_at_once(cell.batch_size))
     return Trainee(
@@ -330,6 +331,21 @@ def _on_device(inputs: Any, labels: Any, device: torch.device) -> tuple[Tensor, 
     return torch.from_numpy(numpy.array(inputs)).to(device), torch.from_numpy(numpy.array(labels)).to(device)
 
 
+def _refuse_shared(one: nn.Module, other: nn.Module, cell: Cell) -> None:
+    """Two networks that train the same parameters: what is only tried would train the one that is measured.
+
+    Raises:
+        UserError: naming such a parameter.
+    """
+    theirs = {id(each) for each in one.parameters() if each.requires_grad}
+    shared = next((name for name, each in other.named_parameters() if id(each) in theirs), None)
+    if shared is not None:
+        raise UserError(
+            f"{cell.architecture.name} gives the same `{shared}` each time it is called: warm-up, and other cells, would"
+            " train it too; make the layers inside the function or the constructor"
+        )
+
+
 CHECKED_EXAMPLES = 64
 """Of the training data, shown to an untrained network."""
 
@@ -348,8 +364,13 @@ def _check_outputs(model: nn.Module, data: arrays.Arrays, cell: Cell, inputs: In
     spec, loss = data.spec, cell.training.loss
     stored = torch.from_numpy(data.train_inputs[:CHECKED_EXAMPLES].copy())
     given = inputs(stored)
-    before = given.clone()
+    before, parameters = given.clone(), {name for name, _ in model.named_parameters()}
     outputs = run_unseen(model, given)
+    if made := [name for name, _ in model.named_parameters() if name not in parameters]:
+        raise UserError(
+            f"{cell.architecture.name} makes `{made[0]}` in its first forward pass, which no optimizer would train: make"
+            " it in the constructor, or of torch's lazy layers (nn.LazyLinear, nn.LazyConv2d)"
+        )
     if given.data_ptr() == stored.data_ptr() and not torch.equal(given, before):
         raise UserError(
             f"{cell.architecture.name} writes into its input, which is the data: every epoch would see other numbers;"
@@ -365,6 +386,11 @@ def _check_outputs(model: nn.Module, data: arrays.Arrays, cell: Cell, inputs: In
         raise UserError(
             f"{cell.architecture.name} gives outputs of shape {list(shape)} for {len(stored)} examples of {spec.name}; "
             f"expected {list(wanted)}"
+        )
+    if not outputs.is_floating_point():
+        raise UserError(
+            f"{cell.architecture.name} gives {str(outputs.dtype).removeprefix('torch.')} outputs, of which there is no"
+            " loss: end it with real numbers (`.real` or `.abs()` of complex ones)"
         )
     outputs = outputs.double()
     if not bool(outputs.isfinite().all()):

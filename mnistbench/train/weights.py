@@ -302,7 +302,7 @@ class KeptModel:
         import torch
 
         parts = [torch.zeros(0, self.spec.classes)]
-        with torch.inference_mode():
+        with torch.no_grad():  # a network may compute gradients inside its forward pass
             for start in range(0, len(stored), CHUNK):
                 inputs = torch.from_numpy(np.array(stored[start : start + CHUNK]))
                 parts.append(self.network(self._as_floats(inputs)).float())

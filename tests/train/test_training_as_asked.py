@@ -34,6 +34,8 @@ from mnistbench.train.warmup import choose, warm_up
 EXAMPLES = 210
 PLUGIN = '''
 import os
+import random
+import numpy as np
 import torch
 from torch import nn
 
@@ -202,6 +204,119 @@ class Curvature(torch.optim.SGD):
                 p.sub_(self.param_groups[0]["lr"] * p.grad / (h.abs() + 1))
 
 
+class Accumulates(torch.optim.SGD):
+    """Steps each third time, over the sum of the gradients: its `zero_grad` clears them only then."""
+
+    def __init__(self, parameters, lr: float = 0.05):
+        self.calls = 0
+        super().__init__(parameters, lr=lr)
+
+    def zero_grad(self, set_to_none=True):
+        if self.calls % 3 == 0:
+            super().zero_grad(set_to_none)
+
+    def step(self, closure=None):
+        self.calls += 1
+        if self.calls % 3 == 0:
+            super().step(closure)
+
+
+class Thaws(nn.Module):
+    """Trains its first layer from the second epoch on, which it tells by the calls of `train()`."""
+
+    def __init__(self, data):
+        super().__init__()
+        self.first, self.last, self.epoch = nn.Linear(64, 16), nn.Linear(16, data.classes), 0
+
+    def train(self, mode=True):
+        super().train(mode)
+        if mode:
+            self.epoch += 1
+            self.first.requires_grad_(self.epoch > 1)
+        return self
+
+    def forward(self, x):
+        return self.last(torch.tanh(self.first(x.flatten(1)))) * (1 + self.epoch)
+
+
+class ThawsLate(Thaws):
+    """Is frozen when its optimizer is made."""
+
+    def __init__(self, data):
+        super().__init__(data)
+        self.first.requires_grad_(False)
+
+
+class FrozenInEvaluation(OneLayer):
+    def train(self, mode=True):
+        return super().train(mode).requires_grad_(mode)
+
+
+class Grows(OneLayer):
+    """Makes a layer in its first forward pass, or in the first one in training."""
+
+    def __init__(self, data, only_in_training: bool = False):
+        super().__init__(data)
+        self.only_in_training = only_in_training
+
+    def forward(self, x):
+        if not hasattr(self, "first") and (self.training or not self.only_in_training):
+            self.first = nn.Linear(64, 64)
+        x = x.flatten(1)
+        return self.last(torch.tanh(self.first(x)) if hasattr(self, "first") else x)
+
+
+ONE_AND_THE_SAME = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+
+def one_and_the_same():
+    return ONE_AND_THE_SAME
+
+
+class ComplexOutputs(nn.Module):
+    def __init__(self, data):
+        super().__init__()
+        self.last = nn.Linear(64, data.classes, dtype=torch.complex64)
+
+    def forward(self, x):
+        return self.last(x.flatten(1).to(torch.complex64))
+
+
+class NoiseOfNumpy(OneLayer):
+    """Draws from NumPy's generator and Python's, in evaluation too."""
+
+    def forward(self, x):
+        return super().forward(x * (1 + random.random() + np.random.random()))
+
+
+class GradientsInside(OneLayer):
+    """Follows a gradient in its forward pass, in evaluation too."""
+
+    def forward(self, x):
+        with torch.enable_grad():
+            x = x.flatten(1).detach().requires_grad_()
+            (slope,) = torch.autograd.grad(self.last(x).square().sum(), x, create_graph=self.training)
+        return self.last(x - 0.1 * slope)
+
+
+class ExtraState(OneLayer):
+    """Its state is more than tensors."""
+
+    def __init__(self, data):
+        super().__init__(data)
+        self.passes = 0
+
+    def get_extra_state(self):
+        return {"passes": self.passes}
+
+    def set_extra_state(self, state):
+        self.passes = state["passes"]
+
+    def forward(self, x):
+        self.passes += self.training
+        return super().forward(x) * (1 + 0.1 * self.passes)
+
+
 class TwoFaces(torch.optim.SGD):
     """Trains at one point and evaluates at another, as schedule-free optimizers do."""
 
@@ -292,7 +407,7 @@ def by_hand(job: Job, step: Callable[[Any, Callable[[], Tensor]], float]) -> lis
         for chosen in reproducibility.order_of_examples(EXAMPLES, 0, epoch, shuffle=True).split(job.cell.batch_size):
 
             def closure(chosen: Tensor = chosen) -> Tensor:
-                model.zero_grad()
+                optimizer.zero_grad()
                 loss = nn.functional.cross_entropy(model(images[chosen]), labels[chosen])
                 loss.backward(create_graph="Curvature" in job.cell.optimizer.name)
                 return loss
@@ -332,6 +447,9 @@ def step_that_searches(optimizer: Any, closure: Callable[[], Tensor]) -> float:
         ("mlp", "other_people:Curvature", plain_step),
         ("other_people:Counter", "adam", plain_step),
         ("other_people:Memory", "other_people:own_rate", plain_step),
+        ("mlp", "other_people:Accumulates", plain_step),
+        ("other_people:Thaws", "other_people:own_rate", plain_step),
+        ("other_people:ExtraState", "other_people:Accumulates", plain_step),
     ],
 )
 def test_it_trains_as_the_loop_by_hand(
@@ -540,6 +658,53 @@ def test_the_gate_leaves_a_double_precision_network_as_it_is(make_job: MakeJob) 
 def test_what_cannot_learn_is_refused_in_one_clear_line(make_job: MakeJob, network: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         train(make_job(f"other_people:{network}"))
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "message"),
+    [
+        ("Grows", {}, "makes `first.weight` in its first forward pass, which no optimizer would train"),
+        ("Grows", {"only_in_training": True}, "`first.weight` needs a gradient now, and its optimizer was not given it"),
+        ("ThawsLate", {}, "`first.weight` needs a gradient now, and its optimizer was not given it"),
+        ("one_and_the_same", {}, "gives the same `1.weight` each time it is called"),
+        ("ComplexOutputs", {}, "gives complex64 outputs, of which there is no loss"),
+    ],
+)
+def test_what_would_be_trained_in_another_way_than_it_is_meant_is_refused(
+    make_job: MakeJob, network: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        train(make_job(f"other_people:{network}", network=options))
+
+
+def test_the_parameters_of_a_record_are_those_that_train(make_job: MakeJob) -> None:
+    record = train(make_job("other_people:FrozenInEvaluation"))
+    assert record.model is not None and record.model.parameters == 64 * 10 + 10
+
+
+def test_keeping_a_model_draws_nothing_that_the_network_would_have_drawn(make_job: MakeJob, tmp_path: Path) -> None:
+    """From none of the three generators that a seed sets."""
+    job = make_job("other_people:NoiseOfNumpy")
+    kept = make_job("other_people:NoiseOfNumpy", training=Training(epochs=2, save_model="all"))
+    losses = [
+        [epoch.train_loss for epoch in train(each).epochs]
+        for each in (job, dataclasses.replace(kept, weights_directory=str(tmp_path)))
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_a_network_that_computes_gradients_in_evaluation_is_kept(make_job: MakeJob, tmp_path: Path) -> None:
+    job = make_job("other_people:GradientsInside", training=Training(epochs=1, save_model="last"))
+    assert train(dataclasses.replace(job, weights_directory=str(tmp_path))).checks["kept_model"] == "passed"
+
+
+def test_the_loss_of_double_precision_is_in_double_precision(make_job: MakeJob) -> None:
+    trainee = make_trainee(make_job("other_people:Float64"), torch.device("cpu"))
+    inputs, labels = next(iter(trainee.batches.epoch(1)))
+    loss = nn.functional.cross_entropy(trainee.model(trainee.inputs(inputs)), labels)
+    expected = torch.autograd.grad(loss, list(trainee.model.parameters()))
+    trainee.step.gradients(inputs, labels)
+    assert all(map(torch.equal, trainee.update.gradients, expected))
 
 
 def test_a_network_that_would_change_the_data_is_refused(make_job: MakeJob, data: Path, tmp_path: Path) -> None:

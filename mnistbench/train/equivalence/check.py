@@ -120,7 +120,7 @@ def check_trainee(job: Job, trainee: Trainee) -> str:
 
         fresh = trainee.anew(prepare=prepare)
         warm_up(fresh, job.cell.seed)
-        return TimedPath(fresh)
+        return TimedPath(fresh, prepare)
 
     threads = torch.get_num_threads()
     try:
@@ -215,15 +215,6 @@ def make_reference(
     from mnistbench.train.machine import order_of_examples, seed_everything
 
     arrays = load(data_directory)
-    seed_everything(cell.seed)
-    model = architectures.build(cell.architecture, arrays.spec, plugins)
-    if prepare is not None:
-        prepare(model)
-    if any(is_lazy(parameter) for parameter in model.parameters()):
-        model.eval()
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            model(torch.zeros(2, *arrays.spec.input_shape))
-    model.train()
     training = cell.training
     everything = arrays.spec.train_examples
     chosen = torch.arange(everything)
@@ -235,7 +226,19 @@ def make_reference(
         for epoch in (1, 2)
     }
 
-    def make_optimizer() -> torch.optim.Optimizer:
+    def make_model() -> nn.Module:
+        seed_everything(cell.seed)
+        model = architectures.build(cell.architecture, arrays.spec, plugins)
+        if prepare is not None:
+            prepare(model)
+        if any(is_lazy(parameter) for parameter in model.parameters()):
+            model.eval()
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                model(torch.zeros(2, *arrays.spec.input_shape))
+        model.train()
+        return model
+
+    def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
         made = optimizers.build_for(cell.optimizer, model, plugins)
         if (scale := optimizers.lr_scale(cell.optimizer, cell.batch_size)) != 1.0:
             for group in made.param_groups:
@@ -243,7 +246,7 @@ def make_reference(
         return made
 
     return Reference(
-        model,
+        make_model,
         make_optimizer,
         arrays,
         order,

@@ -99,7 +99,7 @@ def exact(
         sides read them.
     """
     ours, theirs = reference.model.state_dict(), path.model.state_dict()
-    weights = ours.keys() == theirs.keys() and all(_same(ours[name], theirs[name]) for name in ours)
+    weights = ours.keys() == theirs.keys() and all(_same(ours[name], theirs[name]) for name in _tensors(ours))
     findings, kept = [_exactly("G0 other weights", weights)], list[Pair]()
     for epoch in epochs:
         batches, inputs, labels, last = True, True, True, None
@@ -139,7 +139,7 @@ def gradient(reference: Reference, path: TrainingPath, batches: Sequence[Pair], 
     for (inputs, labels), _ in itertools.islice(itertools.cycle(batches), REFERENCE_STEPS):
         reference.train_step((inputs[:LARGEST_REFERENCE_STEP], labels[:LARGEST_REFERENCE_STEP]), 1.0)
     later = copied(reference.model.state_dict())
-    if all(bool(value.isfinite().all()) for value in later.values()):
+    if all(bool(value.isfinite().all()) for value in _tensors(later).values()):
         smaller = [_cut(batch, LARGEST_LOSS_STEP) for batch in batches[:3]]
         findings.append(_gradient_at(LATER_GRADIENT, paths, later, smaller, tolerance))
         if len(tail[0][1]) != len(first[0][1]):
@@ -431,7 +431,13 @@ def _same(ours: Tensor, theirs: Tensor) -> bool:
 
 def copied(state: State) -> dict[str, Tensor]:
     """The same on the CPU, safe from what trains on."""
-    return {name: value.detach().cpu().clone() for name, value in state.items()}
+    tensors = {name: value.detach().cpu().clone() for name, value in _tensors(state).items()}
+    return {name: tensors.get(name, value) for name, value in state.items()}
+
+
+def _tensors(state: State) -> dict[str, Tensor]:
+    """A network's extra state may be anything."""
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def flat(tensors: Iterable[Tensor]) -> Tensor:
