@@ -26,6 +26,8 @@ from mnistbench.errors.problems import message_of, nearest, shown
 if TYPE_CHECKING:
     import psutil
 
+    from mnistbench.cell import Cell
+
 
 @dataclass(frozen=True)
 class Plugins:
@@ -77,6 +79,16 @@ class Plugins:
                 digest.update(f"{other}\0{len(content)}\0".encode())
                 digest.update(content)
         return digest.hexdigest()
+
+    def needed_by(self, cell: Cell) -> tuple[str, ...]:
+        """Of the names as given, those of modules that the cell names, and of the plug-ins that these import.
+
+        A cell is trained without the others, since whatever they change while they are imported (torch's default type of
+        numbers, a layer's first weights) would change its training, and nothing in its id would say so.
+        """
+        named = {part.name.partition(":")[0] for part in (cell.dataset, cell.architecture, cell.optimizer)}
+        wanted = named.union(*map(own_modules, named))
+        return tuple(name for name in self.names if _name_of_module(name) in wanted)
 
     def _module(self, name: str) -> ModuleType:
         module_name, colon, _ = name.partition(":")
@@ -172,10 +184,19 @@ def load_plugins(names: Sequence[str]) -> Plugins:
     return Plugins(tuple(dict.fromkeys(names)), modules)
 
 
+def _is_file(name: str) -> bool:
+    return name.endswith(".py") or "/" in name or os.sep in name
+
+
+def _name_of_module(name: str) -> str:
+    """By which a grid calls what the command line named."""
+    return Path(name).stem if _is_file(name) else name
+
+
 def _loaded(name: str) -> ModuleType:
     if not name.strip():
         raise UserError("--plugin: name a module or a .py file")
-    if name.endswith(".py") or "/" in name or os.sep in name:
+    if _is_file(name):
         return _from_file(name, Path(name))
     if not all(part.isidentifier() for part in name.split(".")):
         raise UserError(f"--plugin {name}: is neither a module's name nor a .py file")

@@ -205,6 +205,12 @@ def make_trainee(job: Job, device: torch.device) -> Trainee:
     normalize = bool(cell.dataset.options.get("normalize")) and data.spec.is_image
     normalization = (data.spec.mean, data.spec.std) if normalize else None
     probe = builder.network()
+    if torch.get_default_dtype() != torch.float32:
+        raise UserError(
+            f"torch's default type of numbers was set to {str(torch.get_default_dtype()).removeprefix('torch.')} by a"
+            " plug-in, and the data is float32: leave the default, and let the network convert itself in its constructor"
+            " (`self.double()`) and its input in `forward` (`x.double()`)"
+        )
     warnings = _check_outputs(probe, data, cell, Inputs(normalization, torch.contiguous_format))
     levers = dataclasses.replace(_levers_that_fit(job, probe, asked, device), threads=threads)
     if not job.resolved and (reason := _overruled(builder, asked)):

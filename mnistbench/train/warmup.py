@@ -7,7 +7,9 @@ that is trained: a compiled network, a captured graph.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from mnistbench.axes import devices
@@ -71,7 +73,7 @@ def _as_the_optimizer_asks(job: Job, trainee: Trainee) -> Trainee:
         rehearsal = trainee.anew(levers=levers, asks=asks)
         rehearsal.model.train()
         try:
-            for _ in range(TRIED_STEPS):
+            for _ in range(min(TRIED_STEPS, len(trainee.factors))):
                 rehearsal.take_step(*_first_batch(trainee, trainee.batches.batch_size), trainee.factors[0])
         except Exception as error:  # whatever a plug-in raises where it is called in another way than it asks for
             first = first or error
@@ -199,10 +201,22 @@ def _throw_away_steps(trainee: Trainee) -> None:
     trainee.model.train()
     whole = WARMUP_STEPS if trainee.batches.batch_size < LARGE_BATCH else 1
     until = time.perf_counter() + WARMUP_SECONDS.get(trainee.device.type, 0.0)
+    taken = itertools.count()
     while True:
         steps = trainee.batches.together + whole + 1
-        take_steps(trainee, trainee.batches.rehearsal(whole), [trainee.factors[0]] * steps)
+        batches = _renewing(trainee, trainee.batches.rehearsal(whole), taken)
+        take_steps(trainee, batches, [trainee.factors[0]] * steps)
         if trainee.device.type == "cuda":
             torch.cuda.synchronize(trainee.device)
         if time.perf_counter() >= until:
             return
+
+
+def _renewing(
+    trainee: Trainee, batches: Iterable[tuple[Tensor, Tensor]], taken: Iterator[int]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches; an optimizer of other people's, which may refuse more steps than a training has, takes no more."""
+    for batch, number in zip(batches, taken, strict=False):
+        if number and ":" in trainee.builder.cell.optimizer.name and number % len(trainee.factors) == 0:
+            trainee.update.renew()
+        yield batch

@@ -164,7 +164,7 @@ class Reference(TrainingPath):
     def as_floats(self, inputs: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """What the network takes: pixels [n, height, width] become [n, 1, height, width] in [0, 1]."""
         if inputs.dtype != torch.uint8:
-            return inputs.to(dtype)
+            return inputs.to(dtype, copy=True)  # a network may write into it
         pixels = inputs.unsqueeze(1).to(dtype) / 255
         spec = self._arrays.spec
         return (pixels - spec.mean) / spec.std if self._normalize else pixels
@@ -194,6 +194,6 @@ class Reference(TrainingPath):
 
 
 def dense(model: nn.Module, gradients: Sequence[Tensor | None]) -> list[Tensor]:
-    """Gradients with zeros in the place of those that are missing."""
+    """Gradients with zeros in the place of those that are missing, and of what sparse ones leave out."""
     pairs = zip(model.parameters(), gradients, strict=True)
-    return [torch.zeros_like(parameter) if gradient is None else gradient for parameter, gradient in pairs]
+    return [torch.zeros_like(each) if gradient is None else gradient.to_dense() for each, gradient in pairs]

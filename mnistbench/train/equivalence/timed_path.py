@@ -65,7 +65,8 @@ class TimedPath(TrainingPath):
 
     @override
     def gradients(self, batch: Batch) -> list[Tensor | None]:
-        self._trainee.step.gradients(*batch)
+        inputs, labels = batch
+        self._trainee.step.gradients(inputs.clone(), labels)  # a network may write into them, and the gate has no others
         kept = self._trainee.update.gradients
         return [None if gradient is None else gradient.detach().clone() for gradient in kept]
 

@@ -87,6 +87,8 @@ class Update:
         self._shortcut = fused and ours and is_ours
         # torch's fused SGD fails where one weight's momentum begins later than another's.
         wanted = self._shortcut or (fused and ours and not component.options.get("momentum"))
+        # torch's fused kernels take no sparse gradients, as those of its embeddings may be.
+        wanted &= not any(getattr(layer, "sparse", False) is True for layer in model.modules())
         self._fused = wanted and self._fused_runs()
         fitting = (*IN_GRAPHS, *FUSED_IN_GRAPHS) if self._fused else IN_GRAPHS
         self.fits_graph = in_graph and component.name in fitting and asks == "step"
@@ -184,7 +186,10 @@ class Update:
         self._set_rates(factor)
         self.optimizer.step(closure)  # type: ignore[arg-type]  # losses as tensors, as torch's examples return them
         if not evaluations:
-            raise UserError(f"{self._component.name}: its step() never called the closure that it asks for")
+            raise UserError(
+                f"{self._component.name}: its step() never called the closure that it asks for: what it is given is a"
+                " function that computes the gradients and returns the loss"
+            )
         return evaluations[0]
 
     def __call__(self, factor: float) -> None:
