@@ -256,6 +256,66 @@ def test_first_parameters_of_every_kind_are_given_what_they_ask_for() -> None:
     assert optimizers.build_for(cell.optimizer, network, plugins).param_groups[0]["lr"] == 0.5
 
 
+MORE_SIGNATURES = """
+import dataclasses
+from torch import nn
+
+@dataclasses.dataclass
+class Shape:
+    width: int = 4
+
+def any_options(depth: int = 1, **options):
+    assert options == {"width": 5}
+    return nn.Linear(784, 10)
+
+def shaped(shape: Shape = Shape()):
+    return nn.Linear(784, shape.width)
+
+def own_words(data, sha256: str = "a"):
+    return nn.Linear(784, 10)
+"""
+
+
+def test_what_a_signature_leaves_open_a_grid_may_say() -> None:
+    plugins = load_plugins([write("signatures3.py", MORE_SIGNATURES)])
+    for said, options in {
+        "{name: 'signatures3:any_options', width: 5}": {"width": 5},
+        "{name: 'signatures3:shaped', shape: {width: 3}}": {"shape": {"width": 3}},
+    }.items():
+        grid_ = grid(plugins, said)
+        (cell,) = grid_.cells(grid_.dataset, 60_000, ["cpu"])
+        assert cell.architecture.options == options
+        architectures.build(cell.architecture, spec_of(Component(name="mnist")), plugins)
+    for said, message in {
+        "{name: 'signatures3:any_options', dept: 5}": "unknown option `dept` of `signatures3:any_options`; did you mean `depth`",
+        "{name: 'signatures3:shaped', shape: {width: '3'}}": "`shape` must be",
+        "{name: 'signatures3:own_words', sha256: b}": "unknown option `sha256` of `signatures3:own_words`",
+    }.items():
+        with pytest.raises(UserError, match=re.escape(message)):
+            grid(plugins, said)
+
+
+def test_a_schedule_of_ones_own_is_refused_with_the_way_out() -> None:
+    with pytest.raises(UserError, match=r"unknown schedule `mine:curve`; one of your own belongs into an optimizer"):
+        grid(Plugins(), optimizer="{name: sgd, schedule: 'mine:curve'}")
+
+
+def test_a_cell_is_trained_without_the_plug_ins_that_it_does_not_name() -> None:
+    """Whatever those change in torch is in no id of its own; what its own ones import stays with it."""
+    write("first_models.py", "class Net: ...")
+    write("second_models.py", "import first_models\nclass Net: ...")
+    write("changes_torch.py", "from torch import nn\nclass Net: ...")
+    plugins = load_plugins(["./first_models.py", "second_models.py", "changes_torch.py"])
+
+    def needed(architecture: str) -> tuple[str, ...]:
+        grid_ = grid(plugins, architecture)
+        return plugins.needed_by(grid_.cells(grid_.dataset, 60_000, ["cpu"])[0])
+
+    assert needed("mlp") == ()
+    assert needed("'first_models:Net'") == ("./first_models.py",)
+    assert needed("'second_models:Net'") == ("./first_models.py", "second_models.py")
+
+
 def test_a_network_that_is_there_already_is_no_function_that_makes_one() -> None:
     plugins = load_plugins([write("signatures2.py", SIGNATURES)])
     with pytest.raises(UserError, match="`signatures2:there` is a network already: name a class or a function"):

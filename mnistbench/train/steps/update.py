@@ -118,7 +118,9 @@ class Update:
                 " `step()` as optimizers have: derive it from torch.optim.Optimizer"
             )
         for group in self.optimizer.param_groups:
-            if self._lr_scale != 1.0 and "lr" in group:
+            if self._lr_scale != 1.0:
+                if "lr" not in group:
+                    raise UserError(f"{self._component.name}: a group without `lr` cannot follow `lr_scaling`")
                 group["lr"] = group["lr"] * self._lr_scale
         self._initial = [group.get("lr") for group in self.optimizer.param_groups]
         self._factor = 1.0
