@@ -72,7 +72,7 @@ def adapter_of(annotation: Any) -> TypeAdapter[Any] | None:
     """What checks a value of this type; None where JSON, and so a grid file, has no words for it."""
     has_own_settings = dataclasses.is_dataclass(annotation) or is_typeddict(annotation)  # none are taken beside them
     try:
-        kind = TypeAliasType("option", annotation) if has_own_settings else annotation
+        kind: Any = TypeAliasType("option", annotation) if has_own_settings else annotation
         adapter = TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False))
         schema = adapter.json_schema()
     except (PydanticUserError, TypeError):  # TypeError: an annotation that is no type

@@ -83,7 +83,7 @@ class Plugins:
     def needed_by(self, cell: Cell) -> tuple[str, ...]:
         """Of the names as given, those of modules that the cell names, and of the plug-ins that these import.
 
-        A cell is trained without the others, since whatever they change while they are imported (torch's default type of
+        A cell is trained without the others: whatever they change while they are imported (torch's default type of
         numbers, a layer's first weights) would change its training, and nothing in its id would say so.
         """
         named = {part.name.partition(":")[0] for part in (cell.dataset, cell.architecture, cell.optimizer)}

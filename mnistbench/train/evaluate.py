@@ -111,7 +111,9 @@ def _counted_flops(trainee: Trainee) -> float | None:
     # Recurrent kernels, for one, have no formula: what no formula has seen is not part of the sum. Of complex numbers
     # the counter takes each product for one of real numbers.
     matrices = [each for each in fresh.model.parameters() if each.dim() > 1]
-    if any(each.is_complex() for each in matrices) or any(matrix.untyped_storage().data_ptr() not in counted for matrix in matrices):
+    if any(each.is_complex() for each in matrices) or any(
+        matrix.untyped_storage().data_ptr() not in counted for matrix in matrices
+    ):
         return None
     flops: float = counter.get_total_flops() / len(labels)
     return flops

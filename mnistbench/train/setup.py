@@ -208,7 +208,7 @@ def make_trainee(job: Job, device: torch.device) -> Trainee:
     if torch.get_default_dtype() != torch.float32:
         raise UserError(
             f"torch's default type of numbers was set to {str(torch.get_default_dtype()).removeprefix('torch.')} by a"
-            " plug-in, and the data is float32: leave the default, and let the network convert itself in its constructor"
+            " plug-in, and the data is float32: leave it, and let the network convert itself in its constructor"
             " (`self.double()`) and its input in `forward` (`x.double()`)"
         )
     warnings = _check_outputs(probe, data, cell, Inputs(normalization, torch.contiguous_format))
@@ -347,8 +347,8 @@ def _refuse_shared(one: nn.Module, other: nn.Module, cell: Cell) -> None:
     shared = next((name for name, each in other.named_parameters() if id(each) in theirs), None)
     if shared is not None:
         raise UserError(
-            f"{cell.architecture.name} gives the same `{shared}` each time it is called: warm-up, and other cells, would"
-            " train it too; make the layers inside the function or the constructor"
+            f"{cell.architecture.name} gives the same `{shared}` each time it is called: warm-up, and other cells,"
+            " would train it too; make the layers inside the function or the constructor"
         )
 
 
@@ -374,8 +374,8 @@ def _check_outputs(model: nn.Module, data: arrays.Arrays, cell: Cell, inputs: In
     outputs = run_unseen(model, given)
     if made := [name for name, _ in model.named_parameters() if name not in parameters]:
         raise UserError(
-            f"{cell.architecture.name} makes `{made[0]}` in its first forward pass, which no optimizer would train: make"
-            " it in the constructor, or of torch's lazy layers (nn.LazyLinear, nn.LazyConv2d)"
+            f"{cell.architecture.name} makes `{made[0]}` in its first forward pass, which no optimizer would train:"
+            " make it in the constructor, or of torch's lazy layers (nn.LazyLinear, nn.LazyConv2d)"
         )
     if given.data_ptr() == stored.data_ptr() and not torch.equal(given, before):
         raise UserError(

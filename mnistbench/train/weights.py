@@ -431,7 +431,9 @@ def read_model(path: Path, *, plugins: Sequence[str] = ()) -> KeptModel:
         weights = load_file(path)
         if not all(tensor.isfinite().all() for tensor in weights.values()):
             raise UserError(f"{path}: its weights are not finite: damaged, or not of a run of ours")
-        getattr(network, "_orig_mod", network).load_state_dict(weights)  # a plug-in may have compiled it: as `save_model`
+        getattr(network, "_orig_mod", network).load_state_dict(
+            weights
+        )  # a plug-in may have compiled it: as `save_model`
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: not a weights file that safetensors can read ({shown(str(error), 200)})") from None
     except RuntimeError as error:

@@ -664,8 +664,12 @@ def test_what_cannot_learn_is_refused_in_one_clear_line(make_job: MakeJob, netwo
     ("network", "options", "message"),
     [
         ("Grows", {}, "makes `first.weight` in its first forward pass, which no optimizer would train"),
-        ("Grows", {"only_in_training": True}, "`first.weight` needs a gradient now, and its optimizer was not given it"),
-        ("ThawsLate", {}, "`first.weight` needs a gradient now, and its optimizer was not given it"),
+        (
+            "Grows",
+            {"only_in_training": True},
+            "`first.weight` needs a gradient now, and its optimizer was not",
+        ),
+        ("ThawsLate", {}, "`first.weight` needs a gradient now, and its optimizer was not"),
         ("one_and_the_same", {}, "gives the same `1.weight` each time it is called"),
         ("ComplexOutputs", {}, "gives complex64 outputs, of which there is no loss"),
     ],

@@ -60,7 +60,7 @@ class Update:
 
     Attributes:
         fits_graph: whether a CUDA graph may hold the update.
-        clears: whether the optimizer has a `zero_grad()` of its own, which may keep gradients, to add up those of steps.
+        clears: whether the optimizer has a `zero_grad()` of its own, which may keep gradients to add up.
         parameters: all of the network's, frozen ones included, as `optimizer(model.parameters())` gets them.
         gradients: of the last batch, in their order; None where there is none, which is not zero: momentum, weight
             decay and moments leave such a weight alone.
