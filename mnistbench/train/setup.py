@@ -5,6 +5,7 @@ Read `make_trainee` from top to bottom. What is left to measurement is settled i
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -377,7 +378,12 @@ def _check_outputs(model: nn.Module, data: arrays.Arrays, cell: Cell, inputs: In
             f"{cell.architecture.name} makes `{made[0]}` in its first forward pass, which no optimizer would train:"
             " make it in the constructor, or of torch's lazy layers (nn.LazyLinear, nn.LazyConv2d)"
         )
-    if given.data_ptr() == stored.data_ptr() and not torch.equal(given, before):
+    are_data = given.data_ptr() == stored.data_ptr()
+    if are_data and not cell.training.shuffle:  # batches of training are slices of the data then
+        model.train()
+        with contextlib.suppress(Exception), torch.no_grad(), torch.random.fork_rng(devices=[]):  # training tells
+            model(given)
+    if are_data and not torch.equal(given, before):
         raise UserError(
             f"{cell.architecture.name} writes into its input, which is the data: every epoch would see other numbers;"
             " let `forward` work on a new tensor (`x = x / 2`, not `x /= 2`)"

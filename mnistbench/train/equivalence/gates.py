@@ -473,7 +473,8 @@ def _tensors(state: State) -> dict[str, Tensor]:
 
 def flat(tensors: Iterable[Tensor]) -> Tensor:
     """All numbers in one row of doubles, on the CPU."""
-    rows = [each.detach().cpu().double().reshape(-1) for each in tensors]
+    whole = (torch.view_as_real(each.detach().resolve_conj()) if each.is_complex() else each for each in tensors)
+    rows = [each.detach().cpu().double().reshape(-1) for each in whole]
     return torch.cat(rows) if rows else torch.zeros(0)
 
 
