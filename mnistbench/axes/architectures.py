@@ -231,10 +231,17 @@ def build(component: Component, data: DataSpec, plugins: Plugins | None = None) 
         if plugins is None:
             raise UserError(f"{component.name} is a plug-in: add {flag_for(component.name.partition(':')[0])}")
         constructor: Any = plugins.find(component.name)
-        parameters = list(inspect.signature(constructor).parameters)
+        if isinstance(constructor, nn.Module):
+            raise UserError(f"`{component.name}` is a network already: name a class or a function that makes one")
+        first = next(iter(inspect.signature(constructor).parameters.values()), None)
         options = as_declared(constructor, component.options)
         with same_folder():
-            built = constructor(data, **options) if parameters[:1] == ["data"] else constructor(**options)
+            if first is None or first.name != "data":
+                built = constructor(**options)
+            elif first.kind is first.KEYWORD_ONLY:
+                built = constructor(data=data, **options)
+            else:
+                built = constructor(data, **options)
         if not isinstance(built, nn.Module):
             raise UserError(f"{component.name} gives a {type(built).__name__}; a network is a torch.nn.Module")
         return built

@@ -5,6 +5,7 @@ pydantic reads the types: `grid/` checks by them what a grid says, and a plug-in
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import types
@@ -15,6 +16,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt, Interval, MinLen
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
+from typing_extensions import TypeAliasType, is_typeddict
 
 UNTYPED = bool | int | float | str
 """What an option takes that has neither a type nor a default that tells one."""
@@ -68,8 +70,10 @@ def _typed(value: Any, annotation: Any) -> Any:
 
 def adapter_of(annotation: Any) -> TypeAdapter[Any] | None:
     """What checks a value of this type; None where JSON, and so a grid file, has no words for it."""
+    has_own_settings = dataclasses.is_dataclass(annotation) or is_typeddict(annotation)  # none are taken beside them
     try:
-        adapter = TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
+        kind: Any = TypeAliasType("option", annotation) if has_own_settings else annotation
+        adapter = TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False))
         schema = adapter.json_schema()
     except (PydanticUserError, TypeError):  # TypeError: an annotation that is no type
         return None

@@ -6,12 +6,14 @@ A grid file may refer to `my_models:WideMLP`, but never causes an import: only `
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import hashlib
 import importlib
 import importlib.util
 import os
 import sys
+import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,8 @@ from mnistbench.errors.problems import message_of, nearest, shown
 
 if TYPE_CHECKING:
     import psutil
+
+    from mnistbench.cell import Cell
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class Plugins:
     def sha256(self, name: str) -> str:
         """Checksum of the source that `module:Name` comes from: the file, or all `.py` files of a package.
 
+        With that of the modules that it imports, where they are the user's own too: installed ones have versions.
+
         Raises:
             UserError: as `find`; also for a module without a source file.
         """
@@ -67,7 +73,22 @@ class Plugins:
             content = part.read_bytes()
             digest.update(f"{part.relative_to(file.parent).as_posix()}\0{len(content)}\0".encode())
             digest.update(content)
+        for other, part in sorted(own_modules(module.__name__).items()):
+            if part not in files:
+                content = part.read_bytes()
+                digest.update(f"{other}\0{len(content)}\0".encode())
+                digest.update(content)
         return digest.hexdigest()
+
+    def needed_by(self, cell: Cell) -> tuple[str, ...]:
+        """Of the names as given, those of modules that the cell names, and of the plug-ins that these import.
+
+        A cell is trained without the others: whatever they change while they are imported (torch's default type of
+        numbers, a layer's first weights) would change its training, and nothing in its id would say so.
+        """
+        named = {part.name.partition(":")[0] for part in (cell.dataset, cell.architecture, cell.optimizer)}
+        wanted = named.union(*map(own_modules, named))
+        return tuple(name for name in self.names if _name_of_module(name) in wanted)
 
     def _module(self, name: str) -> ModuleType:
         module_name, colon, _ = name.partition(":")
@@ -79,6 +100,37 @@ class Plugins:
                 f"add {flag_for(module_name)} if you trust that module"
             )
         return self.modules[module_name]
+
+
+def own_modules(plugin: str) -> dict[str, Path]:
+    """Source files, by module, of a plug-in and of what it imports, itself or through others, that nobody installed."""
+    files: dict[str, Path] = {}
+    waiting = [plugin]
+    while waiting:
+        name = waiting.pop()
+        module = sys.modules.get(name)
+        file = Path(getattr(module, "__file__", None) or "")
+        if module is None or name in files or file.suffix != ".py" or _is_of_installation(file):
+            continue
+        files[name] = file
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            imported: list[str] = []
+            if isinstance(node, ast.Import):
+                imported = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                base = "." * node.level + (node.module or "")
+                base = importlib.util.resolve_name(base, module.__package__) if node.level else base
+                imported = [f"{base}.{alias.name}" for alias in node.names]
+            for dotted in imported:  # `import a.b` runs `a` first
+                parts = dotted.split(".")
+                waiting += [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
+    return files
+
+
+def _is_of_installation(file: Path) -> bool:
+    """Whether a module belongs to Python, to an installed package, or to us: all of these have versions."""
+    folders = {Path(__file__).parents[1], *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))}
+    return bool(folders & set(file.parents)) or bool({"site-packages", "dist-packages"} & set(file.parts))
 
 
 def flag_for(module: str) -> str:
@@ -132,16 +184,25 @@ def load_plugins(names: Sequence[str]) -> Plugins:
     return Plugins(tuple(dict.fromkeys(names)), modules)
 
 
+def _is_file(name: str) -> bool:
+    return name.endswith(".py") or "/" in name or os.sep in name
+
+
+def _name_of_module(name: str) -> str:
+    """By which a grid calls what the command line named."""
+    return Path(name).stem if _is_file(name) else name
+
+
 def _loaded(name: str) -> ModuleType:
     if not name.strip():
         raise UserError("--plugin: name a module or a .py file")
-    if name.endswith(".py") or "/" in name or os.sep in name:
+    if _is_file(name):
         return _from_file(name, Path(name))
     if not all(part.isidentifier() for part in name.split(".")):
         raise UserError(f"--plugin {name}: is neither a module's name nor a .py file")
-    if name.startswith("mnistbench"):
+    if name.partition(".")[0] == "mnistbench":
         raise UserError(f"--plugin {name}: is a part of mnistbench itself; its names need no plug-in")
-    with _working_folder_importable():
+    with _importable(Path.cwd()):  # `python -m mnistbench` finds modules in it, the installed command would not
         try:
             spec = importlib.util.find_spec(name)
         except ModuleNotFoundError as error:
@@ -169,32 +230,37 @@ def _from_file(name: str, file: Path) -> ModuleType:
         if already.__file__ and Path(already.__file__).resolve() == file.resolve():
             return already
         raise UserError(f"--plugin {name}: a module `{module_name}` is there already; rename the file")
+    there = importlib.util.find_spec(module_name)
+    if there is not None and (there.origin in ("built-in", "frozen") or _is_of_installation(Path(there.origin or ""))):
+        raise UserError(f"--plugin {name}: a module `{module_name}` is installed here; rename the file")
     spec = importlib.util.spec_from_file_location(module_name, file.resolve())
     assert spec is not None and spec.loader is not None  # true for every .py file
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module  # as importing does: dataclasses and pickles of its classes look here
     try:
-        with _guarded(name):
+        with _guarded(name), _importable(file.resolve().parent, first=True):  # as Python does for a script
             spec.loader.exec_module(module)
-    except UserError:
+    except UserError as error:
         del sys.modules[module_name]
+        if "attempted relative import" in str(error):
+            dotted = f"{file.resolve().parent.name}.{module_name}"
+            raise UserError(f"{error}; it belongs to a package: name it by its dots: `--plugin {dotted}`") from None
         raise
     return module
 
 
 @contextlib.contextmanager
-def _working_folder_importable() -> Iterator[None]:
-    """`python -m mnistbench` finds modules in the working folder, the installed command would not."""
-    folder = str(Path.cwd())
-    if folder in sys.path or "" in sys.path:
+def _importable(folder: Path, *, first: bool = False) -> Iterator[None]:
+    """Modules in this folder are found, behind all others or before them."""
+    if str(folder) in sys.path or (folder == Path.cwd() and "" in sys.path):
         yield
         return
-    sys.path.append(folder)
+    sys.path.insert(0 if first else len(sys.path), str(folder))
     try:
         yield
     finally:
         with contextlib.suppress(ValueError):
-            sys.path.remove(folder)
+            sys.path.remove(str(folder))
 
 
 @contextlib.contextmanager

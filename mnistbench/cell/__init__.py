@@ -25,7 +25,7 @@ Loss = Literal["cross_entropy", "nll", "mse", "bce"]
 SaveModel = Literal["best", "last", "all"]
 
 NOT_HASHED = {"path"}
-"""Options that say where something lies, not what it is; the content's checksum is hashed instead."""
+"""Options of a dataset that say where it lies, not what it is; the content's checksum is hashed instead."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -200,8 +200,7 @@ class Cell:
     def hashed_settings(self) -> dict[str, Any]:
         """Settings that make another experiment when they change; a target that only the analysis reads does not."""
         plain = self.to_json()
-        for part in ("dataset", "architecture", "optimizer", "schedule"):
-            plain[part] = {key: value for key, value in plain[part].items() if key not in NOT_HASHED}
+        plain["dataset"] = {key: value for key, value in plain["dataset"].items() if key not in NOT_HASHED}
         plain["training"] = self.training.hashed_settings()
         return {**plain, "settings_version": SETTINGS_VERSION}
 

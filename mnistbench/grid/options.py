@@ -9,8 +9,9 @@ from __future__ import annotations
 import inspect
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from functools import cache, cached_property
 from typing import Any, Literal
 
@@ -28,6 +29,8 @@ from mnistbench.errors import UserError
 from mnistbench.errors.problems import Place, did_you_mean, nearest, shown
 from mnistbench.grid.yaml import Items, Node, Value, at, in_words, looks_like_number, plain
 
+LIKE = 0.8
+"""`dept` is like `depth`; `width` is not."""
 Axis = Literal["dataset", "architecture", "optimizer", "schedule", "execution"]
 REQUIRED = inspect.Parameter.empty
 TABLES: dict[Axis, Mapping[str, Callable[..., Any]]] = {
@@ -139,6 +142,7 @@ class Declaration:
         sha256: of a plug-in's source.
         always: options that a cell says even at their default, for those who cannot look the default up.
         summary: the first paragraph of its documentation.
+        takes_any: its function has `**kwargs`: what these may be, it says itself when it is called.
     """
 
     name: str
@@ -146,6 +150,14 @@ class Declaration:
     sha256: str | None = None
     always: tuple[str, ...] = ()
     summary: str = ""
+    takes_any: bool = False
+
+    def with_any(self, names: Iterable[str]) -> Declaration:
+        """With options for what goes into `**kwargs`: of these names, those that are no option's name misspelt."""
+        if not self.takes_any:
+            return self
+        more = [name for name in names if not get_close_matches(name, self.options, cutoff=LIKE)]
+        return replace(self, options={**self.options, **{name: OptionSpec(name, UNTYPED) for name in more}})
 
     def differing(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The options that are not equal to their defaults: what a `Component` holds."""
@@ -169,7 +181,9 @@ def declaration(axis: Axis, name: str, plugins: Plugins | None = None) -> Declar
     if ":" in name and axis in ("dataset", "architecture", "optimizer"):
         return _of_plugin(axis, name, plugins or Plugins())
     if name not in TABLES[axis]:
-        raise UserError(f"unknown {axis} `{shown(name)}`{nearest(name, list(TABLES[axis]))}")
+        own = "; one of your own belongs into an optimizer of your own, whose `step()` sets its `lr`"
+        end = own if axis == "schedule" and ":" in name else nearest(name, list(TABLES[axis]))
+        raise UserError(f"unknown {axis} `{shown(name)}`{end}")
     return _own(axis, name)
 
 
@@ -185,12 +199,10 @@ def options_of(function: Callable[..., Any]) -> dict[str, OptionSpec]:
 
     An option without annotation takes the type of its default.
     """
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
+    if not (parameters := _parameters(function)):
         return {}
     return {
-        name: OptionSpec(name, annotation, signature.parameters[name].default)
+        name: OptionSpec(name, annotation, parameters[name].default)
         for name, annotation in annotations_of(function).items()
     }
 
@@ -213,13 +225,28 @@ def _own(axis: Axis, name: str) -> Declaration:
 def _of_plugin(axis: Axis, name: str, plugins: Plugins) -> Declaration:
     function: Any = plugins.find(name)
     options = options_of(function)
-    first = next(iter(options), None)
-    if first is not None and (axis == "optimizer" or (axis == "architecture" and first == "data")):
+    parameters = _parameters(function)
+    first = next(iter(parameters), "")
+    if first in options and (axis == "optimizer" or (axis == "architecture" and first == "data")):
         del options[first]
+    options = {key: option for key, option in options.items() if key not in ("name", "sha256")}  # a cell's own words
     if axis == "optimizer":
         shared = options_of(Optimizer)
         options |= {key: shared[key] for key in ("lr_scaling", "base_batch_size")}
-    return Declaration(name, options, plugins.sha256(name), always=("lr",) if axis == "optimizer" else ())
+    return Declaration(
+        name,
+        options,
+        plugins.sha256(name),
+        always=("lr",) if axis == "optimizer" else (),
+        takes_any=any(each.kind is each.VAR_KEYWORD for each in parameters.values()),
+    )
+
+
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):  # a function written in C may have no signature
+        return {}
 
 
 def _type_name(annotation: Any) -> str:

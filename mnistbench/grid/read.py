@@ -322,7 +322,7 @@ class _Reader:
             self.say(name, f"the name of the {axis} must be text, found {in_words(name)}")
             return []
         try:
-            declared = declaration(axis, name.plain, self.plugins)
+            declared = declaration(axis, name.plain, self.plugins).with_any(options.fields)
         except UserError as error:
             self.say(name, str(error))
             return []

@@ -192,7 +192,7 @@ class SpeedTaking:
             record_id=str(uuid.uuid4()),
             data_directory=session.data_directory,
             data=session.data,
-            plugins=plugins.names if plugins else (),
+            plugins=plugins.needed_by(cell) if plugins else (),
             timeout_seconds=session.options.timeout_seconds or BLOCK_TIMEOUT_SECONDS,
         )
 

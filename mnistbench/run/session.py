@@ -163,7 +163,7 @@ def _job(session: Session, cell: Cell, round_number: int, position: int) -> Job:
         data_directory=session.data_directory,
         data=session.data,
         weights_directory=weights,
-        plugins=plugins.names if plugins else (),
+        plugins=plugins.needed_by(cell) if plugins else (),
         timeout_seconds=session.options.timeout_seconds,
     )
 

@@ -91,7 +91,8 @@ def rerun_and_compare(record: CellRecord, *, data_dir: Path | None = None, plugi
 
     if record.status not in RESULTS or not record.epochs:
         raise UserError(f"cell {record.cell_id} is {record.status}: there is nothing to compare; run it first")
-    prepared = datasets.prepare(record.cell.dataset, data_dir=data_dir, plugins=load_plugins(plugins))
+    loaded = load_plugins(plugins)
+    prepared = datasets.prepare(record.cell.dataset, data_dir=data_dir, plugins=loaded)
     if record.data is not None and prepared.sha256 != record.data.sha256:
         raise UserError(f"the data found here is not the record's: SHA-256 {prepared.sha256}, not {record.data.sha256}")
     job = Job(
@@ -99,7 +100,7 @@ def rerun_and_compare(record: CellRecord, *, data_dir: Path | None = None, plugi
         record_id=str(uuid.uuid4()),
         data_directory=str(prepared.directory),
         data=record.data or Data(sha256=prepared.sha256),
-        plugins=plugins,
+        plugins=loaded.needed_by(record.cell),
         resolved=record.execution_resolved,
     )
     executor = ProcessExecutor()

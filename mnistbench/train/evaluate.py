@@ -90,6 +90,7 @@ def _counted_flops(trainee: Trainee) -> float | None:
 
     levers = dataclasses.replace(trainee.levers, step="autograd", compile=False, graph=False, kernels=None)
     fresh = trainee.anew(levers=levers)
+    fresh.model.train()
     counted: set[int] = set()
 
     class Seen(TorchDispatchMode):
@@ -107,9 +108,12 @@ def _counted_flops(trainee: Trainee) -> float | None:
     with torch.random.fork_rng(devices=[]), seen, counter, torch.enable_grad():
         outputs = fresh.model(fresh.inputs(stored))
         fresh.loss(outputs.float(), labels).backward()
-    # Recurrent kernels, for one, have no formula: what no formula has seen is not part of the sum.
+    # Recurrent kernels, for one, have no formula: what no formula has seen is not part of the sum. Of complex numbers
+    # the counter takes each product for one of real numbers.
     matrices = [each for each in fresh.model.parameters() if each.dim() > 1]
-    if any(matrix.untyped_storage().data_ptr() not in counted for matrix in matrices):
+    if any(each.is_complex() for each in matrices) or any(
+        matrix.untyped_storage().data_ptr() not in counted for matrix in matrices
+    ):
         return None
     flops: float = counter.get_total_flops() / len(labels)
     return flops

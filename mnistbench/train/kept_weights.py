@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mnistbench.data import arrays
 from mnistbench.results.records import EpochMeasurement
+from mnistbench.train.machine import random_state_kept
 from mnistbench.train.pictures import Framing, measured_framing
 from mnistbench.train.weights import KeptModel, ModelSettings, NotSavable, kind_of_outputs, read_model, save_model
 
@@ -95,11 +96,9 @@ class KeptWeights:
 
     def _outputs_in_memory(self) -> Tensor | None:
         """Of a copy, on the CPU, so that the network that goes on training does not notice; None if it has no copy."""
-        import torch
-
         settings = ModelSettings(cell=self._job.cell, spec=self._data.spec, outputs="logits", framing=self._framing)
         try:
-            with torch.random.fork_rng(devices=[]):
+            with random_state_kept():
                 network = _copied_to_cpu(self._trainee.model)
                 network.eval()  # a network's own `eval` need not return it
                 twin = KeptModel(network=network, settings=settings)
@@ -111,11 +110,9 @@ class KeptWeights:
 
     def _load_back(self, name: str) -> None:
         """Compare what the file gives with what was in memory when it was written; a file that lacks a part goes."""
-        import torch
-
         expected = self._outputs[name]
         try:
-            with torch.random.fork_rng(devices=[]):
+            with random_state_kept():
                 loaded = read_model(self._path(name), plugins=self._job.plugins)
                 outputs = loaded.outputs_of(self._data.test_inputs[:COMPARED])
         except Exception as error:  # a constructor of a plug-in may raise anything

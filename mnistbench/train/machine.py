@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
+import pickle
 import platform
 import random
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +31,21 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     numpy.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Leave no trace in what `seed_everything` seeds, from all of which a network may draw; GPUs are left out."""
+    import numpy
+    import torch
+
+    python, numbers = random.getstate(), numpy.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            numpy.random.set_state(numbers)
 
 
 def make_deterministic() -> None:
@@ -60,14 +78,17 @@ def derived_seed(seed: int, *purpose: object) -> int:
 
 
 def weights_sha256(model: torch.nn.Module) -> str:
-    """Checksum of the state dict's tensors in order: equal bits, equal text."""
+    """Checksum of the state dict in order: equal bits, equal text."""
     import torch
 
     digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
+    for name, value in model.state_dict().items():
         digest.update(name.encode())
+        if not isinstance(value, torch.Tensor):  # an extra state may be anything that can be saved
+            digest.update(pickle.dumps(value))
+            continue
         # As bytes: numpy has no bfloat16.
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -5,6 +5,7 @@ Read `make_trainee` from top to bottom. What is left to measurement is settled i
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -76,12 +77,13 @@ class Builder:
             prepare(model)
         if any(is_lazy(parameter) for parameter in model.parameters()):
             run_unseen(model, torch.zeros(2, *self.spec.input_shape))
+            model.train()
         return model
 
     def parts(
         self, levers: Levers, inputs: Inputs, asks: Asks, prepare: Prepare | None = None
     ) -> tuple[nn.Module, Update, Step]:
-        """Network on the device in training mode, optimizer, step."""
+        """Network on the device, optimizer, step. Nobody has called `train()` yet: a network may count its epochs."""
         import torch
         from torch import nn
 
@@ -89,7 +91,6 @@ class Builder:
         model = self.network(prepare).to(self.device)
         if levers.memory_format == "channels_last":
             model = model.to(memory_format=torch.channels_last)
-        model.train()
         update = Update(
             model,
             cell.optimizer,
@@ -198,6 +199,12 @@ def make_trainee(job: Job, device: torch.device) -> Trainee:
     normalize = bool(cell.dataset.options.get("normalize")) and data.spec.is_image
     normalization = (data.spec.mean, data.spec.std) if normalize else None
     probe = builder.network()
+    if torch.get_default_dtype() != torch.float32:
+        raise UserError(
+            f"torch's default type of numbers was set to {str(torch.get_default_dtype()).removeprefix('torch.')} by a"
+            " plug-in, and the data is float32: leave it, and let the network convert itself in its constructor"
+            " (`self.double()`) and its input in `forward` (`x.double()`)"
+        )
     warnings = _check_outputs(probe, data, cell, Inputs(normalization, torch.contiguous_format))
     levers = dataclasses.replace(_levers_that_fit(job, probe, asked, device), threads=threads)
     if not job.resolved and (reason := _overruled(builder, asked)):
@@ -210,6 +217,7 @@ def make_trainee(job: Job, device: torch.device) -> Trainee:
     batches = _batches(training, cell, levers, device, normalization)
     steps = math.ceil(batches.examples / cell.batch_size) * cell.training.epochs
     model, update, step = builder.parts(levers, inputs, "step")
+    _refuse_shared(probe, model, cell)
     if update.fits_graph and isinstance(batches, ResidentBatches):
         batches = dataclasses.replace(batches, together=steps_at_once(cell.batch_size))
     return Trainee(
@@ -323,6 +331,21 @@ def _on_device(inputs: Any, labels: Any, device: torch.device) -> tuple[Tensor, 
     return torch.from_numpy(numpy.array(inputs)).to(device), torch.from_numpy(numpy.array(labels)).to(device)
 
 
+def _refuse_shared(one: nn.Module, other: nn.Module, cell: Cell) -> None:
+    """Two networks that train the same parameters: what is only tried would train the one that is measured.
+
+    Raises:
+        UserError: naming such a parameter.
+    """
+    theirs = {id(each) for each in one.parameters() if each.requires_grad}
+    shared = next((name for name, each in other.named_parameters() if id(each) in theirs), None)
+    if shared is not None:
+        raise UserError(
+            f"{cell.architecture.name} gives the same `{shared}` each time it is called: warm-up, and other cells,"
+            " would train it too; make the layers inside the function or the constructor"
+        )
+
+
 CHECKED_EXAMPLES = 64
 """Of the training data, shown to an untrained network."""
 
@@ -341,9 +364,19 @@ def _check_outputs(model: nn.Module, data: arrays.Arrays, cell: Cell, inputs: In
     spec, loss = data.spec, cell.training.loss
     stored = torch.from_numpy(data.train_inputs[:CHECKED_EXAMPLES].copy())
     given = inputs(stored)
-    before = given.clone()
+    before, parameters = given.clone(), {name for name, _ in model.named_parameters()}
     outputs = run_unseen(model, given)
-    if given.data_ptr() == stored.data_ptr() and not torch.equal(given, before):
+    if made := [name for name, _ in model.named_parameters() if name not in parameters]:
+        raise UserError(
+            f"{cell.architecture.name} makes `{made[0]}` in its first forward pass, which no optimizer would train:"
+            " make it in the constructor, or of torch's lazy layers (nn.LazyLinear, nn.LazyConv2d)"
+        )
+    are_data = given.data_ptr() == stored.data_ptr()
+    if are_data and not cell.training.shuffle:  # batches of training are slices of the data then
+        model.train()
+        with contextlib.suppress(Exception), torch.no_grad(), torch.random.fork_rng(devices=[]):  # training tells
+            model(given)
+    if are_data and not torch.equal(given, before):
         raise UserError(
             f"{cell.architecture.name} writes into its input, which is the data: every epoch would see other numbers;"
             " let `forward` work on a new tensor (`x = x / 2`, not `x /= 2`)"
@@ -358,6 +391,11 @@ def _check_outputs(model: nn.Module, data: arrays.Arrays, cell: Cell, inputs: In
         raise UserError(
             f"{cell.architecture.name} gives outputs of shape {list(shape)} for {len(stored)} examples of {spec.name}; "
             f"expected {list(wanted)}"
+        )
+    if not outputs.is_floating_point():
+        raise UserError(
+            f"{cell.architecture.name} gives {str(outputs.dtype).removeprefix('torch.')} outputs, of which there is no"
+            " loss: end it with real numbers (`.real` or `.abs()` of complex ones)"
         )
     outputs = outputs.double()
     if not bool(outputs.isfinite().all()):

@@ -43,6 +43,24 @@ class Snapshot:
             vars(module).update(copy.deepcopy(attributes))
 
 
+def load_state(model: nn.Module, state: Mapping[str, Any]) -> None:
+    """Copy a state dict into a network in place. A buffer that is new, or of another size, takes its place as it is."""
+    there = model.state_dict()
+    with torch.no_grad():
+        for name, value in state.items():
+            owner, _, last = name.rpartition(".")
+            if last == "_extra_state":
+                model.get_submodule(owner).set_extra_state(copy.deepcopy(value))
+            elif name in there and there[name].shape == value.shape:
+                there[name].copy_(value)
+            else:
+                model.get_submodule(owner).register_buffer(last, value.to(_device(model), copy=True))
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
 def _is_plain(name: str, value: Any) -> bool:
     return name not in INTERNAL and _is_data(value)
 

@@ -102,6 +102,7 @@ def train_cell(job: Job, *, on_epoch: OnEpoch, process_started: float) -> CellRe
         flags=flags,
     )
     with watch.region("closing"):
+        trainee.model.train()  # some networks say here which of their parameters are trained
         model = Model(
             parameters=sum(parameter.numel() for parameter in trainee.model.parameters() if parameter.requires_grad),
             confusion=None if error else test.confusion,
@@ -187,6 +188,12 @@ def _one_epoch(
     )
     step = (number - 1) * math.ceil(trainee.batches.examples / trainee.batches.batch_size)
     step += steps if first_bad is None else first_bad + 1
+    if name := trainee.update.left_out():
+        raise UserError(
+            f"`{name}` needs a gradient now, and its optimizer was not given it, so that it is not trained: make it in"
+            " the constructor and let it need one there (a layer may be frozen later), or let the optimizer ask for the"
+            " `model`"
+        )
     checks = [  # the last step's update shows in no training loss
         (first_bad is not None, f"the loss was not finite at step {step}"),
         (not is_finite(trainee), f"weights were not finite after step {step}"),

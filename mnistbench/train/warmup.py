@@ -7,7 +7,9 @@ that is trained: a compiled network, a captured graph.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from mnistbench.axes import devices
@@ -57,6 +59,9 @@ def _as_the_optimizer_asks(job: Job, trainee: Trainee) -> Trainee:
         return trainee
     if trainee.levers.step == "written" and (reason := why_not(trainee.model)):  # its optimizer put hooks on weights
         trainee = trainee.anew(levers=trainee.levers.without("step", "autograd", reason))
+    if trainee.update.clears:
+        levers = _eager(trainee.levers, "the optimizer has a `zero_grad` of its own")
+        trainee = trainee if levers == trainee.levers else trainee.anew(levers=levers)
     if wants_closure_alone(trainee.update.optimizer):
         return trainee.anew(asks="search")
     first: Exception | None = None
@@ -66,8 +71,9 @@ def _as_the_optimizer_asks(job: Job, trainee: Trainee) -> Trainee:
         if asks == "graph of gradients":
             levers = _eager(levers, "the optimizer differentiates the gradients")
         rehearsal = trainee.anew(levers=levers, asks=asks)
+        rehearsal.model.train()
         try:
-            for _ in range(TRIED_STEPS):
+            for _ in range(min(TRIED_STEPS, len(trainee.factors))):
                 rehearsal.take_step(*_first_batch(trainee, trainee.batches.batch_size), trainee.factors[0])
         except Exception as error:  # whatever a plug-in raises where it is called in another way than it asks for
             first = first or error
@@ -132,7 +138,9 @@ def _with_convolutions(job: Job, trainee: Trainee) -> Trainee:
 
     def measure() -> dict[str, Any]:
         inputs = trainee.inputs(_first_batch(trainee, job.cell.batch_size)[0])
-        return {"kernels": convolution.choose(trainee.anew().model, inputs, devices.synchronizer(trainee.device))}
+        network = trainee.anew().model
+        network.train()
+        return {"kernels": convolution.choose(network, inputs, devices.synchronizer(trainee.device))}
 
     kernels: Kernels = []
     if convolution.convolutions(trainee.model) and trainee.update.asks == "step":
@@ -157,7 +165,7 @@ def network_key(trainee: Trainee) -> dict[str, Any]:
     return {
         "architecture": cell.architecture.to_json(),
         "layers": str(trainee.model),
-        "weights": [[name, list(value.shape)] for name, value in trainee.model.state_dict().items()],
+        "weights": [[name, list(getattr(value, "shape", ()))] for name, value in trainee.model.state_dict().items()],
         "input_shape": list(trainee.test[0].shape[1:]),
         "loss": cell.training.loss,
     }
@@ -191,12 +199,25 @@ def _throw_away_steps(trainee: Trainee) -> None:
     """Steps as an epoch takes them, from fetching a batch to noting its loss; on a GPU until its clock has risen."""
     import torch
 
+    trainee.model.train()
     whole = WARMUP_STEPS if trainee.batches.batch_size < LARGE_BATCH else 1
     until = time.perf_counter() + WARMUP_SECONDS.get(trainee.device.type, 0.0)
+    taken = itertools.count()
     while True:
         steps = trainee.batches.together + whole + 1
-        take_steps(trainee, trainee.batches.rehearsal(whole), [trainee.factors[0]] * steps)
+        batches = _renewing(trainee, trainee.batches.rehearsal(whole), taken)
+        take_steps(trainee, batches, [trainee.factors[0]] * steps)
         if trainee.device.type == "cuda":
             torch.cuda.synchronize(trainee.device)
         if time.perf_counter() >= until:
             return
+
+
+def _renewing(
+    trainee: Trainee, batches: Iterable[tuple[Tensor, Tensor]], taken: Iterator[int]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches; an optimizer of other people's, which may refuse more steps than a training has, takes no more."""
+    for batch, number in zip(batches, taken, strict=False):
+        if number and ":" in trainee.builder.cell.optimizer.name and number % len(trainee.factors) == 0:
+            trainee.update.renew()
+        yield batch

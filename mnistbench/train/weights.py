@@ -308,7 +308,7 @@ class KeptModel:
         import torch
 
         parts = [torch.zeros(0, self.spec.classes)]
-        with torch.inference_mode():
+        with torch.no_grad():  # a network may compute gradients inside its forward pass
             for start in range(0, len(stored), CHUNK):
                 inputs = torch.from_numpy(np.array(stored[start : start + CHUNK]))
                 parts.append(self.network(self._as_floats(inputs)).float())
@@ -454,7 +454,9 @@ def read_model(path: Path, *, plugins: Sequence[str] = ()) -> KeptModel:
         weights = load_file(path)
         if not all(tensor.isfinite().all() for tensor in weights.values()):
             raise UserError(f"{path}: its weights are not finite: damaged, or not of a run of ours")
-        network.load_state_dict(weights)
+        getattr(network, "_orig_mod", network).load_state_dict(
+            weights
+        )  # a plug-in may have compiled it: as `save_model`
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: not a weights file that safetensors can read ({shown(str(error), 200)})") from None
     except RuntimeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
@@ -13,7 +14,7 @@ import psutil
 import pytest
 import torch
 
-from mnistbench.axes import architectures
+from mnistbench.axes import architectures, optimizers
 from mnistbench.axes.plugins import Plugins, load_plugins
 from mnistbench.cell import Component
 from mnistbench.cli import app as cli
@@ -193,6 +194,140 @@ def test_another_source_is_another_cell(tmp_path: Path) -> None:
     assert ids[0] != ids[1]
 
 
+@pytest.mark.parametrize("plugin", ["own_package4.models", "own_folder/own_models.py"])
+def test_another_source_of_what_a_plug_in_imports_is_another_cell(plugin: str) -> None:
+    """Relative imports in a package, and files beside a file, through another one."""
+    write("own_package4/__init__.py", "")
+    write("own_package4/layers.py", "from .widths import WIDTH")
+    write("own_package4/widths.py", "WIDTH = 1")
+    write("own_package4/models.py", "from . import layers\nclass Net: ...")
+    write("own_folder/own_layers.py", "from own_widths import WIDTH")
+    write("own_folder/own_widths.py", "WIDTH = 1")
+    write("own_folder/own_models.py", "import own_layers\nclass Net: ...")
+    plugins = load_plugins([plugin])
+    assert str(Path("own_folder").absolute()) not in sys.path
+    name = f"{next(iter(plugins.modules))}:Net"
+    before = plugins.sha256(name)
+    for folder in ("own_package4", "own_folder"):
+        for file in Path(folder).glob("*widths.py"):
+            file.write_text("WIDTH = 2")
+    assert plugins.sha256(name) != before
+
+
+def test_a_file_that_imports_nothing_of_the_users_own_keeps_its_checksum() -> None:
+    name = write("lone_models.py", GOOD)
+    content = Path(name).read_bytes()
+    wanted = hashlib.sha256(f"lone_models.py\0{len(content)}\0".encode() + content).hexdigest()
+    assert load_plugins([name]).sha256("lone_models:tiny") == wanted
+
+
+@pytest.mark.parametrize(
+    ("architecture", "ids"),
+    [("{name: 'path_models:net', path: [a, b]}", 2), ("{name: 'path_models:net', width: [1, 2]}", 2)],
+)
+def test_every_option_of_a_network_tells_its_cells_apart(architecture: str, ids: int) -> None:
+    """Of a dataset's options, `path` says where it lies; of a network's, nobody knows what it says."""
+    source = "from torch import nn\n\ndef net(path: str = 'a', width: int = 3):\n    return nn.Linear(784, 10)\n"
+    grid_ = grid(load_plugins([write("path_models.py", source)]), architecture)
+    assert len({cell.cell_id for cell in grid_.cells(grid_.dataset, 60_000, ["cpu"])}) == ids
+
+
+SIGNATURES = """
+import torch
+from torch import nn
+
+def keyword(*, data, width: int = 4):
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, width), nn.Linear(width, data.classes))
+
+def positional(params, /, lr: float = 0.25):
+    return torch.optim.SGD(params, lr=lr)
+
+network = keyword
+there = nn.Linear(784, 10)
+"""
+
+
+def test_first_parameters_of_every_kind_are_given_what_they_ask_for() -> None:
+    plugins = load_plugins([write("signatures.py", SIGNATURES)])
+    grid_ = grid(plugins, "{name: 'signatures:keyword', width: 5}", "{name: 'signatures:positional', lr: 0.5}")
+    (cell,) = grid_.cells(grid_.dataset, 60_000, ["cpu"])
+    network = architectures.build(cell.architecture, spec_of(Component(name="mnist")), plugins)
+    assert network[1].out_features == 5  # type: ignore[index]
+    assert optimizers.build_for(cell.optimizer, network, plugins).param_groups[0]["lr"] == 0.5
+
+
+MORE_SIGNATURES = """
+import dataclasses
+from torch import nn
+
+@dataclasses.dataclass
+class Shape:
+    width: int = 4
+
+def any_options(depth: int = 1, **options):
+    assert options == {"width": 5}
+    return nn.Linear(784, 10)
+
+def shaped(shape: Shape = Shape()):
+    return nn.Linear(784, shape.width)
+
+def own_words(data, sha256: str = "a"):
+    return nn.Linear(784, 10)
+"""
+
+
+def test_what_a_signature_leaves_open_a_grid_may_say() -> None:
+    plugins = load_plugins([write("signatures3.py", MORE_SIGNATURES)])
+    for said, options in {
+        "{name: 'signatures3:any_options', width: 5}": {"width": 5},
+        "{name: 'signatures3:shaped', shape: {width: 3}}": {"shape": {"width": 3}},
+    }.items():
+        grid_ = grid(plugins, said)
+        (cell,) = grid_.cells(grid_.dataset, 60_000, ["cpu"])
+        assert cell.architecture.options == options
+        architectures.build(cell.architecture, spec_of(Component(name="mnist")), plugins)
+    for said, message in {
+        "{name: 'signatures3:any_options', dept: 5}": "unknown option `dept` of `signatures3:any_options`; did you",
+        "{name: 'signatures3:shaped', shape: {width: '3'}}": "`shape` must be",
+        "{name: 'signatures3:own_words', sha256: b}": "unknown option `sha256` of `signatures3:own_words`",
+    }.items():
+        with pytest.raises(UserError, match=re.escape(message)):
+            grid(plugins, said)
+
+
+def test_a_schedule_of_ones_own_is_refused_with_the_way_out() -> None:
+    with pytest.raises(UserError, match=r"unknown schedule `mine:curve`; one of your own belongs into an optimizer"):
+        grid(Plugins(), optimizer="{name: sgd, schedule: 'mine:curve'}")
+
+
+def test_a_cell_is_trained_without_the_plug_ins_that_it_does_not_name() -> None:
+    """Whatever those change in torch is in no id of its own; what its own ones import stays with it."""
+    write("first_models.py", "class Net: ...")
+    write("second_models.py", "import first_models\nclass Net: ...")
+    write("changes_torch.py", "from torch import nn\nclass Net: ...")
+    plugins = load_plugins(["./first_models.py", "second_models.py", "changes_torch.py"])
+
+    def needed(architecture: str) -> tuple[str, ...]:
+        grid_ = grid(plugins, architecture)
+        return plugins.needed_by(grid_.cells(grid_.dataset, 60_000, ["cpu"])[0])
+
+    assert needed("mlp") == ()
+    assert needed("'first_models:Net'") == ("./first_models.py",)
+    assert needed("'second_models:Net'") == ("./first_models.py", "second_models.py")
+
+
+def test_a_network_that_is_there_already_is_no_function_that_makes_one() -> None:
+    plugins = load_plugins([write("signatures2.py", SIGNATURES)])
+    with pytest.raises(UserError, match="`signatures2:there` is a network already: name a class or a function"):
+        architectures.build(Component(name="signatures2:there"), spec_of(Component(name="mnist")), plugins)
+
+
+def test_a_package_whose_name_begins_like_ours_is_the_users_own() -> None:
+    write("mnistbench_extras/__init__.py", "")
+    write("mnistbench_extras/models.py", "class Net: ...")
+    assert list(load_plugins(["mnistbench_extras.models"]).modules) == ["mnistbench_extras.models"]
+
+
 def test_the_checksum_of_a_package_is_that_of_all_its_files() -> None:
     write("own_package3/__init__.py", "class Net: ...")
     write("own_package3/layers/one.py", "a = 1")
@@ -234,6 +369,9 @@ def test_what_is_no_module_is_refused() -> None:
     write("notes.txt", "x")
     write("my-models.py", "x = 1")
     write("json.py", "x = 1")
+    write("this.py", "x = 1")
+    write("in_package/__init__.py", "")
+    write("in_package/relative.py", "from . import other")
     for name, message in {
         "nowhere_to_be_found": "there is no module `nowhere_to_be_found`; a file is named with its .py",
         "nowhere.to.be.found": "there is no module `nowhere`",
@@ -243,6 +381,8 @@ def test_what_is_no_module_is_refused() -> None:
         "notes.txt": "there is no module `notes`",
         "my-models.py": "rename the file to a word that Python can import",
         "json.py": "a module `json` is there already; rename the file",
+        "this.py": "a module `this` is installed here; rename the file",
+        "in_package/relative.py": "name it by its dots: `--plugin in_package.relative`",
         "my-models": "is neither a module's name nor a .py file",
         "a b": "is neither a module's name",
         "": "name a module or a .py file",

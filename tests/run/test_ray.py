@@ -18,6 +18,7 @@ import pytest
 
 from mnistbench import run_grid
 from mnistbench.axes import devices
+from mnistbench.axes.plugins import load_plugins
 from mnistbench.cell import Cell, Component
 from mnistbench.data import datasets
 from mnistbench.data.arrays import checksum, load
@@ -370,6 +371,17 @@ def test_sources_travel_without_what_is_installed_on_every_node(tmp_path: Path) 
     assert sorted(path.name for path in folder.iterdir()) == ["mine.py", "mnistbench"]
     assert (folder / "mnistbench" / "report" / "page.html.j2").is_file()
     assert not list(folder.rglob("*.pyc"))
+
+
+def test_what_a_plugin_imports_from_beside_it_travels_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "beside_it.py").write_text("x = 1\n")
+    (tmp_path / "imports_it.py").write_text("import beside_it\n")
+    for name in ("beside_it", "imports_it"):
+        monkeypatch.setitem(sys.modules, name, None)  # so that both are taken away at the end
+        del sys.modules[name]
+    load_plugins([str(tmp_path / "imports_it.py")])
+    luggage.pack([str(tmp_path / "imports_it.py")], tmp_path / "luggage")
+    assert (tmp_path / "luggage" / "beside_it.py").is_file()
 
 
 def test_two_plugins_of_one_name_do_not_replace_each_other(tmp_path: Path) -> None:

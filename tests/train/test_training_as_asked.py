@@ -33,7 +33,10 @@ from mnistbench.train.warmup import choose, warm_up
 
 EXAMPLES = 210
 PLUGIN = '''
+import itertools
 import os
+import random
+import numpy as np
 import torch
 from torch import nn
 
@@ -202,6 +205,226 @@ class Curvature(torch.optim.SGD):
                 p.sub_(self.param_groups[0]["lr"] * p.grad / (h.abs() + 1))
 
 
+class Accumulates(torch.optim.SGD):
+    """Steps each third time, over the sum of the gradients: its `zero_grad` clears them only then."""
+
+    def __init__(self, parameters, lr: float = 0.05):
+        self.calls = 0
+        super().__init__(parameters, lr=lr)
+
+    def zero_grad(self, set_to_none=True):
+        if self.calls % 3 == 0:
+            super().zero_grad(set_to_none)
+
+    def step(self, closure=None):
+        self.calls += 1
+        if self.calls % 3 == 0:
+            super().step(closure)
+
+
+class Thaws(nn.Module):
+    """Trains its first layer from the second epoch on, which it tells by the calls of `train()`."""
+
+    def __init__(self, data):
+        super().__init__()
+        self.first, self.last, self.epoch = nn.Linear(64, 16), nn.Linear(16, data.classes), 0
+
+    def train(self, mode=True):
+        super().train(mode)
+        if mode:
+            self.epoch += 1
+            self.first.requires_grad_(self.epoch > 1)
+        return self
+
+    def forward(self, x):
+        return self.last(torch.tanh(self.first(x.flatten(1)))) * (1 + self.epoch)
+
+
+class ThawsLate(Thaws):
+    """Is frozen when its optimizer is made."""
+
+    def __init__(self, data):
+        super().__init__(data)
+        self.first.requires_grad_(False)
+
+
+class FrozenInEvaluation(OneLayer):
+    def train(self, mode=True):
+        return super().train(mode).requires_grad_(mode)
+
+
+class Grows(OneLayer):
+    """Makes a layer in its first forward pass, or in the first one in training."""
+
+    def __init__(self, data, only_in_training: bool = False):
+        super().__init__(data)
+        self.only_in_training = only_in_training
+
+    def forward(self, x):
+        if not hasattr(self, "first") and (self.training or not self.only_in_training):
+            self.first = nn.Linear(64, 64)
+        x = x.flatten(1)
+        return self.last(torch.tanh(self.first(x)) if hasattr(self, "first") else x)
+
+
+ONE_AND_THE_SAME = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+
+def one_and_the_same():
+    return ONE_AND_THE_SAME
+
+
+class ComplexOutputs(nn.Module):
+    def __init__(self, data):
+        super().__init__()
+        self.last = nn.Linear(64, data.classes, dtype=torch.complex64)
+
+    def forward(self, x):
+        return self.last(x.flatten(1).to(torch.complex64))
+
+
+class NoiseOfNumpy(OneLayer):
+    """Draws from NumPy's generator and Python's, in evaluation too."""
+
+    def forward(self, x):
+        return super().forward(x * (1 + random.random() + np.random.random()))
+
+
+class GradientsInside(OneLayer):
+    """Follows a gradient in its forward pass, in evaluation too."""
+
+    def forward(self, x):
+        with torch.enable_grad():
+            x = x.flatten(1).detach().requires_grad_()
+            (slope,) = torch.autograd.grad(self.last(x).square().sum(), x, create_graph=self.training)
+        return self.last(x - 0.1 * slope)
+
+
+class ExtraState(OneLayer):
+    """Its state is more than tensors."""
+
+    def __init__(self, data):
+        super().__init__(data)
+        self.passes = 0
+
+    def get_extra_state(self):
+        return {"passes": self.passes}
+
+    def set_extra_state(self, state):
+        self.passes = state["passes"]
+
+    def forward(self, x):
+        self.passes += self.training
+        return super().forward(x) * (1 + 0.1 * self.passes)
+
+
+class OwnGenerators(OneLayer):
+    """Draws and counts in objects of its own."""
+
+    def __init__(self, data):
+        super().__init__(data)
+        self.draws, self.numbers = torch.Generator().manual_seed(1), np.random.default_rng(1)
+        self.passes = itertools.count()
+
+    def forward(self, x):
+        if self.training:
+            x = x * torch.rand((), generator=self.draws) * self.numbers.random() * (1 + 0.1 * next(self.passes))
+        return super().forward(x)
+
+
+class GrowingBuffer(OneLayer):
+    def __init__(self, data):
+        super().__init__(data)
+        self.register_buffer("means", torch.zeros(0))
+
+    def forward(self, x):
+        if self.training:
+            self.means = torch.cat([self.means, x.mean()[None]])[-8:]
+        if not hasattr(self, "scale"):
+            self.register_buffer("scale", torch.tensor(0.5))
+        return super().forward(x * self.scale) * (1 + self.means.sum())
+
+
+class Sparse(nn.Module):
+    def __init__(self, data):
+        super().__init__()
+        self.last = nn.EmbeddingBag(65, data.classes, mode="sum", sparse=True)
+
+    def forward(self, x):
+        return self.last(torch.where(x.flatten(1) > 0.5, torch.arange(64), 64))
+
+
+class Complex(nn.Module):
+    def __init__(self, data):
+        super().__init__()
+        self.last = nn.Linear(64, data.classes, dtype=torch.complex64)
+
+    def forward(self, x):
+        return self.last(x.flatten(1).to(torch.complex64)).abs()
+
+
+def in_place(data):
+    """A layer that writes into its input, behind one that is written out."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.SiLU(inplace=True), nn.Linear(16, data.classes))
+
+
+def compiled(data):
+    return torch.compile(OneLayer(data), backend="eager")
+
+
+class InPlaceInTraining(OneLayer):
+    def forward(self, x):
+        return super().forward(x.mul_(0.5) if self.training else x)
+
+
+class LooksAtInputs(torch.optim.SGD):
+    """Divides by the size of what went into the layers, which its hooks see."""
+
+    def __init__(self, model, lr: float = 0.05):
+        super().__init__(model.parameters(), lr=lr)
+        self.seen = {}
+        for layer in model.modules():
+            if isinstance(layer, nn.Linear):
+                layer.register_forward_pre_hook(self.look)
+
+    def look(self, layer, inputs):
+        if layer.training:
+            self.seen[layer] = self.seen.get(layer, 0) + inputs[0].detach().square().mean()
+
+    def step(self, closure=None):
+        for layer, size in self.seen.items():
+            layer.weight.grad /= 1 + size
+        super().step(closure)
+
+
+class Planned(torch.optim.SGD):
+    """Refuses more steps than it was told."""
+
+    def __init__(self, parameters, lr: float = 0.05, steps: int = 14):
+        super().__init__(parameters, lr=lr)
+        self.left = steps
+
+    def step(self, closure=None):
+        assert self.left, "longer than planned"
+        self.left -= 1
+        super().step(closure)
+
+
+class WithoutRate(torch.optim.Optimizer):
+    def __init__(self, parameters, size: float = 0.05):
+        super().__init__(parameters, {"size": size})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            p.sub_(self.param_groups[0]["size"] * p.grad)
+
+
+def doubles_the_default(data):
+    torch.set_default_dtype(torch.float64)
+    return OneLayer(data)
+
+
 class TwoFaces(torch.optim.SGD):
     """Trains at one point and evaluates at another, as schedule-free optimizers do."""
 
@@ -292,7 +515,7 @@ def by_hand(job: Job, step: Callable[[Any, Callable[[], Tensor]], float]) -> lis
         for chosen in reproducibility.order_of_examples(EXAMPLES, 0, epoch, shuffle=True).split(job.cell.batch_size):
 
             def closure(chosen: Tensor = chosen) -> Tensor:
-                model.zero_grad()
+                optimizer.zero_grad()
                 loss = nn.functional.cross_entropy(model(images[chosen]), labels[chosen])
                 loss.backward(create_graph="Curvature" in job.cell.optimizer.name)
                 return loss
@@ -332,6 +555,15 @@ def step_that_searches(optimizer: Any, closure: Callable[[], Tensor]) -> float:
         ("mlp", "other_people:Curvature", plain_step),
         ("other_people:Counter", "adam", plain_step),
         ("other_people:Memory", "other_people:own_rate", plain_step),
+        ("mlp", "other_people:Accumulates", plain_step),
+        ("other_people:Thaws", "other_people:own_rate", plain_step),
+        ("other_people:ExtraState", "other_people:Accumulates", plain_step),
+        ("other_people:OwnGenerators", "other_people:own_rate", plain_step),
+        ("other_people:GrowingBuffer", "sgd", plain_step),
+        ("other_people:Sparse", "sgd", plain_step),
+        ("other_people:in_place", "sgd", plain_step),
+        ("mlp", "other_people:LooksAtInputs", plain_step),
+        ("mlp", "other_people:Planned", plain_step),
     ],
 )
 def test_it_trains_as_the_loop_by_hand(
@@ -465,6 +697,10 @@ def test_flops_that_cannot_all_be_counted_are_not_shown(make_job: MakeJob) -> No
     assert mlp is not None and mlp.train_flops_per_example == 2 * (64 * 16 * 2 + 16 * 10 * 3)
 
 
+def test_flops_of_complex_numbers_are_not_taken_for_those_of_real_ones(make_job: MakeJob) -> None:
+    assert train(make_job("other_people:Complex")).model.train_flops_per_example is None  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_a_last_step_that_ruins_the_weights_is_divergence(make_job: MakeJob, epochs: int, tmp_path: Path) -> None:
     """No training loss shows it; and no weights that are no numbers are kept."""
@@ -523,6 +759,7 @@ def test_a_network_of_another_precision_trains(make_job: MakeJob, network: str, 
     record = train(make_job(f"other_people:{network}", profile=profile))
     assert record.status == "finished" and record.model is not None
     assert len(record.model.weights_sha256) == 64
+    assert record.checks["equivalence"] == ("reference" if profile == "plain" else "passed")
 
 
 def test_the_gate_leaves_a_double_precision_network_as_it_is(make_job: MakeJob) -> None:
@@ -542,6 +779,77 @@ def test_what_cannot_learn_is_refused_in_one_clear_line(make_job: MakeJob, netwo
         train(make_job(f"other_people:{network}"))
 
 
+@pytest.mark.parametrize(
+    ("network", "options", "message"),
+    [
+        ("Grows", {}, "makes `first.weight` in its first forward pass, which no optimizer would train"),
+        (
+            "Grows",
+            {"only_in_training": True},
+            "`first.weight` needs a gradient now, and its optimizer was not",
+        ),
+        ("ThawsLate", {}, "`first.weight` needs a gradient now, and its optimizer was not"),
+        ("one_and_the_same", {}, "gives the same `1.weight` each time it is called"),
+        ("ComplexOutputs", {}, "gives complex64 outputs, of which there is no loss"),
+    ],
+)
+def test_what_would_be_trained_in_another_way_than_it_is_meant_is_refused(
+    make_job: MakeJob, network: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        train(make_job(f"other_people:{network}", network=options))
+
+
+def test_the_parameters_of_a_record_are_those_that_train(make_job: MakeJob) -> None:
+    record = train(make_job("other_people:FrozenInEvaluation"))
+    assert record.model is not None and record.model.parameters == 64 * 10 + 10
+
+
+def test_keeping_a_model_draws_nothing_that_the_network_would_have_drawn(make_job: MakeJob, tmp_path: Path) -> None:
+    """From none of the three generators that a seed sets."""
+    job = make_job("other_people:NoiseOfNumpy")
+    kept = make_job("other_people:NoiseOfNumpy", training=Training(epochs=2, save_model="all"))
+    losses = [
+        [epoch.train_loss for epoch in train(each).epochs]
+        for each in (job, dataclasses.replace(kept, weights_directory=str(tmp_path)))
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_a_network_that_computes_gradients_in_evaluation_is_kept(make_job: MakeJob, tmp_path: Path) -> None:
+    job = make_job("other_people:GradientsInside", training=Training(epochs=1, save_model="last"))
+    assert train(dataclasses.replace(job, weights_directory=str(tmp_path))).checks["kept_model"] == "passed"
+
+
+def test_a_network_that_a_plug_in_compiles_is_kept(make_job: MakeJob, tmp_path: Path) -> None:
+    job = make_job("other_people:compiled", training=Training(epochs=1, save_model="last"))
+    assert train(dataclasses.replace(job, weights_directory=str(tmp_path))).checks["kept_model"] == "passed"
+
+
+def test_rates_that_are_not_there_are_not_scaled_in_silence(make_job: MakeJob) -> None:
+    job = make_job(optimizer="other_people:WithoutRate", options={"lr_scaling": "linear"})
+    with pytest.raises(UserError, match="a group without `lr` cannot follow `lr_scaling`"):
+        train(job)
+    assert train(make_job(optimizer="other_people:WithoutRate")).status == "finished"
+
+
+def test_another_default_type_of_numbers_is_refused_with_the_way_out(make_job: MakeJob) -> None:
+    try:
+        with pytest.raises(UserError, match="default type of numbers was set to float64 by a plug-in"):
+            train(make_job("other_people:doubles_the_default"))
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_the_loss_of_double_precision_is_in_double_precision(make_job: MakeJob) -> None:
+    trainee = make_trainee(make_job("other_people:Float64"), torch.device("cpu"))
+    inputs, labels = next(iter(trainee.batches.epoch(1)))
+    loss = nn.functional.cross_entropy(trainee.model(trainee.inputs(inputs)), labels)
+    expected = torch.autograd.grad(loss, list(trainee.model.parameters()))
+    trainee.step.gradients(inputs, labels)
+    assert all(map(torch.equal, trainee.update.gradients, expected))
+
+
 def test_a_network_that_would_change_the_data_is_refused(make_job: MakeJob, data: Path, tmp_path: Path) -> None:
     """Rows of numbers reach the network without a copy; pixels are made anew for each batch, and are no concern."""
     from mnistbench.data.arrays import load
@@ -554,6 +862,14 @@ def test_a_network_that_would_change_the_data_is_refused(make_job: MakeJob, data
     assert train(job).status == "finished"
     with pytest.raises(UserError, match="writes into its input, which is the data"):
         train(dataclasses.replace(job, data_directory=str(tmp_path / "rows")))
+    for shuffle in (True, False):  # batches that are drawn are copies
+        ordered = make_job("other_people:InPlaceInTraining", training=Training(epochs=1, shuffle=shuffle))
+        ordered = dataclasses.replace(ordered, data_directory=str(tmp_path / "rows"))
+        if shuffle:
+            assert train(ordered).checks["equivalence"] == "passed"
+        else:
+            with pytest.raises(UserError, match="writes into its input, which is the data"):
+                train(ordered)
 
 
 def test_a_network_whose_eval_returns_nothing_is_kept(make_job: MakeJob, tmp_path: Path) -> None:

@@ -146,7 +146,8 @@ class RayExecutor(Executor):
         if self._ray is not None:
             return
         with tempfile.TemporaryDirectory(prefix="mnistbench-ray-") as folder:
-            self._plugin_names = luggage.pack(self._plugins, Path(folder))
+            packed = luggage.pack(self._plugins, Path(folder))
+            self._plugin_names = dict(zip(self._plugins, packed, strict=True))
             self._ray = ray = connect(self._address, Path(folder))
         self._run_cell = ray.remote(max_retries=0)(node.run_cell)
         self._find_data = ray.remote(num_cpus=0, max_retries=0)(node.find_data)
@@ -184,7 +185,7 @@ class RayExecutor(Executor):
         travelling = replace(
             job,
             data_directory=chosen.data_directory,
-            plugins=self._plugin_names,
+            plugins=tuple(self._plugin_names.get(name, name) for name in job.plugins),
             environment_extra={"git_commit": commit, "git_dirty": dirty, **job.environment_extra},
         )
         options = {"num_cpus": needs.cpus, "num_gpus": needs.gpus, "scheduling_strategy": self._on(chosen)}

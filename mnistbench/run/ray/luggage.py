@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mnistbench
+from mnistbench.axes.plugins import own_modules
 from mnistbench.errors import UserError
 
 _NOT_SOURCES = shutil.ignore_patterns("__pycache__", "*.pyc", ".git")
@@ -35,15 +36,18 @@ def pack(plugins: Sequence[str], folder: Path) -> tuple[str, ...]:
 
 
 def _pack_one(name: str, folder: Path) -> str:
-    if name.endswith(".py"):
-        source = Path(name)
-        _copy(source, folder / source.name)
-        return source.name
-    top = sys.modules[name.partition(".")[0]]
-    source = Path(next(iter(getattr(top, "__path__", [])), None) or str(top.__file__))
-    if not _is_installed(source):
-        _copy(source, folder / source.name)
-    return name
+    is_file = name.endswith(".py")
+    module = Path(name).stem if is_file else name
+    others = {each.partition(".")[0] for each in (*own_modules(module), module)}
+    if is_file:
+        _copy(Path(name), folder / Path(name).name)
+        others.remove(module)
+    for other in others:
+        top = sys.modules[other]
+        source = Path(next(iter(getattr(top, "__path__", [])), None) or str(top.__file__))
+        if not _is_installed(source):
+            _copy(source, folder / source.name)
+    return Path(name).name if is_file else name
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -99,7 +99,7 @@ def exact(
         sides read them.
     """
     ours, theirs = reference.model.state_dict(), path.model.state_dict()
-    weights = ours.keys() == theirs.keys() and all(_same(ours[name], theirs[name]) for name in ours)
+    weights = ours.keys() == theirs.keys() and all(_same(ours[name], theirs[name]) for name in _tensors(ours))
     findings, kept = [_exactly("G0 other weights", weights)], list[Pair]()
     for epoch in epochs:
         batches, inputs, labels, last = True, True, True, None
@@ -122,7 +122,14 @@ def exact(
     return findings, kept
 
 
-def gradient(reference: Reference, path: TrainingPath, batches: Sequence[Pair], tolerance: float) -> list[Finding]:
+def gradient(
+    reference: Reference,
+    path: TrainingPath,
+    batches: Sequence[Pair],
+    tolerance: float,
+    *,
+    steps: int = REFERENCE_STEPS,
+) -> list[Finding]:
     """G1: gradients at the initial weights, after 20 steps of the reference, and on the tail batch.
 
     Rounding can flip a ReLU whose input is zero up to rounding, and BatchNorm amplifies it. So where the tolerance is
@@ -131,15 +138,18 @@ def gradient(reference: Reference, path: TrainingPath, batches: Sequence[Pair], 
 
     Both paths draw from the same random state, so that masks of a network's own (functional dropout, layers left out
     at random) are the same on both sides.
+
+    Args:
+        steps: fewer than 20 for optimizers of others that refuse to take more steps than a training has.
     """
     begin, paths = copied(reference.model.state_dict()), (reference, path)
     first, tail = batches[0], batches[-1]
     findings = [_gradient_at("G1 gradient", paths, begin, batches[:3], tolerance)]
     reference.restore(begin)
-    for (inputs, labels), _ in itertools.islice(itertools.cycle(batches), REFERENCE_STEPS):
+    for (inputs, labels), _ in itertools.islice(itertools.cycle(batches), steps):
         reference.train_step((inputs[:LARGEST_REFERENCE_STEP], labels[:LARGEST_REFERENCE_STEP]), 1.0)
     later = copied(reference.model.state_dict())
-    if all(bool(value.isfinite().all()) for value in later.values()):
+    if all(bool(value.isfinite().all()) for value in _tensors(later).values()):
         smaller = [_cut(batch, LARGEST_LOSS_STEP) for batch in batches[:3]]
         findings.append(_gradient_at(LATER_GRADIENT, paths, later, smaller, tolerance))
         if len(tail[0][1]) != len(first[0][1]):
@@ -151,7 +161,12 @@ def gradient(reference: Reference, path: TrainingPath, batches: Sequence[Pair], 
 
 
 def update(
-    reference: Reference, path: TrainingPath, *, scheduled: bool, tolerance: float = UPDATE_TOLERANCE
+    reference: Reference,
+    path: TrainingPath,
+    *,
+    scheduled: bool,
+    tolerance: float = UPDATE_TOLERANCE,
+    steps: int = UPDATE_STEPS,
 ) -> Finding:
     """G2: the same gradients for 10 steps move the weights equally.
 
@@ -161,15 +176,16 @@ def update(
 
     Args:
         scheduled: a schedule changes the learning rates of the cell; without one the optimizer's own are left alone.
+        steps: as in `gradient`.
     """
     begin = copied(reference.model.state_dict())
-    drawn = [_drawn_gradients(reference.model, step) for step in range(UPDATE_STEPS)]
-    factors = [1.0 - 0.5 * step / UPDATE_STEPS if scheduled else 1.0 for step in range(UPDATE_STEPS)]
+    drawn = [_drawn_gradients(reference.model, step) for step in range(steps)]
+    factors = [1.0 - 0.5 * step / UPDATE_STEPS if scheduled else 1.0 for step in range(steps)]
     moved, theirs_moved = _moved(reference, begin, drawn, factors), _moved(path, begin, drawn, factors)
     names = [name for name, each in reference.model.named_parameters() if each.requires_grad]
     start = flat([begin[name] for name in names])
     error = relative_error(flat(theirs_moved), flat(moved))
-    allowed = max(tolerance, math.sqrt(UPDATE_STEPS) * _resolution(start, flat(moved)))
+    allowed = max(tolerance, math.sqrt(UPDATE_STEPS) * _resolution(start, flat(moved), reference.model))
     if not error <= allowed:
         reordered = {name: _reordered(value) for name, value in begin.items()}
         turned = [[None if each is None else _reordered(each) for each in gradients] for gradients in drawn]
@@ -179,6 +195,18 @@ def update(
     reference.restore(begin)
     path.restore(begin)
     return Finding("G2 update", error, allowed)
+
+
+def needs_forward(reference: Reference) -> bool:
+    """Whether the optimizer fails on gradients that nobody computed: it looks at the layers' inputs, as K-FAC does."""
+    begin = copied(reference.model.state_dict())
+    try:
+        _moved(reference, begin, [_drawn_gradients(reference.model, 0)], [1.0])
+    except Exception:  # whatever it misses
+        return True
+    finally:
+        reference.restore(begin)
+    return False
 
 
 def _drawn_gradients(model: nn.Module, step: int) -> list[Tensor | None]:
@@ -372,7 +400,7 @@ def _run(path: TrainingPath, state: State, batches: Sequence[Batch], factors: Se
         losses.append(path.train_step(batch, factor))
         if step == 0:
             moved = flat(path.model.parameters()) - before
-    resolution = _resolution(before, moved)
+    resolution = _resolution(before, moved, path.model)
     buffers = flat([buffer for buffer in path.model.buffers() if buffer.is_floating_point()])
     return _Run(losses, moved, buffers, resolution)
 
@@ -382,7 +410,7 @@ def _nudged(state: State, model: nn.Module) -> dict[str, Tensor]:
     nudged = dict(state)
     for name, _ in model.named_parameters():
         up = torch.rand(state[name].shape, generator=generator) < 0.5
-        nudged[name] = torch.nextafter(state[name], torch.where(up, math.inf, -math.inf))
+        nudged[name] = torch.nextafter(state[name], torch.where(up, math.inf, -math.inf).to(state[name].dtype))
     return nudged
 
 
@@ -405,9 +433,12 @@ def _filled(pair: Pair, part: int) -> Pair:
     return (inputs[chosen], labels[chosen]), (their_inputs[theirs], their_labels[theirs])
 
 
-def _resolution(weights: Tensor, moved: Tensor) -> float:
-    """Relative error that is left when a small update is read off large weights of fp32."""
-    return torch.finfo(torch.float32).eps * float(weights.norm() / moved.norm()) if moved.any() else 0.0
+def _resolution(weights: Tensor, moved: Tensor, model: nn.Module) -> float:
+    """Relative error that is left when an update is read off weights of fp32, or coarser ones, which may be larger."""
+    if not moved.any():
+        return 0.0
+    kinds = {each.dtype for each in model.parameters() if each.is_floating_point()} | {torch.float32}
+    return max(torch.finfo(kind).eps for kind in kinds) * max(1.0, float(weights.norm() / moved.norm()))
 
 
 def _largest_difference(losses: Sequence[float], expected: Sequence[float]) -> float:
@@ -431,12 +462,19 @@ def _same(ours: Tensor, theirs: Tensor) -> bool:
 
 def copied(state: State) -> dict[str, Tensor]:
     """The same on the CPU, safe from what trains on."""
-    return {name: value.detach().cpu().clone() for name, value in state.items()}
+    tensors = {name: value.detach().cpu().clone() for name, value in _tensors(state).items()}
+    return {name: tensors.get(name, value) for name, value in state.items()}
+
+
+def _tensors(state: State) -> dict[str, Tensor]:
+    """A network's extra state may be anything."""
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def flat(tensors: Iterable[Tensor]) -> Tensor:
     """All numbers in one row of doubles, on the CPU."""
-    rows = [each.detach().cpu().double().reshape(-1) for each in tensors]
+    whole = (torch.view_as_real(each.detach().resolve_conj()) if each.is_complex() else each for each in tensors)
+    rows = [each.detach().cpu().double().reshape(-1) for each in whole]
     return torch.cat(rows) if rows else torch.zeros(0)
 
 

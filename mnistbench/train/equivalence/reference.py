@@ -16,7 +16,8 @@ from typing_extensions import override
 
 from mnistbench.cell import Loss
 from mnistbench.data.arrays import Arrays
-from mnistbench.train.snapshot import Snapshot
+from mnistbench.train.machine import random_state_kept
+from mnistbench.train.snapshot import load_state
 
 Batch = tuple[Tensor, Tensor]
 """Inputs as the path's own reader gives them (bytes, or floats where it converts early), int64 labels [n]."""
@@ -60,9 +61,10 @@ class Reference(TrainingPath):
     """The plain path.
 
     Args:
-        model: on the CPU, in fp32, in training mode.
-        make_optimizer: over the model's parameters, as it is before its first step, none of torch's faster
-            implementations chosen.
+        make_model: the network on the CPU, in fp32, in training mode, each time the same and nothing done to it: what a
+            network counts, draws from or remembers in Python begins anew with it.
+        make_optimizer: over its parameters, as it is before its first step, none of torch's faster implementations
+            chosen.
         arrays: prepared data.
         order: index batches of each epoch, counted from 1.
         loss: name of the loss.
@@ -72,8 +74,8 @@ class Reference(TrainingPath):
 
     def __init__(
         self,
-        model: nn.Module,
-        make_optimizer: Callable[[], torch.optim.Optimizer],
+        make_model: Callable[[], nn.Module],
+        make_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
         arrays: Arrays,
         order: Mapping[int, Sequence[Tensor]],
         *,
@@ -81,18 +83,17 @@ class Reference(TrainingPath):
         normalize: bool = False,
         asks: str = "step",
     ) -> None:
-        self.model = model
-        self._make_optimizer = make_optimizer
+        self._make_model, self._make_optimizer = make_model, make_optimizer
         self._arrays = arrays
         self._order = order
         self._loss = loss
         self._normalize = normalize
         self._asks = asks
-        self._snapshot = Snapshot(model)
         self._begin()
 
     def _begin(self) -> None:
-        self.optimizer = self._make_optimizer()
+        self.model = self._make_model()
+        self.optimizer = self._make_optimizer(self.model)
         self._initial = [group.get("lr") for group in self.optimizer.param_groups]
         self._factor = 1.0
         if hasattr(self.optimizer, "train"):  # schedule-free ones train and evaluate at different weights
@@ -112,9 +113,9 @@ class Reference(TrainingPath):
 
     @override
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        self._snapshot.restore()
-        self.model.load_state_dict(dict(state))
-        self._begin()
+        with random_state_kept():
+            self._begin()
+        load_state(self.model, state)
 
     @override
     def gradients(self, batch: Batch) -> list[Tensor | None]:
@@ -134,7 +135,8 @@ class Reference(TrainingPath):
 
         @torch.enable_grad()
         def closure() -> Tensor:
-            self.model.zero_grad(set_to_none=True)
+            # The optimizer's own, which may keep some; some that are made of others have none.
+            getattr(self.optimizer, "zero_grad", self.model.zero_grad)()
             loss = self._mean_loss(batch)
             loss.backward(create_graph=self._asks == "graph of gradients")
             losses.append(loss.item())
@@ -162,7 +164,7 @@ class Reference(TrainingPath):
     def as_floats(self, inputs: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """What the network takes: pixels [n, height, width] become [n, 1, height, width] in [0, 1]."""
         if inputs.dtype != torch.uint8:
-            return inputs.to(dtype)
+            return inputs.to(dtype, copy=True)  # a network may write into it
         pixels = inputs.unsqueeze(1).to(dtype) / 255
         spec = self._arrays.spec
         return (pixels - spec.mean) / spec.std if self._normalize else pixels
@@ -192,6 +194,6 @@ class Reference(TrainingPath):
 
 
 def dense(model: nn.Module, gradients: Sequence[Tensor | None]) -> list[Tensor]:
-    """Gradients with zeros in the place of those that are missing."""
+    """Gradients with zeros in the place of those that are missing, and of what sparse ones leave out."""
     pairs = zip(model.parameters(), gradients, strict=True)
-    return [torch.zeros_like(parameter) if gradient is None else gradient for parameter, gradient in pairs]
+    return [torch.zeros_like(each) if gradient is None else gradient.to_dense() for each, gradient in pairs]

@@ -11,10 +11,12 @@ from typing_extensions import override
 
 from mnistbench.train.batches import single
 from mnistbench.train.equivalence.reference import Batch, TrainingPath
-from mnistbench.train.snapshot import Snapshot
+from mnistbench.train.machine import random_state_kept
+from mnistbench.train.snapshot import Snapshot, load_state
+from mnistbench.train.steps.cuda_graph import GraphStep
 
 if TYPE_CHECKING:
-    from mnistbench.train.setup import Trainee
+    from mnistbench.train.setup import Prepare, Trainee
 
 
 class TimedPath(TrainingPath):
@@ -22,17 +24,21 @@ class TimedPath(TrainingPath):
 
     Args:
         trainee: set up and warmed up, no step of its training taken.
+        prepare: what was called on its network when it was made.
 
     Attributes:
         together: how many whole steps one graph of it takes; 1 where there is none.
     """
 
-    def __init__(self, trainee: Trainee) -> None:
+    def __init__(self, trainee: Trainee, prepare: Prepare) -> None:
         self.model = trainee.model
         self.model.train()
         self.together = trainee.batches.together if trainee.update.fits_graph else 1
-        self._trainee = trainee
+        self._trainee, self._prepare = trainee, prepare
         self._snapshot = Snapshot(self.model)
+        cell = trainee.builder.cell
+        is_bound = trainee.levers.compile or isinstance(trainee.step, GraphStep)  # to the addresses of its tensors
+        self._is_made_anew = not is_bound and ":" in cell.architecture.name + cell.optimizer.name
 
     @override
     def epoch(self, number: int, first: int | None = None) -> Iterable[Batch]:
@@ -43,16 +49,26 @@ class TimedPath(TrainingPath):
 
     @override
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """In place, since captured graphs and flat weights hold addresses."""
-        self._snapshot.restore()
-        with torch.no_grad():
-            for name, tensor in self.model.state_dict().items():
-                tensor.copy_(state[name])
-        self._trainee.update.renew()
+        """Other people's networks and optimizers are made anew: who knows where they keep what.
+
+        Ours, and what is bound to addresses, get their values back in place.
+        """
+        if self._is_made_anew:
+            with random_state_kept():
+                self._trainee = self._trainee.anew(prepare=self._prepare)
+            self.model = self._trainee.model
+            self.model.train()
+        else:
+            self._snapshot.restore()
+            self._trainee.update.renew()
+        load_state(self.model, state)
 
     @override
     def gradients(self, batch: Batch) -> list[Tensor | None]:
-        self._trainee.step.gradients(*batch)
+        inputs, labels = batch
+        self._trainee.step.gradients(
+            inputs.clone(), labels
+        )  # a network may write into them, and the gate has no others
         kept = self._trainee.update.gradients
         return [None if gradient is None else gradient.detach().clone() for gradient in kept]
 

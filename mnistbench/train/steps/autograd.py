@@ -54,8 +54,7 @@ class AutogradStep(Step):
         """
         import torch
 
-        for parameter in self._update.parameters:
-            parameter.grad = None
+        self._update.clear()
         if self.chunk and len(labels) > self.chunk:
             chunks = zip(inputs.split(self.chunk), labels.split(self.chunk), strict=True)
             # Each chunk's share of the batch's mean; a last chunk that is smaller weighs less.
@@ -85,7 +84,8 @@ class AutogradStep(Step):
                 "the network's outputs in training carry no gradient: its `forward` detaches them, runs under"
                 " `torch.no_grad()`, or uses no parameter that requires one"
             )
-        loss = self.loss(outputs.float(), labels, reduction)
+        precise = outputs if outputs.dtype == torch.float64 else outputs.float()
+        loss = self.loss(precise, labels, reduction)
         scale = share * (self.FP16_SCALE if self._precision == "fp16" else 1.0)
         scaled = loss if scale == 1.0 else loss * scale
         scaled.backward(create_graph=self._update.asks == "graph of gradients")

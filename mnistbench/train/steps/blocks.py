@@ -383,6 +383,7 @@ class AnyLayer(Block):
     def __init__(self, layer: nn.Module) -> None:
         super().__init__(list(layer.parameters()))
         self._layer = layer
+        self._writes = any(getattr(each, "inplace", False) for each in layer.modules())  # into its input, at most
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -390,7 +391,7 @@ class AnyLayer(Block):
         # channels-last images adds in fp32 one by one: 17 times the rounding error on 64 images.
         with torch.enable_grad():
             self._x = x.detach().contiguous().requires_grad_()
-            self._y: Tensor = self._layer(self._x)
+            self._y: Tensor = self._layer(self._x.clone() if self._writes else self._x)
         y: Tensor = self._y.detach().clone()
         return y
 

@@ -60,6 +60,7 @@ class Update:
 
     Attributes:
         fits_graph: whether a CUDA graph may hold the update.
+        clears: whether the optimizer has a `zero_grad()` of its own, which may keep gradients to add up.
         parameters: all of the network's, frozen ones included, as `optimizer(model.parameters())` gets them.
         gradients: of the last batch, in their order; None where there is none, which is not zero: momentum, weight
             decay and moments leave such a weight alone.
@@ -86,6 +87,8 @@ class Update:
         self._shortcut = fused and ours and is_ours
         # torch's fused SGD fails where one weight's momentum begins later than another's.
         wanted = self._shortcut or (fused and ours and not component.options.get("momentum"))
+        # torch's fused kernels take no sparse gradients, as those of its embeddings may be.
+        wanted &= not any(getattr(layer, "sparse", False) is True for layer in model.modules())
         self._fused = wanted and self._fused_runs()
         fitting = (*IN_GRAPHS, *FUSED_IN_GRAPHS) if self._fused else IN_GRAPHS
         self.fits_graph = in_graph and component.name in fitting and asks == "step"
@@ -115,10 +118,15 @@ class Update:
                 " `step()` as optimizers have: derive it from torch.optim.Optimizer"
             )
         for group in self.optimizer.param_groups:
-            if self._lr_scale != 1.0 and "lr" in group:
+            if self._lr_scale != 1.0:
+                if "lr" not in group:
+                    raise UserError(f"{self._component.name}: a group without `lr` cannot follow `lr_scaling`")
                 group["lr"] = group["lr"] * self._lr_scale
         self._initial = [group.get("lr") for group in self.optimizer.param_groups]
         self._factor = 1.0
+        self.clears = _has_own_zero_grad(self.optimizer)
+        self._given = {id(each) for each in self._model.parameters() if each.requires_grad}
+        self._given |= {id(each) for group in self.optimizer.param_groups for each in group.get("params", ())}
         self._sgd = self._plain_fused_sgd()
         self.train()
 
@@ -134,6 +142,22 @@ class Update:
     def eval(self) -> None:
         """Before evaluation, likewise."""
         _call_if_there(self.optimizer, "eval")
+
+    def clear(self) -> None:
+        """Before the gradients of a step: none are left, unless the optimizer says itself which ones go (`clears`)."""
+        if self.clears:
+            self.optimizer.zero_grad()
+            return
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def left_out(self) -> str:
+        """Name of a parameter that needs a gradient now, and that the optimizer was not given; empty if there is none.
+
+        It may be new, or was frozen when the optimizer was made.
+        """
+        named = self._model.named_parameters()
+        return next((name for name, each in named if each.requires_grad and id(each) not in self._given), "")
 
     def step(self, evaluate: Evaluate, factor: float) -> tuple[Tensor, Tensor]:
         """Gradients and update, in the order that the optimizer asks for.
@@ -164,7 +188,10 @@ class Update:
         self._set_rates(factor)
         self.optimizer.step(closure)  # type: ignore[arg-type]  # losses as tensors, as torch's examples return them
         if not evaluations:
-            raise UserError(f"{self._component.name}: its step() never called the closure that it asks for")
+            raise UserError(
+                f"{self._component.name}: its step() never called the closure that it asks for: what it is given is a"
+                " function that computes the gradients and returns the loss"
+            )
         return evaluations[0]
 
     def __call__(self, factor: float) -> None:
@@ -309,6 +336,13 @@ def wants_closure_alone(optimizer: torch.optim.Optimizer) -> bool:
     parameters = inspect.signature(optimizer.step).parameters.values()
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return any(each.default is inspect.Parameter.empty and each.kind in positional for each in parameters)
+
+
+def _has_own_zero_grad(optimizer: torch.optim.Optimizer) -> bool:
+    import torch
+
+    method = getattr(optimizer, "zero_grad", None)
+    return callable(method) and getattr(method, "__func__", None) is not torch.optim.Optimizer.zero_grad
 
 
 def _call_if_there(optimizer: torch.optim.Optimizer, name: str) -> None:
