@@ -39,7 +39,7 @@ NOISE = [
 PAIRS = [
     Column("label_a", "first", "name"),
     Column("label_b", "second", "name"),
-    Column("ratio", "first ÷ second", "ratio"),
+    Column("ratio", "times as fast", "ratio"),
     *of_kind("ratio", "low high"),
     *of_kind("count", "n"),
     Column("verdict", "first is", "tag", filtered=True),
