@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from mnistbench.train.watcher import Watcher
 
 OF_AN_OLDER_RELEASE = (
-    "`run` takes grid files. One in JSON needs a name that ends in .yaml; cells that an older release resolved are run by"
-    " that release only, and docs/clusters.md has the way for a machine without a network"
+    "`run` takes grid files. One in JSON needs a name that ends in .yaml; cells that an older release resolved are run"
+    " by that release only, and docs/clusters.md has the way for a machine without a network"
 )
 
 
@@ -98,9 +98,7 @@ def plan(
     *,
     device: Annotated[
         list[str] | None,
-        option(
-            "--device", "Of the machine that will run it.", None, "NAME", read=read_device, default="this machine's"
-        ),
+        option("--device", "Of the machine that runs it.", None, "NAME", read=read_device, default="this machine's"),
     ] = None,
     flags: RunFlags,
 ) -> None:

@@ -121,7 +121,8 @@ def _text(study: Study) -> Iterator[str]:
         return
     yield "## Where it ran"
     columns = ["machine", "device", "device_name", "torch", "python", "mnistbench", "git_commit", "dataset", "cells"]
-    shown = found.frame[columns].astype(object).where(found.frame[columns].notna(), "")
+    named = found.frame.assign(device_name=found.frame["device_name"].fillna(found.frame["cpu"]))[columns]
+    shown = named.astype(object).where(named.notna(), "")
     yield markdown.table(columns, shown.to_numpy().tolist())
 
 
