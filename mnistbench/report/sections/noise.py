@@ -200,8 +200,11 @@ def _sentences(frame: pd.DataFrame, blocks: pd.DataFrame) -> Iterator[str]:
     still_open = judged[judged["verdict"] == "open"]
     takes = still_open["more_seconds"].dropna()
     more = f"; to tell all of them takes {more_time(float(takes.max()))}" if len(takes) else ""
-    count = len(still_open) or "None"
-    yield f"{count} of {plural(len(judged), 'difference')} in throughput {'are' if count != 1 else 'is'} open{more}."
+    if still_open.empty:
+        yield f"No difference in throughput is open, of {len(judged)} that were judged."
+        return
+    is_ = "is" if len(still_open) == 1 else "are"
+    yield f"{len(still_open)} of {plural(len(judged), 'difference')} in throughput {is_} open{more}."
 
 
 def pair_differences(rows: pd.DataFrame, name: str, title: str) -> charts.Chart:
