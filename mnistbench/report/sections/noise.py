@@ -241,7 +241,7 @@ def pair_differences(rows: pd.DataFrame, name: str, title: str) -> charts.Chart:
         f"{title}: {listed([f'{words.get(verdict, verdict)} {number}' for verdict, number in verdicts.items()], 6)}"
         f" of {plural(len(rows), 'other')}."
         + (f" The nearest {len(shown)} are drawn." if len(shown) < len(rows) else "")
-        + " The grey band is what the same settings lie within, ±10 %."
+        + " The grey band is what counts as the same, ±10 %."
     )
     return charts.Chart(name, title, alt, figure)
 
