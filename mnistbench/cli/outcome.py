@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from mnistbench.run.run import RunSummary
 
 SHOWN, NARROW, ROOM_FOR_ALL = 8, 80, 66
-"""Rows of the table of best cells; its width in a file or a pipe; and that of a terminal which has room for a name beside
-all figures."""
+"""Rows of the table of best cells; its width in a file or a pipe; and from which width on a terminal has room for a
+name beside all figures."""
 
 
 def write_outcome(

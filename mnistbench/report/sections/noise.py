@@ -238,7 +238,7 @@ def pair_differences(rows: pd.DataFrame, name: str, title: str) -> charts.Chart:
     words = {"ahead": "ahead of", "behind": "behind", "same": "the same as", "open": "open against", "": "not judged:"}
     verdicts = rows["verdict"].value_counts()
     alt = (
-        f"{title}: {listed([f'{words.get(verdict, verdict)} {number}' for verdict, number in verdicts.items()], 6)}"
+        f"{title}: {listed([f'{words[str(verdict)]} {number}' for verdict, number in verdicts.items()], 6)}"
         f" of {plural(len(rows), 'other')}."
         + (f" The nearest {len(shown)} are drawn." if len(shown) < len(rows) else "")
         + " The grey band is what counts as the same, ±10 %."

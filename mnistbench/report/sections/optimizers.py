@@ -62,8 +62,8 @@ def _answer(study: Study) -> Answer:
     if not parts:
         return Answer.without(question, exhibit)
     lead = (
-        "Test accuracy within the same network, batch size and device. The learning rate is that of the grid, at its base"
-        " batch size where it has a rule that scales it."
+        "Test accuracy within the same network, batch size and device. The learning rate is that of the grid, at its"
+        " base batch size where it has a rule that scales it."
     )
     return Answer(question, lead=lead, parts=parts, notes=exhibit.notes)
 
