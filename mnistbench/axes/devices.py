@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnistbench.errors import UserError
+from mnistbench.errors.problems import did_you_mean
 
 if TYPE_CHECKING:
     import torch
 
 KINDS = ("cpu", "cuda", "mps")
+NAME = re.compile(rf"(?:{'|'.join(KINDS)})(?::\d{{1,3}})?")
 
 
 def nothing_to_wait_for() -> None:
@@ -70,7 +73,7 @@ def resolve(
     asked = [wanted] if isinstance(wanted, str) else list(wanted)
     if here is None and (asked == ["cpu"] or (asked == ["auto"] and not accelerator_may_be_here())):
         return ["cpu"], []  # without torch, whose import takes longer than finding that nothing is left to run
-    place = "this machine" if here is None else "the cluster"
+    place = "this machine" if here is None else "the machine or cluster that runs it"
     here = [device.name for device in available()] if here is None else here
     if asked == ["auto"]:
         return [name for name in here if name in KINDS], []
@@ -82,6 +85,11 @@ def resolve(
             "take it out of `devices`, or set `on_missing_device: skip`"
         )
     return [name for name in names if name in here], absent
+
+
+def nearest_device(text: str) -> str:
+    """The end of a message about what names no device: `; did you mean `cuda`?` where one is close."""
+    return did_you_mean("cuda" if text == "gpu" else text, KINDS)
 
 
 def accelerator_may_be_here() -> bool:

@@ -3,16 +3,19 @@
 The commands themselves stand in `cli`, thin, with heavy imports inside each, so that `--help` is instant.
 
 Exit status: 0 complete, 1 some cells failed, 2 bad usage or grid, 3 internal error, 5 a regression found by
-`compare --fail-on`, 128 + the signal's number if interrupted (130 Ctrl-C, 143 SIGTERM).
+`compare --fail-on`, 6 undecided there, 128 + the signal's number if interrupted (130 Ctrl-C, 143 SIGTERM).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shlex
+import shutil
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -30,7 +33,22 @@ from mnistbench.files.homeless import ensure_home
 from mnistbench.run.worker import is_out_of_memory
 
 COMPLETE, FAILED_CELLS, BAD_USAGE, INTERNAL_ERROR, INTERRUPTED = 0, 1, 2, 3, 130
-MODULE = "python -m mnistbench"
+
+
+def _program() -> str:
+    """What this program was started as, for a shell: a command that is printed can be copied."""
+    started = Path(sys.argv[0])
+    if (started.parent.name, started.name) == ("mnistbench", "__main__.py"):
+        return f"{_as_typed(sys.orig_argv[0])} -m mnistbench"
+    return _as_typed(sys.argv[0]) if started.name == "mnistbench" else "python -m mnistbench"
+
+
+def _as_typed(path: str) -> str:
+    name = Path(path).name
+    return name if shutil.which(name) == path else shlex.quote(path)
+
+
+PROGRAM = _program()
 
 app = typer.Typer(
     add_completion=False,
@@ -38,7 +56,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="First steps: [bold]doctor[/], then [bold]run grid.yaml[/]. Each command has its own --help, with examples.",
+    epilog="First steps: [bold]doctor[/], then [bold]run quick[/]. Each command has its own --help, with examples.",
 )
 
 
@@ -61,7 +79,7 @@ def mnistbench(
 
 
 def _example(*lines: str) -> str:
-    return "\n\n".join([f"Example{'s' if len(lines) > 1 else ''}:", *(f"  {MODULE} {line}" for line in lines)])
+    return "\n\n".join([f"Example{'s' if len(lines) > 1 else ''}:", *(f"  {PROGRAM} {line}" for line in lines)])
 
 
 RUN, LOOK, COMPARE, MODELS = "Run a grid", "Look", "Report and compare", "Kept models"
@@ -118,14 +136,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    typed = list(sys.argv[1:] if arguments is None else arguments)
     try:
         ensure_home()
-        typed = list(sys.argv[1:] if arguments is None else arguments)
-        status = app(typed, prog_name=MODULE, standalone_mode=False, obj=[MODULE, *typed])
+        status = app(typed, prog_name=PROGRAM, standalone_mode=False, obj=[PROGRAM, *typed])
         sys.stdout.flush()
     except (UserError, TyperException) as error:
-        text = str(error) if isinstance(error, UserError) else _usage(error)
-        print(f"error: {without_credentials(text)}", file=sys.stderr)
+        if text := str(error) if isinstance(error, UserError) else _usage(error, typed):
+            print(f"error: {without_credentials(text)}", file=sys.stderr)
         return BAD_USAGE
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
@@ -169,9 +187,9 @@ def _output_is_gone() -> bool:
     return False
 
 
-def _usage(error: TyperException) -> str:
-    """The parser's message in one line, with the help that would answer it."""
+def _usage(error: TyperException, typed: Sequence[str]) -> str:
+    """The parser's message in one line, with the help that would answer it; "" where that help has been shown."""
     context = getattr(error, "ctx", None)
-    path = context.command_path if context is not None else MODULE
+    path = context.command_path if context is not None else f"{PROGRAM} {shlex.quote(typed[0])}"
     message = error.format_message().strip().rstrip(".")
-    return f"{message[:1].lower()}{message[1:]} (see `{path} --help`)"
+    return f"{message[:1].lower()}{message[1:]} (see `{path} --help`)" if message else ""

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
 
 import typer
 
+from mnistbench.axes.devices import NAME, nearest_device
 from mnistbench.axes.plugins import load_plugins
 from mnistbench.errors import UserError
+from mnistbench.errors.problems import shown
 from mnistbench.results.ownership import is_marked, is_record_name
 
 if TYPE_CHECKING:
@@ -64,6 +66,17 @@ def read_path(flag: str, text: str) -> Path:
     if not text.strip():
         raise UserError("an empty path was given: name one, or leave the flag out")
     return Path(text)
+
+
+def read_device(flag: str, text: str) -> str:
+    """A device's name.
+
+    Raises:
+        UserError: for anything else.
+    """
+    if not NAME.fullmatch(text):
+        raise UserError(f"{flag} {shown(text)}: a device must be cpu, cuda, cuda:1 or mps{nearest_device(text)}")
+    return text
 
 
 def option(

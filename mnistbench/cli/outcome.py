@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
     from mnistbench.run.run import RunSummary
 
-SHOWN, NARROW = 8, 80
-"""Rows of the table of best cells, and its columns in a file or a pipe."""
+SHOWN, NARROW, ROOM_FOR_ALL = 8, 80, 66
+"""Rows of the table of best cells; its width in a file or a pipe; and from which width on a terminal has room for a
+name beside all figures."""
 
 
 def write_outcome(
@@ -172,6 +173,8 @@ def print_best(results: ResultsFolder, console: Console) -> None:
         table.add_column("rank", no_wrap=True)
         table.add_column("trained", overflow="fold")
         names = ["to target"] * aimed + ["accuracy", "examples/s", "seeds"]
+        if console.is_terminal and console.width < ROOM_FOR_ALL:
+            del names[1:]
         for name in names:
             table.add_column(name, justify="right", no_wrap=True)
         for row in rows.sort_values("order").head(SHOWN).to_dict("records"):

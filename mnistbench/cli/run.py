@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mnistbench.cli.flags import Experiment, Folder, GridFile, RunFlags, TrackingUri, results_folder, takes_run_flags
+from mnistbench.cli.flags import (
+    Experiment,
+    Folder,
+    GridFile,
+    RunFlags,
+    TrackingUri,
+    option,
+    read_device,
+    results_folder,
+    takes_run_flags,
+)
 from mnistbench.cli.outcome import (
     console_for_tables,
     print_best,
@@ -33,10 +43,8 @@ if TYPE_CHECKING:
     from mnistbench.train.watcher import Watcher
 
 OF_AN_OLDER_RELEASE = (
-    "`run` takes grid files; cells that were resolved elsewhere belong to an older release. On a machine without a"
-    " network, install the core from wheels and run the grid file there: `pip download --only-binary=:all:"
-    " --python-version 3.12 -d DIR -r requirements/core.txt 'setuptools>=77'` where there is a network, then `pip"
-    " install --no-index --find-links DIR -r requirements/core.txt` and the same with `--no-deps .` (docs/clusters.md)"
+    "`run` takes grid files. One in JSON needs a name that ends in .yaml; cells that an older release resolved are run"
+    " by that release only, and docs/clusters.md has the way for a machine without a network"
 )
 
 
@@ -89,7 +97,8 @@ def plan(
     grid: GridFile,
     *,
     device: Annotated[
-        list[str] | None, typer.Option(help="Devices of the machine that will run it.", show_default="this machine's")
+        list[str] | None,
+        option("--device", "Of the machine that runs it.", None, "NAME", read=read_device, default="this machine's"),
     ] = None,
     flags: RunFlags,
 ) -> None:
@@ -108,12 +117,13 @@ def plan(
 
 
 def init(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="A ready grid: see `list grids`.")] = "quick",
 ) -> None:
     """Write a ready grid into the working folder, to be edited."""
 
     first, *others = ready.write(name, Path())
-    print(f"written: {', '.join(map(str, [first, *others]))}; run it with `python -m mnistbench run {first}`")
+    print(f"written: {', '.join(map(str, [first, *others]))}; run it with `{context.obj[0]} run {first}`")
 
 
 def status(

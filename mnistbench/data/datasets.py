@@ -236,6 +236,8 @@ def _source(component: Component, plugins: Plugins | None) -> Source:
         return PluginSource(component.name, function, component.options)
     if component.name not in DATASETS:
         raise UserError(f"unknown dataset `{component.name}`{nearest(component.name, list(DATASETS))}")
+    if component.name == "csv" and "path" not in component.options:
+        raise UserError("dataset csv: only a grid can say which table: `dataset: {name: csv, path: table.csv}`")
     try:
         return DATASETS[component.name](**component.options)
     except TypeError as error:

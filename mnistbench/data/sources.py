@@ -177,7 +177,7 @@ class OfficialSource:
                 f"{name} is not to be had. Looked in:",
                 *(f"  {line}" for line in looked),
                 "Ways out:",
-                f"  with a network: python -m mnistbench data fetch {name}",
+                f"  with a network: `data fetch {name}`",
                 f"  without: copy its four .gz files into ./data/{folder}/raw, or point --data or MNISTBENCH_DATA at a"
                 f" folder that holds {folder}/raw",
                 f"  or train on images that need no download: `dataset: digits`,"

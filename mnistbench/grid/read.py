@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from mnistbench.axes.devices import KINDS
+from mnistbench.axes.devices import NAME, nearest_device
 from mnistbench.axes.options import Accuracies, Accuracy, Cycles, NonNegativeInt, Positive, PositiveInt, Seed
 from mnistbench.axes.plugins import Plugins
 from mnistbench.cell import Component, Loss, SaveModel
 from mnistbench.errors import UserError
-from mnistbench.errors.problems import Place, Problems, did_you_mean, nearest, shown
+from mnistbench.errors.problems import Place, Problems, nearest, shown
 from mnistbench.grid.checks import check_known_sizes, check_together
 from mnistbench.grid.options import (
     REQUIRED,
@@ -424,9 +424,8 @@ class _Reader:
         named: list[Node] = []
         for node in nodes:
             text = node.plain if isinstance(node, Value) else None
-            if not isinstance(text, str) or not re.fullmatch(rf"(?:{'|'.join(KINDS)})(?::\d{{1,3}})?", text):
-                word = "cuda" if text == "gpu" else text
-                end = did_you_mean(word, KINDS) if isinstance(word, str) else ""
+            if not isinstance(text, str) or not NAME.fullmatch(text):
+                end = nearest_device(text) if isinstance(text, str) else ""
                 self.say(node, f"a device must be cpu, cuda, cuda:1 or mps, found {in_words(node)}{end}")
             else:
                 kind, _, number = text.partition(":")

@@ -212,7 +212,7 @@ def name_ends(axes: Axes, ends: Sequence[LineEnd], gap: float = 0.085) -> None:
     """The name of each line at its end, moved apart where they would touch."""
     low, high = axes.get_ylim()
     heights = [_height(end.up, low, high, log=axes.get_yscale() == "log") for end in ends]
-    for end, height in zip(ends, spread(heights, gap), strict=True):
+    for end, height in zip(ends, spread(heights, gap, most=1.0), strict=True):
         where = ("axes fraction", "axes fraction") if end.across is None else ("data", "axes fraction")
         across = 1.0 if end.across is None else end.across
         axes.annotate(one_line(end.name, 40), (across, height), xycoords=where, xytext=(6, 0), color=end.colour,
@@ -321,8 +321,8 @@ def log_axis(axes: Axes, which: str, low: float, high: float, text: Any, *, most
     axes.minorticks_off()
 
 
-def spread(values: Sequence[float], gap: float) -> list[float]:
-    """Positions near `values`, in the same order, at least `gap` apart: for labels at the ends of lines."""
+def spread(values: Sequence[float], gap: float, *, most: float = math.inf) -> list[float]:
+    """Positions near `values`, in the same order, at least `gap` apart, none beyond `most`: for ends of lines."""
     order = sorted(range(len(values)), key=lambda place: values[place])
     placed = list(values)
     for _ in range(50):
@@ -335,4 +335,7 @@ def spread(values: Sequence[float], gap: float) -> list[float]:
                 moved = True
         if not moved:
             break
+    for place in reversed(order):
+        placed[place] = min(placed[place], most)
+        most = placed[place] - gap
     return placed

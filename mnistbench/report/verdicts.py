@@ -67,7 +67,8 @@ class Pair:
 def pairwise(frame: pd.DataFrame, metric: Metric = "examples_per_second", blocks: pd.DataFrame = NO_BLOCKS) -> Exhibit:
     """Every pair of settings (`settings`: a cell without its seed) of one group, with a verdict.
 
-    A row has the columns of `Pair`, and of its sides settings, label and device (`settings_a`).
+    A row has the columns of `Pair`, and of its sides settings, label and device (`settings_a`); no number where the
+    equivalence gate did not pass.
     """
     rows, notes = [], []
     for group, pairs in compare(frame, metric, blocks).items():
@@ -238,16 +239,16 @@ def _columns(pair: Pair) -> dict[str, Any]:
         for letter, side in (("a", pair.a), ("b", pair.b))
         for name in ("settings", "label", "device")
     }
-    return {**sides, **{name: value for name, value in vars(pair).items() if name not in ("a", "b")}, "text": pair.text}
+    row = {**sides, **{name: value for name, value in vars(pair).items() if name not in ("a", "b")}, "text": pair.text}
+    if hidden := pair.a.hidden or pair.b.hidden:
+        row |= {"ratio": math.nan, "low": math.nan, "high": math.nan, "reason": hidden, "text": hidden}
+    return row
 
 
 def ratios(
     frame: pd.DataFrame, metric: Metric, blocks: pd.DataFrame, chosen: Sequence[tuple[str, str]]
 ) -> Iterator[dict[str, Any]]:
-    """The chosen pairs as rows of `pairwise`; no number where the equivalence gate did not pass."""
+    """The chosen pairs as rows of `pairwise`."""
     for group, pairs in compare(frame, metric, blocks, chosen).items():
         for pair in pairs:
-            row = {"group": group, **_columns(pair)}
-            if hidden := pair.a.hidden or pair.b.hidden:
-                row |= {"ratio": math.nan, "low": math.nan, "high": math.nan, "reason": hidden, "text": hidden}
-            yield row
+            yield {"group": group, **_columns(pair)}

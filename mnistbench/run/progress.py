@@ -26,7 +26,7 @@ class Count:
 
     def __init__(self) -> None:
         self.cells = self.done = 0
-        self._began = time.monotonic()
+        self._began = self._ended = time.monotonic()
 
     def begin(self, cells: int) -> None:
         """Start the clock, or go on with more cells."""
@@ -34,10 +34,19 @@ class Count:
             self._began = time.monotonic()
         self.cells += cells
 
+    def end_cell(self) -> None:
+        """One more is done."""
+        self.done += 1
+        self._ended = time.monotonic()
+
     @property
     def seconds_left(self) -> float | None:
-        """None before the first cell has ended."""
-        return (time.monotonic() - self._began) / self.done * (self.cells - self.done) if self.done else None
+        """None before the first cell has ended, and where the last one takes longer than the others did."""
+        if not self.done:
+            return None
+        pace = (self._ended - self._began) / self.done
+        left = pace * (self.cells - self.done) - (time.monotonic() - self._ended)
+        return left if left > 0 else None
 
 
 class PlainLines(Watcher):
@@ -68,9 +77,9 @@ class PlainLines(Watcher):
     def record(self, record: CellRecord, *, runs_again: bool = False, interrupted: bool = False) -> None:
         if runs_again:
             return
-        self._count.done += 1
+        self._count.end_cell()
         left = self._count.seconds_left
-        rest = f", {rough_time(left)} left" if left and self._count.done < self._count.cells else ""
+        rest = f", {rough_time(left)} left" if left else ""
         self.say(f"[{self._count.done}/{self._count.cells}{rest}] {record.cell.label}: {outcome(record)}")
 
 
@@ -84,12 +93,14 @@ class LiveLine(Watcher):
 
         self._console = Console(file=stream or sys.stderr)
         columns = (
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
             TextColumn("{task.fields[left]}", markup=False),
-            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
+            TextColumn(  # gets what the others leave of the line
+                "{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+            ),
         )
-        self._bar = Progress(*columns, console=self._console, auto_refresh=False)
+        self._bar = Progress(*columns, console=self._console, auto_refresh=False, expand=True)
         self._task = self._bar.add_task("", total=None, left="")
         self._count = Count()
 
@@ -126,13 +137,13 @@ class LiveLine(Watcher):
 
     @override
     def epoch(self, job: Job, measurement: EpochMeasurement) -> None:
-        self._draw(f"{job.cell.label} · {figures(measurement, job.cell.training.epochs)}")
+        self._draw(f"{figures(measurement, job.cell.training.epochs)} · {job.cell.label}")
 
     @override
     def record(self, record: CellRecord, *, runs_again: bool = False, interrupted: bool = False) -> None:
         if runs_again:
             return
-        self._count.done += 1
+        self._count.end_cell()
         if record.status != "finished":
             self.say(f"{record.cell.label}: {outcome(record)}")
         self._draw(f"{record.cell.label}: {outcome(record)}")

@@ -154,7 +154,7 @@ def _prepare_data(grid: Grid, options: RunOptions, watchers: Watchers) -> Prepar
     if prepared.fallback:
         watchers.say(
             f"NOT THE DATASET YOU ASKED FOR: {prepared.component.label} stands in for {grid.dataset.label}, which is"
-            f" not here and could not be downloaded (`python -m mnistbench data fetch {grid.dataset.name}` says why)"
+            f" not here and could not be downloaded (`data fetch {grid.dataset.name}` says why)"
         )
     for warning in prepared.warnings:
         watchers.say(warning)

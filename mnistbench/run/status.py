@@ -57,7 +57,7 @@ class StatusFile(Watcher):
     @override
     def record(self, record: CellRecord, *, runs_again: bool = False, interrupted: bool = False) -> None:
         if not runs_again:
-            self._count.done += 1
+            self._count.end_cell()
             self._write(f"{record.cell.label}: {outcome(record)}")
 
     @override

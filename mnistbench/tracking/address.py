@@ -204,12 +204,13 @@ def _near(path: Path, cwd: Path | None = None) -> str:
 
 
 def _mlflow(cwd: Path) -> str:
-    """`mlflow` where the shell finds this environment's own, else the way to it."""
+    """`mlflow` where the shell finds this environment's own, else the way to it, or to the Python that has it."""
     beside = Path(sys.executable).parent / "mlflow"
     first = shutil.which("mlflow")
     if first and Path(first) == beside:
         return "mlflow"
-    return shlex.quote(str(beside.relative_to(cwd) if beside.is_relative_to(cwd) else beside))
+    program, ending = (beside, "") if beside.exists() else (Path(sys.executable), " -m mlflow")
+    return f"{shlex.quote(str(program.relative_to(cwd) if program.is_relative_to(cwd) else program))}{ending}"
 
 
 def _encoded(path: str) -> str:

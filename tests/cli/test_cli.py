@@ -91,6 +91,16 @@ def test_run_has_every_flag(flag: str, capsys: pytest.CaptureFixture[str]) -> No
     assert flag in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", [[], ["results"]])
+def test_a_command_without_its_words_shows_what_there_is(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And no error without words."""
+    assert cli.main(command) == 2
+    shown = capsys.readouterr()
+    assert "Usage:" in shown.out and shown.err == ""
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     """The installed one."""
     assert cli.main(["--version"]) == 0
@@ -122,7 +132,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "tiny.yaml", "--plugin", "no_such_module"], "no_such_module"),
         (["run", "tiny.yaml", "--max-cells", "1"], "--max-cells 2"),
         (["run", "tiny.yaml", "--max-cells", "many"], "max-cells"),
-        (["run", "cells.json"], "cells.json"),
+        (["run", "cells.json"], "cells.json: `run` takes grid files. One in JSON needs a name that ends in .yaml"),
+        (["run", "tiny.yaml", "--only"], "run --help`"),
+        (["plan", "tiny.yaml", "--device", "gpu"], "cuda:1 or mps; did you mean `cuda`?"),
         (["plan", "missing.yaml"], "missing.yaml"),
         (["status", "missing"], "no such folder"),
         (["status", "."], "no results folder"),
@@ -139,6 +151,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (["data", "show", "sum3"], "table"),
         (["data", "fetch", "imagenet"], "imagenet"),
+        (["data", "show", "csv"], "only a grid can say which table"),
         (["predict", "9f2c", "x.png"], "no cell 9f2c"),
         (["evaluate", "nothing.safetensors"], "nothing.safetensors"),
         (["verify", "zzz"], "neither a file nor the beginning of a cell id; `status DIR --cells` prints"),

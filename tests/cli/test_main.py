@@ -34,6 +34,25 @@ def in_shell(command: str, folder: Path, **variables: str) -> subprocess.Complet
     )
 
 
+@pytest.mark.parametrize(
+    ("typed", "on_path"), [("bin/python -m mnistbench", ""), ("python -m mnistbench", "bin"), ("bin/mnistbench", "")]
+)
+def test_a_command_that_is_printed_can_be_copied(tmp_path: Path, typed: str, on_path: str) -> None:
+    """It begins with what was typed: an environment that was not activated has no `python` of its own."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    program = "import sys; from mnistbench.__main__ import main; sys.exit(main())"
+    (tmp_path / "bin" / "mnistbench").write_text(f"#!{sys.executable}\n{program}\n")
+    (tmp_path / "bin" / "mnistbench").chmod(0o755)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    if on_path:
+        environment["PATH"] = f"{tmp_path / on_path}{os.pathsep}{environment['PATH']}"
+    done = subprocess.run(
+        f"{typed} init", cwd=tmp_path, shell=True, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"written: quick.yaml; run it with `{typed} run quick.yaml`\n"
+
+
 @pytest.mark.slow
 def test_an_encoding_that_lacks_letters_prints_question_marks(tmp_path: Path) -> None:
     done = in_shell(f"mnistbench status {PUBLISHED}", tmp_path, PYTHONIOENCODING="ascii")

@@ -150,6 +150,16 @@ def test_the_best_so_far_fits_80_columns_and_keeps_its_numbers_whole(tmp_path: P
     assert re.match(r" *\d+(–\d+)? ", first)
 
 
+def test_a_narrow_terminal_keeps_the_names_and_the_first_figure(tmp_path: Path) -> None:
+    """At 40 columns all figures would leave no room for what they are of."""
+    folder = ResultsFolder(write_folder(tmp_path / "narrow", make_grid_records(batch_sizes=[64, 512], seeds=2)))
+    console = Console(width=40, force_terminal=True, file=io.StringIO())
+    with console.capture() as capture:
+        print_best(folder, console)
+    shown = " ".join(capture.get().split())
+    assert "batch 512" in shown and "to target" in shown and "seeds" not in shown
+
+
 def test_the_line_of_a_cell_names_its_schedule_and_its_execution(capsys: pytest.CaptureFixture[str]) -> None:
     several = ["--set", "optimizers=[{name: sgd, schedule: [constant, cosine]}]", "--set", "execution=[plain, fast]"]
     assert cli.main(["run", "my grid.yaml", *several, "--dry-run", "--only", "seed=0"]) == 0

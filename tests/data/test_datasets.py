@@ -233,7 +233,7 @@ def test_without_a_network_the_error_names_places_mirrors_and_ways_out(monkeypat
     for part in (
         "./data: no such folder",
         f"{CLOSED}train-images-idx3-ubyte.gz: cannot be reached",
-        "python -m mnistbench data fetch mnist",
+        "`data fetch mnist`",
         "MNISTBENCH_DATA",
         "MNIST/raw",
         "fallback: digits",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,6 +90,7 @@ def test_one_session_a_side_is_confounded_and_never_a_regression() -> None:
     assert (row["confounded"], row["verdict"], row["unit"]) == (True, "slower", "blocks")
     assert any("confounded" in note for note in found.notes)
     assert "slower, confounded" in found.to_text()
+    assert re.search(r"protocol 2 +examples/s", found.to_text()), "blocks told it, whatever the records are of"
     assert (found.regressions, found.exit_code) == (0, 6)
     assert compared(side(10_000), side(5_000, hours=(1,)), fail_on=SLOWER, allow_undecided=True).exit_code == 0
 

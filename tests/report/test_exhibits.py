@@ -26,6 +26,7 @@ from mnistbench.report.sections.learning import learning_curves
 from mnistbench.report.sections.levers import lever_effects
 from mnistbench.report.sections.optimizers import optimizer_ranking
 from mnistbench.report.sections.repeat import environments
+from mnistbench.report.sections.section import bare_profiles, left_to_the_table
 from mnistbench.report.sections.throughput import throughput_by_batch
 from mnistbench.report.sections.time import time_curves
 from mnistbench.results.records import CellRecord, Data
@@ -377,6 +378,21 @@ def test_learning_curves_are_medians_over_seeds() -> None:
     first = rows(learning_curves(all_runs(records), epochs_frame(records)))[0]
     assert (first["n"], first["epoch"]) == (3, 1)
     assert (first["test_accuracy_low"], first["test_accuracy"], first["test_accuracy_high"]) == (0.8, 0.9, 0.95)
+
+
+def test_one_epoch_is_no_learning_curve() -> None:
+    records = [make_record(make_cell(training=Training(epochs=1)), accuracies=(0.9,))]
+    assert "one epoch" in learning_curves(all_runs(records), epochs_frame(records)).reason
+
+
+def test_levers_that_train_the_same_are_drawn_once() -> None:
+    """Charts of accuracy hold the bare profiles, and say where the others are."""
+    kinds = [("plain", {}), ("plain", {"data": "resident"}), ("fast", {}), ("fast", {"fused": False})]
+    frame = all_runs([run for name, options in kinds for run in runs(10_000, 1, cell=execution(name, **options))])
+    assert bare_profiles(frame) == ["fast", "plain"]
+    (said,) = left_to_the_table(frame)
+    assert said == "The bare profiles are drawn; 2 others with levers of their own stand in the table."
+    assert left_to_the_table(frame[frame["execution_label"] == "fast"]) == []
 
 
 def test_confusion_is_that_of_the_best_cell() -> None:

@@ -165,7 +165,7 @@ def test_accuracy_by_batch(page: Page, records: list[CellRecord]) -> None:
         best = max(series, key=lambda other: series[other] or 0)
         assert same(row["test accuracy"], medians[key], **PERCENT)
         assert row["best batch"] == float(best[2])
-        assert same(row["points below best batch"], (medians[key] or 0) - (series[best] or 0), absolute=1e-9)
+        assert same(row["points against best batch"], (medians[key] or 0) - (series[best] or 0), absolute=1e-9)
 
 
 def test_learning_curves(page: Page, records: list[CellRecord]) -> None:

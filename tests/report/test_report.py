@@ -397,7 +397,7 @@ def test_a_page_of_a_folder_with_blocks_has_ranks_and_offers_them(tmp_path: Path
     page = Page.of(render([folder], folder.report_file).read_text(encoding="utf-8"))
     said = page.all("ul", "verdict")[0].text
     assert " is first to 97 %" in said.replace("\u00a0", " ")
-    assert "differences in throughput open" in said
+    assert "differences in throughput are open" in said
     blocks = pd.read_csv(folder.path / "speed.csv")
     assert len(blocks) == 16 * len(cells)
     assert {"session", "cycle", "settings", "seconds", "cause"} <= set(blocks)

@@ -198,6 +198,7 @@ def test_throughput_is_worded_from_the_data() -> None:
     chart = throughput.throughput_chart(speeds(), "x")
     assert chart is not None
     assert "highest 60,000 examples/s (mlp on cpu at batch 512), lowest 20,000 (mlp on cpu at batch 64)" in chart.alt
+    assert chart.alt.startswith("Training throughput: "), "one series has no name of its own"
 
 
 def test_nothing_to_draw_is_no_chart() -> None:
@@ -327,6 +328,18 @@ def test_a_wild_interval_does_not_flatten_the_others() -> None:
     )  # fmt: skip
 
 
+def test_pairs_are_counted_in_a_sentence() -> None:
+    """Of all others, drawn or not."""
+    best, others = against_first(pairs())
+    others["verdict"] = ["ahead", "open"]
+    assert "c: ahead of 1 and open against 1 of 2 others." in noise.pair_differences(others, "x", best).alt
+
+
+def test_differences_that_are_all_open_are_not_called_without_a_verdict() -> None:
+    """Settings that never reached the target have no ratio."""
+    assert noise._no_verdicts(pairs().assign(ratio=math.nan, verdict="open")).startswith("All differences are open")
+
+
 # Axes
 
 
@@ -344,6 +357,13 @@ def test_labels_at_the_ends_of_lines_do_not_overlap() -> None:
     gaps = np.diff(sorted(placed))
     assert gaps.min() > 0.099
     assert np.argsort(placed).tolist() == [2, 0, 1, 3]
+
+
+def test_labels_at_the_ends_of_lines_stay_inside_the_picture() -> None:
+    """Many lines that end at the top push their names down."""
+    placed = charts.spread([0.98, 0.97, 0.98, 0.96], 0.085, most=1.0)
+    assert max(placed) == 1.0
+    assert np.diff(sorted(placed)).min() > 0.084
 
 
 # Numbers and tables

@@ -84,6 +84,7 @@ def test_speed_is_ranked_only_alone_and_past_the_gate(changes: dict[str, Any], r
     records[-1] = runs(20_000, 5, cell={"batch_size": 64}, **changes)[-1]
     pair = only_pair(records)
     assert (pair["verdict"], pair["reason"]) == ("", reason)
+    assert math.isnan(pair["ratio"]) is ("failed" in reason), "no ratio is printed where the gate failed"
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import io
 import os
+import time
 from typing import NoReturn
 
 import pytest
 from synthetic import make_cell, make_record
 
 from mnistbench.results.records import Data, Error
-from mnistbench.run.progress import LiveLine, PlainLines, display_for
+from mnistbench.run.progress import Count, LiveLine, PlainLines, display_for
 from mnistbench.train.job import Job
 from mnistbench.train.watcher import Watcher
 from mnistbench.words.wording import rough_time
@@ -65,6 +66,34 @@ def test_a_terminal_has_a_bar_and_keeps_what_failed() -> None:
     assert "2 cells to run, 3 kept from before" in said
     assert "2/2" in said
     assert said.count("failed (on purpose)\n") >= 1
+
+
+def test_80_columns_show_how_long_it_takes_and_what_was_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of the cell is what does not fit."""
+    monkeypatch.setenv("COLUMNS", "80")
+    stream, record = Terminal(), make_record(JOB.cell)
+    display = LiveLine(stream)
+    display.begin(9, 0)
+    time.sleep(0.2)
+    display.record(record)
+    display.epoch(JOB, record.epochs[0])
+    display.end(None)
+    assert " s left epoch 1/2 · loss" in stream.getvalue()
+    assert "test 96.00 %" in stream.getvalue()
+
+
+def test_the_time_that_is_left_grows_shorter_while_a_cell_runs() -> None:
+    """And nothing is said where a cell takes longer than those before it."""
+    count = Count()
+    count.begin(2)
+    time.sleep(0.1)
+    count.end_cell()
+    first = count.seconds_left
+    time.sleep(0.01)
+    second = count.seconds_left
+    assert first is not None and second is not None and second < first
+    time.sleep(second)
+    assert count.seconds_left is None
 
 
 @pytest.mark.parametrize("display", [PlainLines, LiveLine])

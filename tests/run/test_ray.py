@@ -297,7 +297,7 @@ def test_a_driver_that_ends_leaves_nothing_running_and_can_be_resumed(
 
 
 def test_no_node_that_could_run_a_cell_is_said(nodes: Nodes, run: Callable[..., RunSummary]) -> None:
-    with pytest.raises(UserError, match="device cuda is not on the cluster, which has cpu"):
+    with pytest.raises(UserError, match="device cuda is not on the machine or cluster that runs it, which has cpu"):
         run(on(nodes, "meet"), overrides=("devices=[cuda]",))
 
 

@@ -143,6 +143,14 @@ def test_the_command_shown_for_the_ui_is_the_light_one(tmp_path: Path, monkeypat
     assert "hunter22" not in address.ui_command("postgresql://bob:hunter22@host/db", tmp_path)
 
 
+def test_a_python_without_the_script_of_mlflow_is_named_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment that sees the packages of another has no scripts of theirs."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "venv" / "bin" / "python"))
+    command = address.ui_command(address.default_uri(tmp_path), tmp_path)
+    assert " venv/bin/python -m mlflow ui --workers 1 " in command
+
+
 def test_an_old_mlruns_folder_makes_the_ui_command_name_the_database(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,16 @@ from mnistbench.report.labels import labels
 from mnistbench.report.palette import MUTED, PAPER
 from mnistbench.report.repeats import measured, repeats
 from mnistbench.report.samples import accuracy_of, settled
-from mnistbench.report.sections.section import Answer, Part, Question, Section, Study, groups
+from mnistbench.report.sections.section import (
+    Answer,
+    Part,
+    Question,
+    Section,
+    Study,
+    bare_profiles,
+    groups,
+    left_to_the_table,
+)
 from mnistbench.report.tables import Column, of_kind, shared, table
 from mnistbench.words.wording import points
 
@@ -31,7 +40,8 @@ def _answer(study: Study) -> Answer:
     parts, panels = [], 0
     for heading, suffix, rows in groups(exhibit.frame):
         figures = []
-        for title, own in charts.panels_of(rows, ["architecture_label", "device", "execution_label"]):
+        bare = rows[rows["execution_label"].isin(bare_profiles(rows))]
+        for title, own in charts.panels_of(bare, ["architecture_label", "device", "execution_label"]):
             panels += 1
             if own["batch_size"].nunique() > 1 and panels <= charts.MOST_PANELS:
                 stem = charts.stem("batch-cost", title) + suffix
@@ -42,16 +52,17 @@ def _answer(study: Study) -> Answer:
             *shared("test_accuracy"),
             *of_kind("percent", "low high"),
             *shared("interval"),
-            Column("drop", "points below best batch", "points"),
+            Column("drop", "points against best batch", "points"),
             Column("best_batch", "best batch", "count"),
             *shared("diverged unranked"),
         ]
         shown = table(rows, columns, name=f"accuracy-by-batch{suffix}", caption="Test accuracy by batch size")
-        parts.append(Part(heading, charts=figures, table=shown, disclosed=bool(figures)))
+        said = left_to_the_table(rows) if figures else []
+        parts.append(Part(heading, sentences=said, charts=figures, table=shown, disclosed=bool(figures)))
     if drops:
         columns = [
             *shared("architecture_label optimizer_label batch_size device execution_label"),
-            Column("drop", "points lost", "points"),
+            Column("drop", "change in points", "points"),
             *shared("test_accuracy"),
             Column("best_accuracy", "at its best batch", "percent"),
             *of_kind("count", "best_batch"),
@@ -62,7 +73,9 @@ def _answer(study: Study) -> Answer:
         caption = "Largest losses of accuracy against the best batch of the same series"
         shown = table(drops.frame, columns, name="worst-drops", caption=caption)
         parts.append(Part("Worst drops", table=shown, disclosed=False))
-    lead = "Test accuracy after the last epoch, in points below the best batch size of the same network and optimizer."
+    lead = (
+        "Test accuracy after the last epoch, in points against the best batch size of the same network and optimizer."
+    )
     notice = (
         f"{charts.MOST_PANELS} of {panels} panels are drawn; the table holds all."
         if panels > charts.MOST_PANELS
@@ -103,7 +116,11 @@ def accuracy_by_batch(frame: pd.DataFrame) -> Exhibit:
     best = best.rename(columns={"batch_size": "best_batch", "test_accuracy": "best_accuracy"})
     table = table.merge(best[["group", "series", "best_batch", "best_accuracy"]], on=["group", "series"])
     table["drop"] = table["test_accuracy"] - table["best_accuracy"]
-    words = {"none": "kept for all batch sizes", "linear": "scaled with the batch size", "sqrt": "scaled with its root"}
+    words = {
+        "none": "kept for all batch sizes",
+        "linear": "scaled with the batch size",
+        "sqrt": "scaled with the square root of the batch size",
+    }
     rules = "; ".join(words.get(rule, rule) for rule in sorted(set(table["lr_scaling"])))
     return Exhibit(table, notes=(f"Learning rate: {rules}.",))
 
@@ -148,7 +165,7 @@ def batch_cost(rows: pd.DataFrame, name: str, title: str, seen: dict[str, charts
         axes.set_ylim(min(1.08 * bottom, -0.1), max(-0.06 * bottom, 0.02))
         for row in rows_of(rows[rows["diverged"] > 0]):
             charts.cross(axes, row.batch_size, axes.get_ylim()[0])
-        axes.set(ylabel="points below its best batch")
+        axes.set(ylabel="points against its best batch")
         here = list(dict.fromkeys(rows["optimizer_label"]))
         handles, labels = [charts.handle(seen[optimizer]) for optimizer in here], list(here)
         if (rows["diverged"] > 0).any():

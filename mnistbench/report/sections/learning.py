@@ -10,7 +10,16 @@ from mnistbench.report import charts, palette
 from mnistbench.report.exhibit import Exhibit, nothing
 from mnistbench.report.palette import PAPER, series_colour
 from mnistbench.report.repeats import curve_points
-from mnistbench.report.sections.section import Answer, Part, Question, Section, Study, groups
+from mnistbench.report.sections.section import (
+    Answer,
+    Part,
+    Question,
+    Section,
+    Study,
+    bare_profiles,
+    groups,
+    left_to_the_table,
+)
 from mnistbench.report.tables import Column, of_kind, shared, table
 from mnistbench.words.wording import listed, percent, plural, significant
 
@@ -29,7 +38,8 @@ def _answer(study: Study) -> Answer:
     epochs = int(rows["epoch"].max())
     parts, panels = [], 0
     for heading, suffix, own_group in groups(rows):
-        own_panels = list(charts.panels_of(own_group, PANEL))
+        bare = own_group[own_group["execution_label"].isin(bare_profiles(own_group))]
+        own_panels = list(charts.panels_of(bare, PANEL))
         drawn = own_panels[: max(charts.MOST_PANELS - panels, 0)]
         panels += len(own_panels)
         for metric, bounds in limits.items() if drawn else ():
@@ -49,7 +59,7 @@ def _answer(study: Study) -> Answer:
         ]
         caption = "Loss and accuracy by epoch, medians"
         shown = table(own_group, columns, name=f"curves{suffix}", caption=caption, most=200)
-        parts.append(Part(table=shown))
+        parts.append(Part(sentences=left_to_the_table(own_group), table=shown))
     lead = (
         "Medians over seeds: test solid with the range of the seeds as a band, train dashed; the number at a line's end"
         " is its batch size. All panels share their axes."
@@ -80,6 +90,8 @@ def learning_curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> Exhibit:
     rows = curve_points(frame, epochs)
     if rows.empty:
         return nothing("No epoch was recorded, so there is no curve to draw.")
+    if rows["epoch"].max() == 1:
+        return nothing("Every cell was trained for one epoch, which makes no curve.")
     keys = ["group", "settings", *PANEL, "batch_size", "epoch"]
     measures = ["train_loss", "test_loss", "train_accuracy", "test_accuracy"]
     columns = {"n": ("record_id", "size")} | {

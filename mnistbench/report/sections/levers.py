@@ -64,7 +64,8 @@ def _answer(study: Study) -> Answer:
         parts.append(Part(heading, charts=figures[: charts.MOST_PANELS], table=shown, disclosed=bool(figures)))
     lead = (
         "Throughput with the lever set over the bare profile. Levers interact, so both ways are shown: added alone to"
-        " plain, and left out of fast, where a value below 1× says what it was worth."
+        " plain, and left out of fast, where a value below 1× says what it was worth. A dot is one network and batch"
+        " size, the bar their median; the peak is the rate of a matrix product that was measured here."
     )
     return Answer(question, lead=lead, parts=parts, notes=exhibit.notes)
 

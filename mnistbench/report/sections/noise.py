@@ -39,7 +39,7 @@ NOISE = [
 PAIRS = [
     Column("label_a", "first", "name"),
     Column("label_b", "second", "name"),
-    Column("ratio", "first ÷ second", "ratio"),
+    Column("ratio", "times as fast", "ratio"),
     *of_kind("ratio", "low high"),
     *of_kind("count", "n"),
     Column("verdict", "first is", "tag", filtered=True),
@@ -123,6 +123,9 @@ def against_first(rows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
 
 
 def _no_verdicts(rows: pd.DataFrame) -> str:
+    """Why nothing is drawn."""
+    if (rows["verdict"] != "").any():
+        return "All differences are open: what did not reach the target has no time."
     reasons = [f"{reason} ({number})" for reason, number in rows["reason"].replace("", np.nan).value_counts().items()]
     return f"No pair has a verdict: {listed(reasons)}." if reasons else "No pair has a verdict."
 
@@ -195,9 +198,13 @@ def _sentences(frame: pd.DataFrame, blocks: pd.DataFrame) -> Iterator[str]:
         yield f"Speeds are values without a verdict: {reasons.index[0]}."
         return
     still_open = judged[judged["verdict"] == "open"]
+    if still_open.empty:
+        yield f"No difference in throughput is open, of {len(judged)} that were judged."
+        return
     longest = still_open[["more_seconds", "cycles"]].dropna().max()
     more = f"; to tell all of them takes {more_time(*longest)}" if longest.notna().all() else ""
-    yield f"{len(still_open)} of {plural(len(judged), 'difference')} in throughput open{more}."
+    is_ = "is" if len(still_open) == 1 else "are"
+    yield f"{len(still_open)} of {plural(len(judged), 'difference')} in throughput {is_} open{more}."
 
 
 def pair_differences(rows: pd.DataFrame, name: str, title: str) -> charts.Chart:
@@ -228,12 +235,13 @@ def pair_differences(rows: pd.DataFrame, name: str, title: str) -> charts.Chart:
         charts.log_axis(axes, "x", left, right, lambda value: f"{value:g}×", most=5, one=True)
         charts.row_labels(axes, [charts.two_lines(label) for label in shown["label"]])
         axes.set(xlabel="times as fast as this setting (log)")
-    verdicts = rows["verdict"].replace("", "without verdict").value_counts()
+    words = {"ahead": "ahead of", "behind": "behind", "same": "the same as", "open": "open against", "": "not judged:"}
+    verdicts = rows["verdict"].value_counts()
     alt = (
-        f"{title}: {listed([f'{verdict} of {number}' for verdict, number in verdicts.items()], 6)}"
-        f" {'other' if len(rows) == 1 else 'others'}."
+        f"{title}: {listed([f'{words[str(verdict)]} {number}' for verdict, number in verdicts.items()], 6)}"
+        f" of {plural(len(rows), 'other')}."
         + (f" The nearest {len(shown)} are drawn." if len(shown) < len(rows) else "")
-        + " The grey band is what the same settings lie within, ±10 %."
+        + " The grey band is what counts as the same, ±10 %."
     )
     return charts.Chart(name, title, alt, figure)
 

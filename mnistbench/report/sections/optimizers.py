@@ -38,6 +38,7 @@ def _answer(study: Study) -> Answer:
             Column("rank_text", "rank", order="rank"),
             *shared("optimizer_label"),
             Column("lr", "learning rate", "whole"),
+            Column("lr_scaling", "its rule"),
             *shared("schedule_label tuning test_accuracy"),
             *of_kind("percent", "low high"),
             *shared("interval"),
@@ -60,7 +61,10 @@ def _answer(study: Study) -> Answer:
         parts.append(Part("Best after few trials", sentences=tried.notes, table=trials))
     if not parts:
         return Answer.without(question, exhibit)
-    lead = "Test accuracy within the same network, batch size and device."
+    lead = (
+        "Test accuracy within the same network, batch size and device. The learning rate is that of the grid, at its"
+        " base batch size where it has a rule that scales it."
+    )
     return Answer(question, lead=lead, parts=parts, notes=exhibit.notes)
 
 
@@ -80,7 +84,7 @@ def optimizer_ranking(frame: pd.DataFrame) -> Exhibit:
     lost, won = _decided(frame, rows)
     about = [
         "group", "settings", "architecture_label", "batch_size", "device", "execution_label", "optimizer_label", "lr",
-        "schedule_label", "tuning",
+        "lr_scaling", "schedule_label", "tuning",
     ]  # fmt: skip
     entries = [
         {

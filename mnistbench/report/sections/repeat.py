@@ -121,7 +121,8 @@ def _text(study: Study) -> Iterator[str]:
         return
     yield "## Where it ran"
     columns = ["machine", "device", "device_name", "torch", "python", "mnistbench", "git_commit", "dataset", "cells"]
-    shown = machines.frame[columns].astype(object).where(machines.frame[columns].notna(), "")
+    named = machines.frame.assign(device_name=machines.frame["device_name"].fillna(machines.frame["cpu"]))[columns]
+    shown = named.astype(object).where(named.notna(), "")
     yield markdown.table(columns, shown.to_numpy().tolist())
 
 

@@ -12,9 +12,24 @@ from mnistbench.report.charts import Chart
 from mnistbench.report.exhibit import Exhibit
 from mnistbench.report.tables import Table
 from mnistbench.results.records import CellRecord
+from mnistbench.words.wording import plural
 
 MOST_SENTENCES = 3
 """Of one kind, for each group; the tables have the rest."""
+
+
+def bare_profiles(rows: pd.DataFrame) -> list[str]:
+    """Executions without levers of their own; where there are none, the first two."""
+    labels = sorted(set(rows["execution_label"]))
+    return [label for label in labels if "(" not in label] or labels[:2]
+
+
+def left_to_the_table(rows: pd.DataFrame) -> list[str]:
+    """A sentence for executions that are not drawn, if there are some."""
+    count = rows["execution_label"].nunique() - len(bare_profiles(rows))
+    return [f"The bare profiles are drawn; {plural(count, 'other')} with levers of their own stand in the table."][
+        :count
+    ]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,16 @@ from mnistbench.report.labels import labels
 from mnistbench.report.palette import DASHES, FAINT, PAPER
 from mnistbench.report.repeats import counted, measured, repeats
 from mnistbench.report.samples import blocks_of
-from mnistbench.report.sections.section import Answer, Part, Question, Section, Study, groups
+from mnistbench.report.sections.section import (
+    Answer,
+    Part,
+    Question,
+    Section,
+    Study,
+    bare_profiles,
+    groups,
+    left_to_the_table,
+)
 from mnistbench.report.tables import Column, of_kind, shared, table
 from mnistbench.words.wording import listed, plural, rate, short_rate
 
@@ -36,7 +45,7 @@ def _answer(study: Study) -> Answer:
     parts = []
     for heading, suffix, rows in groups(exhibit.frame):
         several = rows["execution_label"].nunique() > 1
-        drawn = _bare_profiles(rows)
+        drawn = bare_profiles(rows)
         for execution, own in rows[rows["execution_label"].isin(drawn)].groupby("execution_label"):
             stem = (charts.stem("throughput", execution) if several else "throughput") + suffix
             drawings = [throughput_chart(own, stem), throughput_chart(own, f"{stem}-evaluation", evaluation=True)]
@@ -53,24 +62,14 @@ def _answer(study: Study) -> Answer:
             Column("status", "status", "tag"),
             *shared("flags"),
         ]
-        left_out = rows["execution_label"].nunique() - len(drawn)
         shown = table(rows, columns, name=f"throughput-table{suffix}", caption="Examples per second by batch size")
-        said = [
-            f"The bare profiles are drawn; {plural(left_out, 'other')} with levers of their own stand in the table."
-        ]
-        parts.append(Part(sentences=said if left_out else [], table=shown))
+        parts.append(Part(sentences=left_to_the_table(rows), table=shown))
     lead = (
         "Examples ÷ seconds of the blocks, or of the whole trainings where no blocks were timed."
         " Lines are medians over optimizers and seeds, the bands their whole range; the"
         " dotted line is what a device would do if twice the batch took no longer."
     )
     return Answer(question, lead=lead, parts=parts, notes=exhibit.notes)
-
-
-def _bare_profiles(rows: pd.DataFrame) -> list[str]:
-    """Profiles without levers of their own; where there are none, the first two."""
-    labels = sorted(set(rows["execution_label"]))
-    return [label for label in labels if "(" not in label] or labels[:2]
 
 
 def throughput_by_batch(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhibit:
@@ -150,8 +149,9 @@ def throughput_chart(rows: pd.DataFrame, name: str, *, evaluation: bool = False)
         charts.legend(figure, handles, labels)
     best, worst = highest(known, value), lowest(known, value)
     what = "Evaluation" if evaluation else "Training"
+    of = f" of {listed(labels[: len(series)])}" if len(series) > 1 else ""
     alt = (
-        f"{what} throughput of {listed(labels[: len(series)])}: highest {rate(getattr(best, value))} examples/s"
+        f"{what} throughput{of}: highest {rate(getattr(best, value))} examples/s"
         f" ({best.architecture_label} on {best.device} at batch {best.batch_size}), lowest"
         f" {rate(getattr(worst, value))} ({worst.architecture_label} on {worst.device} at batch {worst.batch_size})."
         + (f" {plural(len(failed), 'setting')} ran out of memory." if len(failed) else "")
