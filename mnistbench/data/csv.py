@@ -456,7 +456,8 @@ def _numbers(
     values = np.zeros((len(rows), len(columns)))
     commas: list[tuple[int, str]] = []
     for column, name in columns if len(rows) > MAX_PROBLEMS else ():  # one line for what each row would be said to be
-        if all(_number(_cell(row, column)) is None and not DECIMAL_COMMA.fullmatch(_cell(row, column)) for row in rows):
+        cells = (row[column].strip() for row in rows)
+        if all(_feature(cell) is None and not DECIMAL_COMMA.fullmatch(cell) for cell in cells):
             first = next((f" (`{row[column].strip()[:40]}`)" for row in rows if row[column].strip()), "")
             problems.add(
                 f"column `{name}` holds no number{first}: leave it out (`features` says which to take) or write numbers"
@@ -464,8 +465,8 @@ def _numbers(
     problems.raise_if_any()
     for i, (row, line) in enumerate(zip(rows, lines, strict=True)):
         for j, (column, name) in enumerate(columns):
-            text = _cell(row, column)
-            value = _number(text)
+            text = row[column].strip()
+            value = _feature(text)
             if value is not None:
                 values[i, j] = value
             elif text.lower() in MISSING:
@@ -485,10 +486,10 @@ def _numbers(
     return values
 
 
-def _cell(row: Sequence[str], column: int) -> str:
-    """A feature as it stands in the file; `True` and `False`, as pandas writes them, are 1 and 0."""
-    text = row[column].strip()
-    return {"true": "1", "false": "0"}.get(text.casefold(), text)
+def _feature(text: str) -> float | None:
+    """The number, as `_number` reads it; `True` and `False`, as pandas writes them, are 1 and 0."""
+    value = _number(text)
+    return {"true": 1.0, "false": 0.0}.get(text.casefold()) if value is None else value
 
 
 def _number(text: str) -> float | None:

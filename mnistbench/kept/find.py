@@ -36,6 +36,8 @@ def find_weights(source: str, *, folder: Path | None, download: Download | None)
         path = path.with_suffix(".safetensors")  # its settings were named
     if path.is_file() and path.suffix == ".safetensors":
         return path
+    if path.is_file() and path.suffix != ".json":
+        raise UserError(f"{path}: a kept model is a .safetensors file: give that, its record's file or its cell's id")
     if download is not None and RUN_ID.fullmatch(source) and not path.exists():
         downloaded = sorted(download(source))
         if not downloaded:

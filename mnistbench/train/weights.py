@@ -217,8 +217,9 @@ class KeptModel:
     @property
     def class_names(self) -> list[str]:
         """What the dataset calls its classes; their numbers where it has no names."""
-        named = self.spec.class_names
-        return [*named, *(str(number) for number in range(len(named), max(self.spec.classes, 2)))]
+        classes = max(self.spec.classes, 2)
+        named = self.spec.class_names[:classes]  # somebody may have written others by hand
+        return [*named, *(str(number) for number in range(len(named), classes))]
 
     def probabilities(self, inputs: np.ndarray) -> np.ndarray:
         """Class probabilities, float32 [n, classes] (a single sigmoid output becomes two columns).
@@ -486,6 +487,8 @@ def read_settings(path: Path) -> ModelSettings:
     beside = path.with_suffix(".json")
     try:
         inside = None if beside.exists() else _metadata(path).get(SETTINGS)
+        if inside is None and path.exists() and not beside.exists():
+            raise UserError(f"{path}: holds no settings, nor does {beside.name}: it is no model that a run here kept")
         return ModelSettings.from_json(json.loads(beside.read_text(encoding="utf-8") if inside is None else inside))
     except OSError as error:
         raise UserError(f"{beside}: the settings of the model cannot be read ({error.strerror})") from None

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from mnistbench import load_model
 from mnistbench.axes import architectures
@@ -439,6 +440,25 @@ def test_what_the_network_has_no_number_for_is_named(tmp_path: Path, cell: Cell)
         model.predict(tmp_path / "rows.csv")
     with pytest.raises(UserError, match="finite numbers"):
         model.probabilities(np.array([[1e300, 0, 0]]))
+
+
+@pytest.mark.parametrize("names", ["AB", "ABCDEFGHIJKL"])
+def test_each_class_has_one_name_whatever_was_written_by_hand(trained: Path, tmp_path: Path, names: str) -> None:
+    path = tmp_path / "named.safetensors"
+    shutil.copy(trained, path)
+    settings = json.loads(trained.with_suffix(".json").read_text())
+    settings["data"]["class_names"] = list(names)
+    path.with_suffix(".json").write_text(json.dumps(settings))
+    assert load_model(path).class_names == [*names, *"0123456789"[len(names) :]][:10]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("hf.safetensors", "no model that a run here kept"), ("m.pt", "is a .safetensors")]
+)
+def test_models_of_others_are_called_so(tmp_path: Path, name: str, said: str) -> None:
+    save_file({"bert.embeddings": torch.zeros(3, 3)}, tmp_path / name)
+    with pytest.raises(UserError, match=said):
+        load_model(tmp_path / name)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format_version": 99}', '{"format_version": 1, "cell": 3}'])
