@@ -76,6 +76,14 @@ def test_unreached_seeds_stay_in_the_median_and_are_no_number(
     assert row["seconds_values"].count(math.inf) == 3 - reached
 
 
+def test_a_bound_on_a_time_to_target_is_at_the_speed_of_the_blocks_too() -> None:
+    """The runs took 25 s an epoch beside others; in blocks the same steps take 6 s."""
+    records = reaching([5.0, None, None])
+    (cell,) = {record.cell for record in records if record.cell.seed == 0}
+    (row,) = rows(leaderboard(all_runs(records), make_blocks({cell: 10_000.0}, spread=0.0, drift=0.0)))
+    assert row["seconds_text"] == "> 12.0 s"
+
+
 def test_a_rank_is_one_more_than_the_cells_proven_better_and_has_a_range() -> None:
     """Rule 17, from the first seed on."""
     records = [

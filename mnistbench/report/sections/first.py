@@ -19,7 +19,7 @@ from mnistbench.report.palette import FAINT, INK, series_colour
 from mnistbench.report.repeats import Repeats, measured, repeats
 from mnistbench.report.samples import Metric, Sample, blocks_of, samples, settled, steps_per_epoch, unranked
 from mnistbench.report.sections.section import MOST_SENTENCES, Answer, Part, Question, Section, Study, groups
-from mnistbench.report.statistics import RANK_TEST_SEEDS, Interval
+from mnistbench.report.statistics import RANK_TEST_SEEDS, Floats, Interval
 from mnistbench.report.tables import Column, shared, table
 from mnistbench.report.verdicts import MOST_COMPARED, Pair, compare
 from mnistbench.results.records import RESULTS
@@ -166,8 +166,11 @@ def _entry(runs: Repeats, examples: CycleTable, steps: CycleTable) -> dict[str, 
     targeted = trained and not math.isnan(runs.first("target_accuracy"))
     values = runs.floats("seconds_to_target", missing=math.inf).tolist() if targeted else []
     shown = own_clock = statistics.summarize(values)
+    spent = runs.floats("train_seconds")
     if targeted and runs.settings in steps.settings:
-        values, shown = _at_speed_of_blocks(runs, steps.speed(runs.settings))
+        speed = steps.speed(runs.settings)
+        values, shown = _at_speed_of_blocks(runs, speed)
+        spent = runs.floats("steps") / speed.value
     best = max(runs.known("best_test_accuracy"), default=math.nan)
     unreached = math.inf if targeted else math.nan  # such seeds are beyond the last evaluation (rule 11)
     reached = int((runs.floats("reached") == 1).sum()) if targeted else None
@@ -182,7 +185,7 @@ def _entry(runs: Repeats, examples: CycleTable, steps: CycleTable) -> dict[str, 
         "seconds_low": shown.low,
         "seconds_high": shown.high,
         "interval": shown.kind if targeted else "",
-        "seconds_text": _seconds_text(runs, shown.value, best) if targeted else "" if trained else NOT_TRAINED,
+        "seconds_text": _seconds_text(runs, shown.value, best, spent) if targeted else "" if trained else NOT_TRAINED,
         "seconds_values": values,  # the dots: one a seed
         "clock_seconds_to_target": own_clock.value if targeted else math.nan,
         "cold_seconds_to_target": runs.median("cold_seconds_to_target", unreached),
@@ -211,13 +214,13 @@ def _at_speed_of_blocks(runs: Repeats, speed: Interval) -> tuple[list[float], In
     return values, Interval(middle, low, high, len(values), speed.kind)
 
 
-def _seconds_text(runs: Repeats, median: float, best: float) -> str:
+def _seconds_text(runs: Repeats, median: float, best: float, spent: Floats) -> str:
+    """The time in words; beyond what the seeds that did not reach the target have spent, by the clock of the others."""
     if math.isfinite(median):
         return seconds_text(median)
     reached = runs.floats("reached") == 1
     if reached.any():
-        spent = runs.floats("train_seconds")[~reached]
-        known = spent[~np.isnan(spent)]
+        known = spent[~reached & ~np.isnan(spent)]
         return f"> {seconds_text(float(known.min()))}" if len(known) else "not reached by most seeds"
     return f"not reached (best {accuracy_text(best)})" if math.isfinite(best) else "not reached"
 
