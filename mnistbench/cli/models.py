@@ -48,7 +48,7 @@ def predict(
             second = f"{names[ranked[1]]} ({percent(found.probabilities[ranked[1]])})"
             table.add_row(found.source, found.name, percent(found.probability), second)
     if table.row_count:
-        Console().print(table)
+        Console(emoji=False).print(table)
     if errors:
         raise UserError("\n".join(map(str, errors)))
 
@@ -73,7 +73,7 @@ def evaluate(
     table = Table("true ╲ said", *model.class_names, title="Confusion", title_justify="left")
     for name, row in zip(model.class_names, found.confusion, strict=False):
         table.add_row(name, *(str(count) for count in row))
-    console = Console()
+    console = Console(emoji=False)
     console.print(table)
     fallback = " (a fallback: the dataset asked for was not to be had)" if found.fallback else ""
     console.print(f"{model.cell.architecture.label} on {found.dataset}{fallback}")
@@ -93,7 +93,7 @@ def verify(
     from mnistbench.run.verify import rerun_and_compare
 
     record = record_in(find_record_file(cell, folder=folder))
-    console = Console()
+    console = Console(emoji=False)
     console.print(one_line(f"{record.cell_id}: {record.cell.label}"), markup=False)
     verdict = rerun_and_compare(record, data_dir=data_dir, plugins=tuple(plugin or ()))
     for line in verdict.lines:

@@ -583,6 +583,13 @@ def test_what_a_forward_pass_raises_names_the_plug_in_and_its_line(capsys: pytes
     assert said.startswith("error: RuntimeError: ") and said.endswith(f"{where}\n") and said.count("\n") == 1
 
 
+def test_a_network_of_torchs_layers_that_do_not_fit_is_no_bug_of_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    source = "from torch import nn\n\ndef net():\n    return nn.Sequential(nn.Flatten(), nn.Linear(5, 10))\n"
+    assert cli.main(["show", "unfit_models:net", "--plugin", write("unfit_models.py", source)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: unfit_models:net on mnist: RuntimeError: ") and said.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("name", "flag"), [("here_only", "here_only.py"), ("nowhere_at_all", "nowhere_at_all.py"), ("timeit", "timeit")]
 )
