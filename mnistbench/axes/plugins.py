@@ -110,7 +110,7 @@ def own_modules(plugin: str) -> dict[str, Path]:
         name = waiting.pop()
         module = sys.modules.get(name)
         file = Path(getattr(module, "__file__", None) or "")
-        if module is None or name in files or file.suffix != ".py" or _is_of_installation(file):
+        if module is None or name in files or file.suffix != ".py" or is_of_installation(file):
             continue
         files[name] = file
         for node in ast.walk(ast.parse(file.read_bytes())):
@@ -127,7 +127,7 @@ def own_modules(plugin: str) -> dict[str, Path]:
     return files
 
 
-def _is_of_installation(file: Path) -> bool:
+def is_of_installation(file: Path) -> bool:
     """Whether a module belongs to Python, to an installed package, or to us: all of these have versions."""
     folders = {Path(__file__).parents[1], *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))}
     return bool(folders & set(file.parents)) or bool({"site-packages", "dist-packages"} & set(file.parts))
@@ -231,7 +231,7 @@ def _from_file(name: str, file: Path) -> ModuleType:
             return already
         raise UserError(f"--plugin {name}: a module `{module_name}` is there already; rename the file")
     there = importlib.util.find_spec(module_name)
-    if there is not None and (there.origin in ("built-in", "frozen") or _is_of_installation(Path(there.origin or ""))):
+    if there is not None and (there.origin in ("built-in", "frozen") or is_of_installation(Path(there.origin or ""))):
         raise UserError(f"--plugin {name}: a module `{module_name}` is installed here; rename the file")
     spec = importlib.util.spec_from_file_location(module_name, file.resolve())
     assert spec is not None and spec.loader is not None  # true for every .py file

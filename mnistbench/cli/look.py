@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from mnistbench.axes.plugins import load_plugins
+from mnistbench.axes.plugins import load_plugins, where_in_plugin
 from mnistbench.cell import Component
 from mnistbench.cli.flags import DataDir, Plugin, TrackingUri, option, read_path
 from mnistbench.errors import UserError
 from mnistbench.errors.layers import require
-from mnistbench.errors.problems import did_you_mean
+from mnistbench.errors.problems import did_you_mean, message_of, shown
 from mnistbench.grid import ready
 from mnistbench.kept import inspect as inspection
 from mnistbench.kept.inspect import Check, matrix_product, torch_build, versions
@@ -48,7 +48,16 @@ def show(
     plugins = load_plugins(plugin or ())
     component = component_from_text("architecture", network, settings or [], plugins)
     spec = spec_of(Component(name=dataset))
-    summary = inspection.summarize(architectures.build(component, spec, plugins), spec)
+    built = architectures.build(component, spec, plugins)
+    try:
+        summary = inspection.summarize(built, spec)
+    except UserError:
+        raise
+    except Exception as error:
+        if ":" not in component.name or where_in_plugin(error):  # which is said of errors from its own lines
+            raise
+        said = shown(" ".join(message_of(error).split()), longest=300)
+        raise UserError(f"{component.label} on {spec.name}: {type(error).__name__}: {said}") from error
     table = Table(title=f"{component.label} on {spec.name}", title_justify="left", show_footer=True)
     table.add_column("layer", "all")
     table.add_column("what it does")
@@ -61,7 +70,7 @@ def show(
         own = f"{layer.parameters:,}" if layer.parameters or not shared else ""
         parameters = " + ".join(part for part in (own, shared) if part)
         table.add_row(layer.name, layer.kind, shape, parameters, f"{layer.flops:,}")
-    console = Console()
+    console = Console(emoji=False)
     console.print(table)
     console.print(
         f"{summary.parameters:,} parameters; training costs {summary.train_flops:,} FLOPs per example"
@@ -79,7 +88,7 @@ def doctor(data_dir: DataDir = None, tracking_uri: TrackingUri = None) -> int:
     checks = list(doctor_checks(data_dir=data_dir, tracking_uri=tracking_uri))
     for check in checks:
         table.add_row("[green]✓[/]" if check.ok else "[red]✗[/]", check.name, escape(check.found))
-    console = Console()
+    console = Console(emoji=False)
     console.print(table)
     return 0 if all(check.ok for check in checks) else 1
 
@@ -96,7 +105,7 @@ def list_(
     if names not in NAMES:
         close = did_you_mean(names or "", NAMES)
         raise UserError(f"list: say what to list, one of {', '.join(NAMES)}{close}")
-    console = Console(highlight=False)
+    console = Console(emoji=False, highlight=False)
 
     def say(text: str, begin: str = " " * 4) -> None:
         """A text that goes on below its own beginning."""
@@ -140,7 +149,7 @@ def data_list(data_dir: DataDir = None) -> None:
     table = Table("dataset", "here?", "where", title="Data on this machine", title_justify="left")
     for place in datasets.survey(data_dir):
         table.add_row(place.name, "[green]yes[/]" if place.found else "no", escape(place.where))
-    Console().print(table)
+    Console(emoji=False).print(table)
 
 
 def data_fetch(
@@ -254,7 +263,7 @@ def download_bar() -> Iterator[Downloaded]:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
-    console = Console(stderr=True)
+    console = Console(emoji=False, stderr=True)
     if not console.is_terminal:
         yield PlainLines().download
         return

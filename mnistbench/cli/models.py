@@ -98,7 +98,7 @@ def verify(
     from mnistbench.run.verify import rerun_and_compare
 
     record = record_in(find_record_file(cell, folder=folder))
-    console = Console()
+    console = Console(emoji=False)
     console.print(one_line(f"{record.cell_id}: {record.cell.label}"), markup=False)
     verdict = rerun_and_compare(record, data_dir=data_dir, plugins=tuple(plugin or ()))
     for line in verdict.lines:

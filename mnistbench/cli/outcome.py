@@ -135,8 +135,8 @@ def console_for_tables() -> Console:
     """Standard output; wider than a terminal where it goes to a file or a pipe, so that nothing is folded."""
     from rich.console import Console
 
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=max(console.width, 120))
+    console = Console(emoji=False, highlight=False)
+    return console if console.is_terminal else Console(emoji=False, highlight=False, width=max(console.width, 120))
 
 
 def print_best(results: ResultsFolder, console: Console) -> None:

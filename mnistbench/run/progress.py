@@ -91,7 +91,7 @@ class LiveLine(Watcher):
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
         from rich.table import Column
 
-        self._console = Console(file=stream or sys.stderr)
+        self._console = Console(emoji=False, file=stream or sys.stderr)
         columns = (
             BarColumn(bar_width=12),
             MofNCompleteColumn(),

@@ -191,6 +191,7 @@ def _run_stages(session: Session) -> None:
 
 def _name_cells(session: Session, stage: Stage) -> None:
     """Make cells part of the grid, and say what is known of those that are chosen."""
+    _warn_of_plugins_without_cells(session, stage.cells)
     session.cells += stage.cells
     session.chosen += stage.chosen
     session.results.write_cells(session.cells)
@@ -198,6 +199,18 @@ def _name_cells(session: Session, stage: Stage) -> None:
     _warn_of_other_tuning(session, stage.kept)
     session.kept += len(stage.kept)
     _warn_of_outdated(session, stage.pending)
+
+
+def _warn_of_plugins_without_cells(session: Session, cells: Sequence[Cell]) -> None:
+    plugins = session.options.plugins
+    if plugins is None:
+        return
+    kinds = {(cell.dataset.name, cell.architecture.name, cell.optimizer.name): cell for cell in cells}
+    needed = {name for cell in kinds.values() for name in plugins.needed_by(cell)}
+    for name in plugins.names:
+        said = f"--plugin {name}: no cell of this grid names anything of it; all are trained without it"
+        if name not in needed and said not in session.warnings:
+            session.warn(said)
 
 
 def _rerun_noisy(session: Session, stage: Stage) -> None:

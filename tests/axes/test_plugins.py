@@ -316,6 +316,31 @@ def test_a_cell_is_trained_without_the_plug_ins_that_it_does_not_name() -> None:
     assert needed("'second_models:Net'") == ("./first_models.py", "second_models.py")
 
 
+def test_what_another_plug_in_changes_in_torch_changes_no_training(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Equal ids would stand for two trainings: with and without the flag."""
+    from mnistbench import run_grid
+
+    monkeypatch.setenv("MNISTBENCH_CACHE", str(tmp_path / "cache"))
+    change = "def zero(layer):\n    nn.init.zeros_(layer.weight)\n    nn.init.zeros_(layer.bias)\n\n"
+    change += "before = nn.Linear.reset_parameters\nnn.Linear.reset_parameters = zero\n"
+    plugins = load_plugins([write("zeroing.py", f"from torch import nn\n\n{change}")])
+    text = GRID.format(architecture="mlp", optimizer="sgd").replace("mnist\n", "{name: sum3, rows: 100}\n")
+    weights, warnings = [], []
+    try:
+        for number, named in enumerate((Plugins(), plugins)):
+            flags: dict[str, object] = {"out": tmp_path / str(number), "plugins": named, "tracking": False}
+            summary = run_grid(Grid.from_text(text.replace("[64]", "[8]"), source="g.yaml"), **flags)  # type: ignore[arg-type]
+            (record,) = summary.results.records()
+            weights.append(record.model.weights_sha256 if record.model else record.error)
+            warnings += summary.warnings
+    finally:
+        torch.nn.Linear.reset_parameters = plugins.modules["zeroing"].before  # type: ignore[method-assign]
+    assert weights[0] == weights[1]
+    assert any(said.startswith("--plugin zeroing.py: no cell of this grid names anything of it") for said in warnings)
+
+
 def test_a_network_that_is_there_already_is_no_function_that_makes_one() -> None:
     plugins = load_plugins([write("signatures2.py", SIGNATURES)])
     with pytest.raises(UserError, match="`signatures2:there` is a network already: name a class or a function"):
@@ -556,6 +581,13 @@ def test_what_a_forward_pass_raises_names_the_plug_in_and_its_line(capsys: pytes
     assert cli.main(["show", "failing_models:Failing", "--plugin", "failing_models.py"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: RuntimeError: ") and said.endswith(f"{where}\n") and said.count("\n") == 1
+
+
+def test_a_network_of_torchs_layers_that_do_not_fit_is_no_bug_of_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    source = "from torch import nn\n\ndef net():\n    return nn.Sequential(nn.Flatten(), nn.Linear(5, 10))\n"
+    assert cli.main(["show", "unfit_models:net", "--plugin", write("unfit_models.py", source)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: unfit_models:net on mnist: RuntimeError: ") and said.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -224,3 +224,14 @@ def test_shares_seconds_and_plurals_are_worded_in_one_place() -> None:
         if own.search(line)
     ]
     assert found == []
+
+
+def test_no_console_takes_names_between_colons_for_pictures() -> None:
+    """rich would print `my_optimizers:Free: a group …` with a picture in the place of `:Free:`."""
+    found = [
+        f"{name}:{number}"
+        for name, path in modules().items()
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if re.search(r"\bConsole\((?!emoji=False)", line)
+    ]
+    assert found == []

@@ -383,17 +383,17 @@ class LooksAtInputs(torch.optim.SGD):
     def __init__(self, model, lr: float = 0.05):
         super().__init__(model.parameters(), lr=lr)
         self.seen = {}
-        for layer in model.modules():
-            if isinstance(layer, nn.Linear):
-                layer.register_forward_pre_hook(self.look)
+        self.layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+        for layer in self.layers:
+            layer.register_forward_pre_hook(self.look)
 
     def look(self, layer, inputs):
         if layer.training:
             self.seen[layer] = self.seen.get(layer, 0) + inputs[0].detach().square().mean()
 
     def step(self, closure=None):
-        for layer, size in self.seen.items():
-            layer.weight.grad /= 1 + size
+        for layer in self.layers:
+            layer.weight.grad /= 1 + self.seen[layer]
         super().step(closure)
 
 
@@ -847,7 +847,8 @@ def test_the_loss_of_double_precision_is_in_double_precision(make_job: MakeJob) 
     loss = nn.functional.cross_entropy(trainee.model(trainee.inputs(inputs)), labels)
     expected = torch.autograd.grad(loss, list(trainee.model.parameters()))
     trainee.step.gradients(inputs, labels)
-    assert all(map(torch.equal, trainee.update.gradients, expected))
+    for found, wanted in zip(trainee.update.gradients, expected, strict=True):
+        assert found is not None and torch.equal(found, wanted)
 
 
 def test_a_network_that_would_change_the_data_is_refused(make_job: MakeJob, data: Path, tmp_path: Path) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import site
 import sys
-import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
 import mnistbench
-from mnistbench.axes.plugins import own_modules
+from mnistbench.axes.plugins import is_of_installation, own_modules
 from mnistbench.errors import UserError
 
 _NOT_SOURCES = shutil.ignore_patterns("__pycache__", "*.pyc", ".git")
@@ -45,7 +43,7 @@ def _pack_one(name: str, folder: Path) -> str:
     for other in others:
         top = sys.modules[other]
         source = Path(next(iter(getattr(top, "__path__", [])), None) or str(top.__file__))
-        if not _is_installed(source):
+        if not is_of_installation(source):
             _copy(source, folder / source.name)
     return Path(name).name if is_file else name
 
@@ -58,8 +56,3 @@ def _copy(source: Path, target: Path) -> None:
         raise UserError(f"--plugin {source}: another file of the name {source.name} travels already; rename one")
     else:
         shutil.copyfile(source, target)
-
-
-def _is_installed(source: Path) -> bool:
-    installed = [*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_path("stdlib")]
-    return any(source.resolve().is_relative_to(Path(folder).resolve()) for folder in installed)
