@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 OF_AN_OLDER_RELEASE = (
     "`run` takes grid files, in JSON too under a name that ends in .yaml; cells that were resolved elsewhere belong to"
     " an older release. On a machine without a network, install the core from wheels and run the grid file there: `pip"
-    " download --only-binary=:all: --python-version 3.12 -d DIR -r requirements/core.txt 'setuptools>=77'` where there is a network, then `pip"
+    " download --only-binary=:all: --python-version 3.12 -d DIR -r requirements/core.txt 'setuptools>=77'` where there"
+    " is a network, then `pip"
     " install --no-index --find-links DIR -r requirements/core.txt` and the same with `--no-deps .` (docs/clusters.md)"
 )
 
