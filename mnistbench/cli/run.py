@@ -43,8 +43,11 @@ if TYPE_CHECKING:
     from mnistbench.train.watcher import Watcher
 
 OF_AN_OLDER_RELEASE = (
-    "`run` takes grid files. One in JSON needs a name that ends in .yaml; cells that an older release resolved are run"
-    " by that release only, and docs/clusters.md has the way for a machine without a network"
+    "`run` takes grid files, in JSON too under a name that ends in .yaml; cells that were resolved elsewhere belong to"
+    " an older release. On a machine without a network, install the core from wheels and run the grid file there: `pip"
+    " download --only-binary=:all: --python-version 3.12 -d DIR -r requirements/core.txt 'setuptools>=77'` where there"
+    " is a network, then `pip"
+    " install --no-index --find-links DIR -r requirements/core.txt` and the same with `--no-deps .` (docs/clusters.md)"
 )
 
 

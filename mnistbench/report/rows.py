@@ -156,8 +156,8 @@ def _group(plain: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
     if not environment:
         return ""
     return (
-        f"{environment.get('cpu') or environment['machine']} ({environment['machine_id'][:8]})"
-        f" · torch {environment['torch']}"
+        f"{environment.get('cpu') or ''} {environment['machine']} ({environment['machine_id'][:8]})".lstrip()
+        + f" · torch {environment['torch']}"
         f" · protocol {plain.get('protocol', 1)}"
     )
 

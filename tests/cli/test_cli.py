@@ -132,7 +132,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "tiny.yaml", "--plugin", "no_such_module"], "no_such_module"),
         (["run", "tiny.yaml", "--max-cells", "1"], "--max-cells 2"),
         (["run", "tiny.yaml", "--max-cells", "many"], "max-cells"),
-        (["run", "cells.json"], "cells.json: `run` takes grid files. One in JSON needs a name that ends in .yaml"),
+        (["run", "cells.json"], "cells.json: `run` takes grid files, in JSON too under a name that ends in .yaml"),
         (["run", "tiny.yaml", "--only"], "run --help`"),
         (["plan", "tiny.yaml", "--device", "gpu"], "cuda:1 or mps; did you mean `cuda`?"),
         (["plan", "missing.yaml"], "missing.yaml"),

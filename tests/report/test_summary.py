@@ -75,7 +75,7 @@ def test_ratios_name_clock_interval_machine_and_protocol() -> None:
     assert "cuda is faster than cpu from batch 512 on, 4.00× [4.00, 4.00] at batch 512" in steady
     assert any("from process start to the last evaluation" in text for text in said)
     (where,) = (text for text in said if text.startswith("Measured on"))
-    assert "x86-64, 2 cores" in where and "protocol 2" in where
+    assert "x86-64, 2 cores quiet box (" in where and "protocol 2" in where
     assert "execution fast" in said[-1]
 
 
