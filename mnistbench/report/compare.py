@@ -39,7 +39,7 @@ class Threshold:
         asked = row["metric"] == self.metric
         limit = 1 - self.share if self.kind == "slower" else -self.share
         unclear = not row["verdict"] or row["confounded"] or not math.isfinite(row["high"])
-        across = row["verdict"] == "open" and row["low"] < limit <= row["high"]
+        across = row["low"] < limit <= row["high"]
         return {
             "regression": bool(asked and not row["reason"] and not row["confounded"] and row["high"] < limit),
             "undecided": bool(asked and row["verdict"] != "identical" and (unclear or across)),

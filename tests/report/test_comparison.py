@@ -77,6 +77,18 @@ def test_no_regression_unless_the_whole_interval_is_beyond(rate: float) -> None:
     assert found.exit_code != 5
 
 
+def test_a_slower_version_whose_interval_reaches_across_the_threshold_is_undecided() -> None:
+    """That it is slower is told, and whether by more than is allowed is not."""
+    tenth = Threshold("slower", 0.1)
+    found = compared(side(10_000, hours=BEFORE), side(9_000, hours=AFTER), fail_on=tenth)
+    row = throughput(found)
+    assert (row["verdict"], row["low"] < 0.9 <= row["high"]) == ("slower", True)
+    assert (found.regressions, found.undecided, found.exit_code) == (0, 1, 6)
+    timed = {"spread": 0.01, "drift": 0.01}
+    narrow = compared(side(10_000, hours=BEFORE, timed=timed), side(9_500, hours=AFTER, timed=timed), fail_on=tenth)
+    assert (throughput(narrow)["verdict"], narrow.exit_code) == ("slower", 0)
+
+
 def test_what_is_surely_no_regression_ends_well() -> None:
     quiet = {"spread": 0.01, "drift": 0.01}
     found = compared(side(10_000, hours=BEFORE, timed=quiet), side(10_000, hours=AFTER, timed=quiet), fail_on=SLOWER)

@@ -99,7 +99,7 @@ def test_the_gate_may_be_known_from_the_blocks_alone(said: str | None, reason: s
 def test_the_gate_of_blocks_is_that_of_their_machine_and_any_failure_there_counts() -> None:
     """Two machines: one passes; the other passes in its first session and fails in the second."""
     cells = {make_cell(batch_size=size): 1e4 for size in (64, 512)}
-    quiet, other = make_environment(), make_environment("other box")
+    quiet, other = make_environment(cpu="one processor"), make_environment("other box", cpu="another")
     sessions = [
         make_session(cells, environment=where, equivalence=said, seed=number)
         for number, (where, said) in enumerate([(quiet, "passed"), (other, "passed"), (other, "failed: loss")])
@@ -109,7 +109,7 @@ def test_the_gate_of_blocks_is_that_of_their_machine_and_any_failure_there_count
     )
     rows = pairwise(frame, "examples_per_second", blocks_frame(sessions)).frame
     reasons = dict(zip(rows["group"].str.partition(" (")[0], rows["reason"], strict=True))
-    assert reasons == {"quiet box": "", "other box": "equivalence: failed: loss"}
+    assert reasons == {"one processor quiet box": "", "another other box": "equivalence: failed: loss"}
 
 
 @pytest.mark.parametrize("outcome", ["reference", "equivalent up to masks"])
