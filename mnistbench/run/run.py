@@ -170,7 +170,6 @@ def _make_room(session: Session) -> None:
     for other in session.foreign:
         session.warn(f"{other.file} is no record, and is left as it is: {other.reason}")
     _warn_of_other_machines(session)
-    _warn_of_idle_plugins(session)
     mark_older_data(session.index, session.data.sha256)
 
 
@@ -299,19 +298,6 @@ def _warn_of_other_tuning(session: Session, kept: Iterable[Cell]) -> None:
     others = sum(session.index[cell.cell_id].tuning != session.selection.tuning(cell) for cell in kept)
     if others:
         session.warn(f"kept, made before `tune:` changed, and marked so: {plural(others, 'record')}; --force reruns")
-
-
-def _warn_of_idle_plugins(session: Session) -> None:
-    if (plugins := session.options.plugins) is None:
-        return
-    by_names = {
-        (cell.dataset.name, cell.architecture.name, cell.optimizer.name): cell
-        for cell in session.selection.grid_cells()
-    }
-    needed = {name for cell in by_names.values() for name in plugins.needed_by(cell)}
-    for name in plugins.names:
-        if name not in needed:
-            session.warn(f"--plugin {name}: no cell names anything of it, so that cells are trained without it")
 
 
 def _warn_of_other_machines(session: Session) -> None:

@@ -16,7 +16,6 @@ import pytest
 from stand_ins import OnEpoch, quick
 
 from mnistbench import run_grid
-from mnistbench.axes.plugins import load_plugins
 from mnistbench.cell import Cell, Component
 from mnistbench.errors import UserError
 from mnistbench.grid.grid import Grid
@@ -320,14 +319,6 @@ def test_a_folder_with_records_of_another_machine_and_torch_says_so_and_keeps_th
     assert summary.kept == 6
     assert any("another machine" in warning for warning in summary.warnings)
     assert any("torch 1.0.0" in warning for warning in summary.warnings)
-
-
-def test_a_plug_in_that_no_cell_names_is_said_to_be_left_out(run: Run, tmp_path: Path) -> None:
-    tmp_path.joinpath("left_out.py").write_text("import torch\ntorch.is_left_out = True\n")
-    summary = run(plugins=load_plugins(["left_out.py"]))
-    assert [warning for warning in summary.warnings if "left_out.py" in warning] == [
-        "--plugin left_out.py: no cell names anything of it, so that cells are trained without it"
-    ]
 
 
 def test_a_folder_that_an_earlier_release_wrote_here_is_not_another_machines(run: Run, folder: ResultsFolder) -> None:
