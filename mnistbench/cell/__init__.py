@@ -16,7 +16,7 @@ from pydantic import PlainValidator
 
 from mnistbench.cell.checked import Accuracy, Count, Epochs, Ordinal, Whole, finite, read_checked, shown
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 SETTINGS_VERSION = 1
 """Goes up when a default changes its meaning, so that an old `cell_id` never names a new experiment."""
 

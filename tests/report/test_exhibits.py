@@ -96,6 +96,16 @@ def test_a_rank_is_one_more_than_the_cells_proven_better_and_has_a_range() -> No
     assert {row["interval"] for row in board} == {"95 % of 16 blocks"}
 
 
+def test_where_nobody_reached_the_target_nobody_has_a_rank() -> None:
+    for records in ([*reaching([None]), *reaching([None], batch_size=8)], reaching([None])):
+        board = leaderboard(all_runs(records), blocks_like(records)).frame
+        assert board["rank"].isna().all()
+        assert set(board["rank_text"]) == {""}
+    late = [*reaching([None]), *reaching([None], batch_size=8), *reaching([5.0], batch_size=512)]
+    ranks = leaderboard(all_runs(late), blocks_like(late)).frame.set_index("batch_size")["rank_text"]
+    assert ranks.to_dict() == {512: "1", 64: "2–3", 8: "2–3"}
+
+
 def test_seeds_without_blocks_are_ordered_but_not_ranked() -> None:
     board = leaderboard(all_runs([*reaching([5.0] * 12), *reaching([9.0] * 12, batch_size=8)]))
     assert board.frame["rank"].isna().all()

@@ -237,6 +237,9 @@ def _ranks(frame: pd.DataFrame, blocks: pd.DataFrame, metric: Metric) -> dict[tu
             timed = blocks_of(blocks, frame, group).groupby("settings")["seconds"].count()
             able = [sample.settings for sample in group_samples if _may_be_ranked(sample, metric, timed)]
             ranked = able if len(able) == 1 else []
+        nobody = all(sample.bounded for sample in group_samples if sample.settings in ranked)
+        if nobody:  # a race that nobody finished has no places
+            ranked, judged = [], []
         place = {settings: number for number, settings in enumerate(ranked)}
         as_speeds = {"better": "faster", "worse": "slower"}
         verdicts = np.array([as_speeds.get(pair.verdict, pair.verdict) for pair in judged], dtype=str)
@@ -247,7 +250,9 @@ def _ranks(frame: pd.DataFrame, blocks: pd.DataFrame, metric: Metric) -> dict[tu
             told[group, sample.settings] = {
                 "rank": low,
                 "rank_text": "" if low is None or high is None else rank_text(low, high),
-                "rank_reason": _reason(sample.settings, pairs) if low is None else "",
+                "rank_reason": ""
+                if low is not None
+                else _reason(sample.settings, pairs) or "nobody reached the target",
             }
     return told
 
