@@ -148,7 +148,8 @@ def read_study(folders: Sequence[ResultsFolder]) -> Study:
     if waiting := not_trained(sessions, runs, cell_ids):
         frame = pd.concat([runs, frames.results_frame(waiting, targets=targets)], ignore_index=True)
     shown = for_show(frame, blocks)
-    return Study(listed(names, 6), records, runs, shown, epochs, grids, unread, len(cell_ids), blocks)
+    where = folders[0].path if len(folders) == 1 else None
+    return Study(listed(names, 6), records, runs, shown, epochs, grids, unread, len(cell_ids), blocks, where)
 
 
 def _merged(by_folder: dict[str, list[CellRecord]]) -> list[CellRecord]:

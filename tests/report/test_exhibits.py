@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -457,10 +458,12 @@ def test_every_failure_has_its_reason_and_the_command_that_reruns_it() -> None:
         make_record(make_cell(seed=1), status="diverged"),
         make_record(make_cell(seed=2)),
     ]
-    table = failures(all_runs(records), command="mnistbench run g.yaml").frame.set_index("status")
+    table = failures(all_runs(records), Path("my results")).frame.set_index("status")
     assert list(table.index) == ["failed", "diverged"]
     assert table.loc["failed", "reason"] == "RuntimeError: shapes cannot be multiplied (512x400 and 256x120)"
-    assert str(table.loc["failed", "rerun"]).startswith("mnistbench run g.yaml --only 'architecture=my nets:Wide'")
+    again = "python -m mnistbench run 'my results/grid.yaml' --out 'my results' --only 'architecture=my nets:Wide'"
+    assert str(table.loc["failed", "rerun"]).startswith(again)
+    assert str(failures(all_runs(records)).frame["rerun"][0]).startswith("python -m mnistbench run grid.yaml --only")
     assert str(table.loc["diverged", "rerun"]).endswith("--force")
     assert table.loc["diverged", "step"] == 17
 

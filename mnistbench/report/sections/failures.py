@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -25,7 +26,7 @@ MOST_LOG_CHARACTERS = 6000
 def _answer(study: Study) -> Answer:
     """What failed?"""
     question = Question("failures", "What failed?", "Failures")
-    exhibit = failures(study.runs)
+    exhibit = failures(study.runs, study.folder)
     unread: list[Part] = []
     if study.unread:
         files = pd.DataFrame(study.unread, columns=["file", "reason"])
@@ -60,7 +61,7 @@ def _answer(study: Study) -> Answer:
     return Answer(question, lead=lead, parts=[*parts, *unread], notes=exhibit.notes)
 
 
-def failures(frame: pd.DataFrame, *, command: str = "python -m mnistbench run grid.yaml") -> Exhibit:
+def failures(frame: pd.DataFrame, folder: Path | None = None) -> Exhibit:
     """Every cell that did not finish, with its reason and the command that runs it again.
 
     Diverged and out of memory are answers, so there it has `--force`.
@@ -70,21 +71,22 @@ def failures(frame: pd.DataFrame, *, command: str = "python -m mnistbench run gr
         return nothing("Every cell that ran has finished." if len(frame) else "There are no records.")
     order = {status: place for place, status in enumerate(STATUSES)}
     rows = rows.sort_values("status", key=lambda column: column.map(order), ascending=False, kind="stable")
-    table = rows[["group", "cell_id", "seed", "device", "status"]].assign(
+    failed = rows[["group", "cell_id", "seed", "device", "status"]].assign(
         label=rows["settings"].map(labels(frame)),
         reason=rows["error"].fillna("no reason was recorded"),
         step=rows["error_step"],
         log=rows["error_log"].fillna(""),
         stack=rows["error_stack"].fillna(""),
-        rerun=[_rerun(row, command) for row in rows.to_dict("records")],
+        rerun=[_rerun(row, folder) for row in rows.to_dict("records")],
     )
-    return Exhibit(table.reset_index(drop=True))
+    return Exhibit(failed.reset_index(drop=True))
 
 
-def _rerun(row: dict[Any, Any], command: str) -> str:
+def _rerun(row: dict[Any, Any], folder: Path | None) -> str:
     only = {name: row[name] for name in ("architecture", "optimizer", "batch_size", "device", "seed")}
     words = " ".join(f"--only {shlex.quote(f'{name}={value}')}" for name, value in only.items())
-    return f"{command} {words}{' --force' if row['status'] in RESULTS else ''}"
+    grid = f"{shlex.quote(f'{folder}/grid.yaml')} --out {shlex.quote(str(folder))}" if folder else "grid.yaml"
+    return f"python -m mnistbench run {grid} {words}{' --force' if row['status'] in RESULTS else ''}"
 
 
 def _text(study: Study) -> Iterator[str]:

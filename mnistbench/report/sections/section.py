@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pandas as pd
 
@@ -46,6 +47,7 @@ class Study:
         unread: files that are no record, with the reason.
         asked: number of cells of all grids, each once.
         blocks: `blocks_frame` of all sessions of the folders.
+        folder: where the records lie; None where they are those of several folders.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Study:
     unread: list[tuple[str, str]] = field(default_factory=list)
     asked: int | None = None
     blocks: pd.DataFrame = field(default_factory=blocks_frame)
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
