@@ -51,7 +51,7 @@ def predict(
             second = f"{names[ranked[1]]} ({percent(prediction.probabilities[ranked[1]])})"
             table.add_row(prediction.source, prediction.name, percent(prediction.probability), second)
     if table.row_count:
-        Console(markup=False, emoji=False).print(table)
+        Console(emoji=False, markup=False).print(table)
     if errors:
         raise UserError("\n".join(map(str, errors)))
 
@@ -78,7 +78,7 @@ def evaluate(
     table = Table("true ╲ said", *model.class_names, title="Confusion", title_justify="left")
     for name, row in zip(model.class_names, evaluation.confusion, strict=False):
         table.add_row(name, *(str(count) for count in row))
-    console = Console(markup=False, emoji=False)
+    console = Console(emoji=False, markup=False)
     console.print(table)
     fallback = " (a fallback: the dataset asked for was not to be had)" if evaluation.fallback else ""
     console.print(f"{model.cell.architecture.label} on {evaluation.dataset}{fallback}")
