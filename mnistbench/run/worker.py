@@ -28,9 +28,9 @@ from mnistbench.axes.plugins import where_in_plugin
 from mnistbench.errors.problems import message_of
 from mnistbench.errors.redaction import redact
 from mnistbench.results.records import EpochMeasurement, Error, Status, utc_now
+from mnistbench.train import machine
 from mnistbench.train.clocks import keep_allocated
 from mnistbench.train.job import Job
-from mnistbench.train.machine import describe_environment
 
 if TYPE_CHECKING:
     from mnistbench.results.records import Environment
@@ -117,7 +117,9 @@ def environment_of(job: Job, *, ask_gpu: bool = True) -> Environment | None:
     """
     try:
         device = job.cell.device
-        environment: Environment = describe_environment("cpu" if device.startswith("cuda") and not ask_gpu else device)
+        environment: Environment = machine.describe_environment(
+            "cpu" if device.startswith("cuda") and not ask_gpu else device
+        )
         return environment
     except Exception:
         return None
