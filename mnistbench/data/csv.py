@@ -201,9 +201,8 @@ def read_table(content: bytes, table: CsvTable, source: str) -> Arrays:
     means, deviations = np.zeros(0), np.zeros(0)
     if table.standardize:
         means, deviations = values[train].mean(axis=0), values[train].std(axis=0)
-        unchanging = (values[train] == values[train[0]]).all(
-            axis=0
-        )  # rounding gives 0.1, 0.1, 0.1 a deviation of 1e-17
+        # Rounding gives 0.1, 0.1, 0.1 a deviation of 1e-17.
+        unchanging = (values[train] == values[train[0]]).all(axis=0)
         means[unchanging], deviations[unchanging] = values[train[0], unchanging], 1
         values = (values - means) / deviations
     stored = values.astype(np.float32)

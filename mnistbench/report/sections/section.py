@@ -28,9 +28,9 @@ def bare_profiles(rows: pd.DataFrame) -> list[str]:
 def left_to_the_table(rows: pd.DataFrame) -> list[str]:
     """A sentence for executions that are not drawn, if there are some."""
     count = rows["execution_label"].nunique() - len(bare_profiles(rows))
-    return [f"The bare profiles are drawn; {plural(count, 'other')} with levers of their own stand in the table."][
-        :count
-    ]
+    if not count:
+        return []
+    return [f"The bare profiles are drawn; {plural(count, 'other')} with levers of their own stand in the table."]
 
 
 @dataclass(frozen=True)

@@ -66,9 +66,7 @@ class TimedPath(TrainingPath):
     @override
     def gradients(self, batch: Batch) -> list[Tensor | None]:
         inputs, labels = batch
-        self._trainee.step.gradients(
-            inputs.clone(), labels
-        )  # a network may write into them, and the gate has no others
+        self._trainee.step.gradients(inputs.clone(), labels)  # a network may write into them
         kept = self._trainee.update.gradients
         return [None if gradient is None else gradient.detach().clone() for gradient in kept]
 
