@@ -110,7 +110,7 @@ def levers_of(execution: Component) -> Levers:
     return PROFILES[execution.name](**execution.options)
 
 
-def fit(levers: Levers, *, device_type: str, has_batchnorm: bool, why_not_written: str, is_ours: bool) -> Levers:
+def fit(levers: Levers, *, device_type: str, has_batchnorm: bool, why_not_written: str, may_mix: str) -> Levers:
     """Set back what cannot apply to this network on this device.
 
     Args:
@@ -118,7 +118,7 @@ def fit(levers: Levers, *, device_type: str, has_batchnorm: bool, why_not_writte
         device_type: `cpu`, `cuda` or `mps`.
         has_batchnorm: BatchNorm's statistics need the whole batch at once.
         why_not_written: why the written step would not train this network as it was meant; empty if it does.
-        is_ours: a plug-in's layers may mix the examples of a batch; nobody here knows.
+        may_mix: what may mix the examples of a batch: "a plug-in's network"; empty if all is ours.
     """
     if levers.graph and device_type != "cuda":
         levers = replace(levers, graph=False)
@@ -142,7 +142,7 @@ def fit(levers: Levers, *, device_type: str, has_batchnorm: bool, why_not_writte
     if levers.chunk != 0:
         checks = [
             (has_batchnorm, "BatchNorm needs the whole batch"),
-            (not is_ours, "a plug-in's network may mix examples"),
+            (bool(may_mix), f"{may_mix} may mix examples"),
             (device_type != "cpu", "chunks fit caches, which a GPU does not need"),
         ]
         reason = next((text for applies, text in checks if applies), "")

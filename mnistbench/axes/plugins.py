@@ -1,4 +1,4 @@
-"""The user's own networks, optimizers and datasets: modules that the command line names, and no others.
+"""The user's own networks, optimizers, schedules, losses and datasets: modules that the command line names, no others.
 
 A grid file may refer to `my_models:WideMLP`, but never causes an import: only `--plugin my_models` (a module) or
 `--plugin path/to/my_models.py` (a file) does.
@@ -86,7 +86,8 @@ class Plugins:
         A cell is trained without the others: whatever they change while they are imported (torch's default type of
         numbers, a layer's first weights) would change its training, and nothing in its id would say so.
         """
-        named = {part.name.partition(":")[0] for part in (cell.dataset, cell.architecture, cell.optimizer)}
+        parts = (cell.dataset, cell.architecture, cell.optimizer, cell.schedule, cell.training.loss)
+        named = {part.name.partition(":")[0] for part in parts}
         wanted = named.union(*map(own_modules, named))
         return tuple(name for name in self.names if _name_of_module(name) in wanted)
 

@@ -7,15 +7,20 @@ value; the curve itself then covers the steps that are left.
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from typing_extensions import override
 
-from mnistbench.axes.options import Fraction, NonNegativeInt, Positive
+from mnistbench.axes.options import Fraction, NonNegativeInt, Positive, as_declared
+from mnistbench.axes.plugins import Plugins
 from mnistbench.cell import Component
 from mnistbench.errors import UserError
+from mnistbench.errors.problems import shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,16 +144,47 @@ SCHEDULES: dict[str, type[Schedule]] = {
 }
 
 
-def lr_factors(component: Component, total_steps: int) -> list[float]:
-    """The factor of the learning rate at each step.
+def lr_factors(component: Component, total_steps: int, plugins: Plugins | None = None) -> list[float]:
+    """The factor of the learning rate at each step; a plug-in's function is asked for each.
 
     Raises:
-        UserError: if the schedule is unknown.
+        UserError: if the schedule is unknown, or a plug-in's gives what no learning rate can be multiplied by.
     """
+    if ":" in component.name:
+        function: Any = (plugins or Plugins()).find(component.name)
+        options = as_declared(function, component.options)
+        return [_factor(component.name, step, function(step, total_steps, **options)) for step in range(total_steps)]
     if component.name not in SCHEDULES:
         raise UserError(f"unknown schedule {component.name!r}; there are {', '.join(SCHEDULES)}")
     schedule = SCHEDULES[component.name](**component.options)  # type: ignore[arg-type]
     return [schedule.factor(step, total_steps) for step in range(total_steps)]
+
+
+def refuse_other_than_function(name: str, called: Callable[..., Any]) -> None:
+    """What a plug-in's schedule must be: torch's schedulers hold an optimizer, and count steps or epochs.
+
+    Raises:
+        UserError: if it is a class, or cannot be called with a step and the number of steps.
+    """
+    with contextlib.suppress(TypeError, ValueError):
+        inspect.signature(called).bind_partial(0, 1)
+        if not inspect.isclass(called):
+            return
+    raise UserError(
+        f"`{name}` is no schedule: write a function of `step` (from 0) and `total_steps` that gives the factor of `lr`"
+    )
+
+
+def _factor(name: str, step: int, value: Any) -> float:
+    try:
+        factor = float(value)
+    except (TypeError, ValueError):
+        factor = math.nan
+    if not (math.isfinite(factor) and factor >= 0):
+        raise UserError(
+            f"{name} gives {shown(repr(value))} at step {step}; the factor of `lr` is a number that is not below 0"
+        )
+    return factor
 
 
 def _cosine(begin: float, end: float, share: float) -> float:

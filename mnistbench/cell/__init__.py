@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import PlainValidator
 
@@ -21,7 +21,8 @@ SETTINGS_VERSION = 1
 """Goes up when a default changes its meaning, so that an old `cell_id` never names a new experiment."""
 
 Option = bool | int | float | str | list[Any] | None
-Loss = Literal["cross_entropy", "nll", "mse", "bce"]
+Losses = Literal["cross_entropy", "nll", "mse", "bce"]
+"""Losses of our own; a plug-in's is `module:Name`."""
 SaveModel = Literal["best", "last", "all"]
 
 NOT_HASHED = {"path"}
@@ -46,6 +47,11 @@ class Component:
         """The component as the grid file writes it: the options stand beside the name."""
         plain = {"name": self.name, **self.options}
         return plain if self.sha256 is None else {**plain, "sha256": self.sha256}
+
+    def shortest_json(self) -> str | dict[str, Any]:
+        """The name alone where there is nothing beside it."""
+        plain = self.to_json()
+        return plain if len(plain) > 1 else self.name
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Component:
@@ -78,13 +84,22 @@ class Component:
         return canonical_json(self.to_json())
 
 
+def _loss(plain: Any) -> Component:
+    """A loss: its name, or a name with options."""
+    named = {"name": plain} if isinstance(plain, str) else plain
+    loss = named if isinstance(named, Component) else Component.from_json(named)
+    if loss.name not in get_args(Losses) and ":" not in loss.name:
+        raise ValueError(f"{shown(loss.name)} is no loss")
+    return loss
+
+
 @dataclass(frozen=True, kw_only=True)
 class Training:
     """How long and towards what a cell is trained.
 
     Attributes:
         epochs: passes over the training data.
-        loss: `mse` is taken on one-hot labels, `bce` on a 0/1 label.
+        loss: a component; its name alone will do. `mse` is taken on one-hot labels, `bce` on a 0/1 label.
         shuffle: draw a new order of the examples each epoch.
         validation_examples: held out from the end of a seeded permutation of the training data.
         target_accuracy: in (0, 1]; several are several questions about the same training, in ascending order. Read by
@@ -94,7 +109,7 @@ class Training:
     """
 
     epochs: Epochs
-    loss: Loss = "cross_entropy"
+    loss: Annotated[Component, PlainValidator(_loss)] = Component(name="cross_entropy")
     shuffle: bool = True
     validation_examples: Count = 0
     target_accuracy: Accuracy | tuple[Accuracy, ...] | None = None
@@ -102,6 +117,7 @@ class Training:
     save_model: SaveModel | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "loss", _loss(self.loss))
         if isinstance(self.target_accuracy, list | tuple):
             targets = tuple(sorted(set(self.target_accuracy)))
             object.__setattr__(self, "target_accuracy", targets if len(targets) > 1 else next(iter(targets), None))
@@ -121,8 +137,9 @@ class Training:
         """`epochs`, and what differs from the defaults."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         kept = {field.name for field in fields(self) if field.name == "epochs" or values[field.name] != field.default}
+        plain = {**values, "loss": self.loss.shortest_json()}
         return {
-            name: list(value) if isinstance(value, tuple) else value for name, value in values.items() if name in kept
+            name: list(value) if isinstance(value, tuple) else value for name, value in plain.items() if name in kept
         }
 
     def hashed_settings(self) -> dict[str, Any]:
@@ -214,10 +231,11 @@ class Cell:
     def label(self) -> str:
         """One line for progress and logs."""
         schedule = "" if self.schedule.label == "constant" else f", {self.schedule.label}"
+        loss = "" if self.training.loss.label == "cross_entropy" else f" · {self.training.loss.label}"
         execution = "" if self.execution.label == "fast" else f" · {self.execution.label}"
         return (
             f"{self.architecture.label} · {self.optimizer.label}{schedule} · batch {self.batch_size} · {self.device}"
-            f"{execution} · seed {self.seed}" + (f" · twin {self.repeat}" if self.repeat else "")
+            f"{loss}{execution} · seed {self.seed}" + (f" · twin {self.repeat}" if self.repeat else "")
         )
 
 

@@ -27,7 +27,7 @@ from mnistbench.words.wording import plural
 if TYPE_CHECKING:
     from mnistbench.data.download import Progress as Downloaded
 
-NAMES = ("architectures", "optimizers", "schedules", "datasets", "executions", "grids")
+NAMES = ("architectures", "optimizers", "schedules", "losses", "datasets", "executions", "grids")
 """What can be listed: an axis of a grid, in the plural, or the ready grids."""
 
 
@@ -117,7 +117,7 @@ def list_(
             for line in ready.header(name):
                 say(line)
         return
-    axis = cast("Axis", names.removesuffix("s"))
+    axis = cast("Axis", "loss" if names == "losses" else names.removesuffix("s"))
     for name in TABLES[axis]:
         declared = declaration(axis, name)
         console.print(Text(name, style="bold"))

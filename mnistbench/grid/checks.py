@@ -139,7 +139,7 @@ def _check_outputs(grid: GridFile, problems: Problems) -> None:
 
 
 def _loss(training: Component) -> str:
-    return str(training.options.get("loss", "cross_entropy"))
+    return Training(**training.options).loss.name  # type: ignore[arg-type]  # options are those of `training:`
 
 
 def _lacks_output(entry: Entry, network: Component, loss: str) -> bool:

@@ -19,10 +19,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from mnistbench.axes.architectures import ARCHITECTURES
 from mnistbench.axes.execution import PROFILES, RESOLVED, Levers
+from mnistbench.axes.losses import LOSSES
 from mnistbench.axes.optimizers import OPTIMIZERS, Optimizer
 from mnistbench.axes.options import UNTYPED, adapter_of, annotations_of, sayable
 from mnistbench.axes.plugins import Plugins
-from mnistbench.axes.schedules import SCHEDULES
+from mnistbench.axes.schedules import SCHEDULES, refuse_other_than_function
 from mnistbench.cell import Component
 from mnistbench.data.datasets import DATASETS
 from mnistbench.errors import UserError
@@ -31,15 +32,20 @@ from mnistbench.grid.yaml import Items, Node, Value, at, in_words, looks_like_nu
 
 LIKE = 0.8
 """`dept` is like `depth`; `width` is not."""
-Axis = Literal["dataset", "architecture", "optimizer", "schedule", "execution"]
+Axis = Literal["dataset", "architecture", "optimizer", "schedule", "loss", "execution"]
 REQUIRED = inspect.Parameter.empty
 TABLES: dict[Axis, Mapping[str, Callable[..., Any]]] = {
     "dataset": DATASETS,
     "architecture": ARCHITECTURES,
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
+    "loss": LOSSES,
     "execution": PROFILES,
 }
+
+
+GIVEN: dict[Axis, tuple[str, ...]] = {"architecture": ("data",), "loss": ("outputs", "labels", "reduction")}
+"""What our own functions are given beside the options of a grid."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,12 +184,10 @@ def declaration(axis: Axis, name: str, plugins: Plugins | None = None) -> Declar
     Raises:
         UserError: if there is no such name, or it is a plug-in that the command line did not name.
     """
-    if ":" in name and axis in ("dataset", "architecture", "optimizer"):
+    if ":" in name and axis != "execution":
         return _of_plugin(axis, name, plugins or Plugins())
     if name not in TABLES[axis]:
-        own = "; one of your own belongs into an optimizer of your own, whose `step()` sets its `lr`"
-        end = own if axis == "schedule" and ":" in name else nearest(name, list(TABLES[axis]))
-        raise UserError(f"unknown {axis} `{shown(name)}`{end}")
+        raise UserError(f"unknown {axis} `{shown(name)}`{nearest(name, list(TABLES[axis]))}")
     return _own(axis, name)
 
 
@@ -214,8 +218,8 @@ def _own(axis: Axis, name: str) -> Declaration:
     if axis == "execution":
         profile = function()
         options = {key: replace(options[key], default=getattr(profile, key)) for key in options if key not in RESOLVED}
-    if axis == "architecture":
-        del options["data"]
+    for given in GIVEN.get(axis, ()):
+        del options[given]
     own = getattr(function, "__annotations__", {})  # what an optimizer shares with all others comes last
     ordered = dict(sorted(options.items(), key=lambda item: item[0] not in own))
     summary = (inspect.getdoc(function) or "").split("\n\n")[0].replace("\n", " ")
@@ -226,9 +230,12 @@ def _of_plugin(axis: Axis, name: str, plugins: Plugins) -> Declaration:
     function: Any = plugins.find(name)
     options = options_of(function)
     parameters = _parameters(function)
-    first = next(iter(parameters), "")
-    if first in options and (axis == "optimizer" or (axis == "architecture" and first == "data")):
-        del options[first]
+    if axis == "schedule":
+        refuse_other_than_function(name, function)
+    takes_batch = axis == "loss" and not inspect.isclass(function)
+    takes_data = axis == "architecture" and next(iter(parameters), "") == "data"
+    for first in list(parameters)[: 2 if takes_batch or axis == "schedule" else int(axis == "optimizer" or takes_data)]:
+        options.pop(first, None)
     options = {key: option for key, option in options.items() if key not in ("name", "sha256")}  # a cell's own words
     if axis == "optimizer":
         shared = options_of(Optimizer)

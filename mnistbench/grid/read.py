@@ -13,7 +13,7 @@ from typing import Any, Literal
 from mnistbench.axes.devices import NAME, nearest_device
 from mnistbench.axes.options import Accuracies, Accuracy, Cycles, NonNegativeInt, Positive, PositiveInt, Seed
 from mnistbench.axes.plugins import Plugins
-from mnistbench.cell import Component, Loss, SaveModel
+from mnistbench.cell import Component, SaveModel
 from mnistbench.errors import UserError
 from mnistbench.errors.problems import Place, Problems, nearest, shown
 from mnistbench.grid.checks import check_known_sizes, check_together
@@ -70,7 +70,7 @@ WINDOWS_DEVICES = {
 def _training(
     *,
     epochs: PositiveInt,
-    loss: Loss = "cross_entropy",
+    loss: Any = "cross_entropy",
     shuffle: bool = True,
     validation_examples: NonNegativeInt = 0,
     target_accuracy: Accuracy | Accuracies | None = None,
@@ -327,18 +327,23 @@ class _Reader:
             self.say(name, str(error))
             return []
         schedules: tuple[Entry, ...] = ()
-        if axis == "optimizer" and "schedule" in options.fields:
-            nested = options.fields["schedule"]
-            schedules = self.entries(nested, "schedule", pattern=pattern)
-            if isinstance(nested, Items) and not nested.items:
-                self.say(nested, "`schedule` is an empty list")
-            options = _without(options, "schedule")
+        if axis == "optimizer":
+            schedules, options = self.nested("schedule", options, pattern)
         entry = self.options(Fields(name.place, options.fields, options.key_places), declared, pattern=pattern)
         if entry is None:
             return []
         if axis in ("optimizer", "schedule") and ":" not in entry.name and not pattern:
             self.refuse_contradiction(entry, axis)
         return [replace(entry, schedules=schedules)]
+
+    def nested(self, axis: Axis, node: Fields, pattern: bool) -> tuple[tuple[Entry, ...], Fields]:
+        """The entries of an axis that stands among the options of another's entry, and the other options."""
+        inner = node.fields.get(axis)
+        if inner is None:
+            return (), node
+        if isinstance(inner, Items) and not inner.items:
+            self.say(inner, f"`{axis}` is an empty list")
+        return self.entries(inner, axis, pattern=pattern), _without(node, axis)
 
     def refuse_twice(self, entries: Sequence[Entry]) -> None:
         """Note components that two entries stand for."""
@@ -400,9 +405,13 @@ class _Reader:
         if not isinstance(node, Fields):
             self.say(node, f"`training` must be a mapping such as `{{epochs: 2}}`, found {in_words(node)}")
             return ()
-        entry = self.options(node, TRAINING, pattern=pattern)
-        if entry is None:
+        losses, others = self.nested("loss", node, pattern)
+        entry = self.options(others, TRAINING, pattern=pattern)
+        if entry is None or (not losses and others is not node):
             return ()
+        if losses:
+            plain = [loss.shortest_json() for one in losses for loss in one.components()]
+            entry = replace(entry, values={**entry.values, "loss": plain})
         if True in entry.values.get("stop_at_target", ()) and None in entry.values.get("target_accuracy", (None,)):
             self.say(node.key_places["stop_at_target"], "`stop_at_target` needs a `target_accuracy` to stop at")
         if len(entry.values.get("target_accuracy", ())) > 1:

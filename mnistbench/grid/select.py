@@ -102,7 +102,8 @@ def _values(cell: Cell, key: str) -> list[Any]:
     if option == "target_accuracy":
         return [*cell.training.targets] or [None]
     if part == "training":
-        return [getattr(cell.training, option)]
+        held = getattr(cell.training, option)
+        return [held.name, held.label] if isinstance(held, Component) else [held]
     held = getattr(cell, part)
     if not isinstance(held, Component):
         return [held]

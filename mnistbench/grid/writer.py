@@ -56,6 +56,15 @@ def _options(component: Component) -> dict[str, Any]:
     return {key: value for key, value in component.to_json().items() if key != "sha256"}
 
 
+def _without_checksum(value: Any) -> Any:
+    """Of the losses that a training may have, as `_options` of a dataset."""
+    if isinstance(value, list):
+        return [_without_checksum(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: _without_checksum(item) for key, item in value.items() if key != "sha256"}
+
+
 def _named(values: Axes | Pattern, fields: Mapping[str, str]) -> dict[str, Any]:
     """An entry of `include` or `exclude`: what it says of each axis, and nothing where it says nothing of its own."""
     held = {axis: getattr(values, field) for axis, field in fields.items()}
@@ -67,6 +76,6 @@ def _values(axis: str, values: Any) -> Any:
     if values == "auto":
         return values
     if axis == "training":
-        return values[0].options_to_plain()
+        return _without_checksum(values[0].options_to_plain())
     key = "profile" if axis == "execution" else "name"
     return [value.to_plain(key) if isinstance(value, Entry) else value for value in values]

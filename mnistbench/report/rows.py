@@ -63,6 +63,8 @@ def _describe(cell: Cell) -> _Settings:
     settings = cell.without_seed()
     tuned = replace(cell.optimizer, options={**cell.optimizer.options, "lr": "tuned"})
     training, options = cell.training.hashed_settings(), cell.execution.options
+    if "loss" in training:
+        training["loss"] = cell.training.loss.label
     in_fp32 = replace(cell.execution, options={key: options[key] for key in options if key != "precision"})
     optimizer = cell.optimizer  # a cell stores only what differs from the default
     lr = optimizer.options.get("lr", getattr(OPTIMIZERS.get(optimizer.name), "lr", None))

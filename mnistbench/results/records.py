@@ -36,8 +36,8 @@ from mnistbench.cell.checked import (
     shown,
 )
 
-SCHEMA_VERSION = 3
-"""Goes up with each new field. A reader takes its own version and every older one."""
+SCHEMA_VERSION = 4
+"""Goes up with each new field (4: options of losses). A reader takes its own version and every older one."""
 TRAINING_REVISION = 2
 """Goes up when a mended fault changes what equal settings train; `outdated` says which older records that concerns."""
 

@@ -154,7 +154,7 @@ def params(record: CellRecord) -> dict[str, str]:
         "seed": str(cell.seed),
         "repeat": str(cell.repeat),
         "epochs": str(cell.training.epochs),
-        "loss": cell.training.loss,
+        "loss": cell.training.loss.label,
         "validation_examples": str(cell.training.validation_examples),
         "execution": cell.execution.label,
     }

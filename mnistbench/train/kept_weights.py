@@ -84,7 +84,7 @@ class KeptWeights:
                 cell,
                 self._data.spec,
                 self._path(name),
-                outputs=kind_of_outputs(cell.training.loss, outputs),
+                outputs=kind_of_outputs(cell.training.loss.name, outputs),
                 framing=self._framing,
             )
         except NotSavable as error:

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from mnistbench.axes import architectures, optimizers, schedules
+from mnistbench.axes import architectures, losses, optimizers, schedules
 from mnistbench.axes.execution import Levers, fit, levers_of
-from mnistbench.axes.losses import LOSSES, Loss
+from mnistbench.axes.losses import Loss
 from mnistbench.axes.plugins import Plugins, load_plugins
 from mnistbench.cell import Cell
 from mnistbench.cell.data_spec import DataSpec
@@ -101,7 +101,7 @@ class Builder:
             asks=asks,
             plugins=self.plugins,
         )
-        loss = LOSSES[cell.training.loss]
+        loss = losses.build(cell.training.loss, self.plugins, self.device)
         chunk = 0 if levers.chunk == "auto" else levers.chunk
         if levers.step == "written":
             from mnistbench.train.steps.tuning import apply
@@ -205,7 +205,7 @@ def make_trainee(job: Job, device: torch.device) -> Trainee:
             " plug-in, and the data is float32: leave it, and let the network convert itself in its constructor"
             " (`self.double()`) and its input in `forward` (`x.double()`)"
         )
-    warnings = _check_outputs(probe, data, cell, Inputs(normalization, torch.contiguous_format))
+    warnings = _check_outputs(probe, data, builder, Inputs(normalization, torch.contiguous_format))
     levers = dataclasses.replace(_levers_that_fit(job, probe, asked, device), threads=threads)
     if not job.resolved and (reason := _overruled(builder, asked)):
         levers = levers.without("threads", threads, reason)
@@ -226,8 +226,8 @@ def make_trainee(job: Job, device: torch.device) -> Trainee:
         update=update,
         batches=batches,
         inputs=inputs,
-        loss=LOSSES[cell.training.loss],
-        factors=schedules.lr_factors(cell.schedule, steps),
+        loss=losses.build(cell.training.loss, plugins, device),
+        factors=schedules.lr_factors(cell.schedule, steps, plugins),
         test=_on_device(data.test_inputs, data.test_labels, device),
         held_out=held_out,
         device=device,
@@ -266,12 +266,13 @@ def _fitted(job: Job, model: nn.Module, asked: Levers, device: torch.device) -> 
 
     from mnistbench.train.steps.written import why_not
 
+    parts = {"network": job.cell.architecture, "loss": job.cell.training.loss}
     return fit(
         asked,
         device_type=device.type,
         has_batchnorm=any(isinstance(layer, _BatchNorm) for layer in model.modules()),
         why_not_written=why_not(model),
-        is_ours=":" not in job.cell.architecture.name,
+        may_mix=next((f"a plug-in's {part}" for part, held in parts.items() if ":" in held.name), ""),
     )
 
 
@@ -350,7 +351,7 @@ CHECKED_EXAMPLES = 64
 """Of the training data, shown to an untrained network."""
 
 
-def _check_outputs(model: nn.Module, data: arrays.Arrays, cell: Cell, inputs: Inputs) -> list[str]:
+def _check_outputs(model: nn.Module, data: arrays.Arrays, builder: Builder, inputs: Inputs) -> list[str]:
     """Whether the outputs are what data and loss need.
 
     Returns:
@@ -361,7 +362,8 @@ def _check_outputs(model: nn.Module, data: arrays.Arrays, cell: Cell, inputs: In
     """
     import torch
 
-    spec, loss = data.spec, cell.training.loss
+    cell = builder.cell
+    spec, loss = data.spec, cell.training.loss.name
     stored = torch.from_numpy(data.train_inputs[:CHECKED_EXAMPLES].copy())
     given = inputs(stored)
     before, parameters = given.clone(), {name for name, _ in model.named_parameters()}
@@ -397,9 +399,11 @@ def _check_outputs(model: nn.Module, data: arrays.Arrays, cell: Cell, inputs: In
             f"{cell.architecture.name} gives {str(outputs.dtype).removeprefix('torch.')} outputs, of which there is no"
             " loss: end it with real numbers (`.real` or `.abs()` of complex ones)"
         )
-    outputs = outputs.double()
     if not bool(outputs.isfinite().all()):
         return []  # training tells
+    if ":" in loss:
+        return _check_own_loss(builder, outputs.float(), torch.from_numpy(data.train_labels[:CHECKED_EXAMPLES].copy()))
+    outputs = outputs.double()
     sums = outputs.exp().sum(1)
     if loss == "nll" and not bool(((sums - 1).abs() < 1e-3).all()):
         raise UserError(
@@ -415,3 +419,26 @@ def _check_outputs(model: nn.Module, data: arrays.Arrays, cell: Cell, inputs: In
     if loss == "cross_entropy" and not outside and bool(((outputs.sum(1) - 1).abs() < 1e-4).all()):
         return ["the network ends in a softmax, and cross_entropy takes its own: it learns from a softmax of softmaxes"]
     return []
+
+
+def _check_own_loss(builder: Builder, outputs: Tensor, labels: Tensor) -> list[str]:
+    """Whether a plug-in's loss of some examples is that of the same ones twice over, as a mean is.
+
+    Returns:
+        A warning where it is none: the loss of an epoch is then a mean of what it gave for each batch.
+
+    Raises:
+        UserError: if it gives no single number.
+    """
+    import torch
+
+    wanted = builder.cell.training.loss
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        loss = losses.build(wanted, builder.plugins)
+        once, twice = float(loss(outputs, labels)), float(loss(outputs.repeat(2, 1), labels.repeat(2)))
+    if math.isclose(once, twice, rel_tol=1e-3, abs_tol=1e-6) or not math.isfinite(once + twice):
+        return []
+    return [
+        f"the loss {wanted.name} is {once:.4g} for some examples and {twice:.4g} for the same ones twice over, so it is"
+        " no mean over them: the losses shown are means of what it gave for each batch"
+    ]

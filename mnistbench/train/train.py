@@ -201,9 +201,10 @@ def _one_epoch(
     ]
     if reason := next((reason for applies, reason in checks if applies), ""):
         return measured, test, Error(type="diverged", message=reason, step=step)
-    if train_loss is not None and train_loss < -1e-6:
+    loss = trainee.builder.cell.training.loss.name
+    if train_loss is not None and train_loss < -1e-6 and ":" not in loss:
         raise UserError(
-            f"the training loss is {train_loss:.3g}, and {trainee.builder.cell.training.loss} cannot be below 0:"
+            f"the training loss is {train_loss:.3g}, and {loss} cannot be below 0:"
             " the network's outputs are not what this loss takes"
         )
     return measured, test, None

@@ -167,7 +167,7 @@ def network_key(trainee: Trainee) -> dict[str, Any]:
         "layers": str(trainee.model),
         "weights": [[name, list(getattr(value, "shape", ()))] for name, value in trainee.model.state_dict().items()],
         "input_shape": list(trainee.test[0].shape[1:]),
-        "loss": cell.training.loss,
+        "loss": cell.training.loss.shortest_json(),
     }
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from mnistbench.axes import architectures
 from mnistbench.axes.losses import predictions
 from mnistbench.axes.plugins import load_plugins
-from mnistbench.cell import Cell, Component, Loss
+from mnistbench.cell import Cell, Component
 from mnistbench.cell.checked import read_checked
 from mnistbench.cell.data_spec import DataSpec
 from mnistbench.data import datasets
@@ -82,7 +82,7 @@ class ModelSettings:
         if version not in (1, FORMAT_VERSION):
             raise ValueError(f"format {version!r}, this mnistbench reads up to {FORMAT_VERSION}")
         cell, spec = Cell.from_json(plain["cell"]), DataSpec.from_json(plain["data"])
-        outputs, framing = kind_of_outputs(cell.training.loss), framing_by_name(spec.name)
+        outputs, framing = kind_of_outputs(cell.training.loss.name), framing_by_name(spec.name)
         if version > 1:
             outputs, framing = plain["outputs"], read_checked(Framing, plain["framing"], "framing")
         if outputs not in get_args(Outputs):
@@ -90,15 +90,16 @@ class ModelSettings:
         return cls(cell=cell, spec=spec, outputs=outputs, framing=framing)
 
 
-def kind_of_outputs(loss: Loss, outputs: torch.Tensor | None = None) -> Outputs:
+def kind_of_outputs(loss: str, outputs: torch.Tensor | None = None) -> Outputs:
     """What outputs are, by the loss that they were trained with.
 
     Args:
-        loss: of the training.
-        outputs: some of them [n, classes]: cross-entropy takes logits, but a network may end in a (log-)softmax.
+        loss: of the training, its name.
+        outputs: some of them [n, classes]: cross-entropy takes logits, but a network may end in a (log-)softmax. What a
+            loss of the user's own takes, they alone tell.
     """
-    if loss != "cross_entropy":
-        by_loss: dict[Loss, Outputs] = {"nll": "log_probabilities", "bce": "probabilities", "mse": "one_hot"}
+    by_loss: dict[str, Outputs] = {"nll": "log_probabilities", "bce": "probabilities", "mse": "one_hot"}
+    if loss in by_loss:
         return by_loss[loss]
     if outputs is not None and len(outputs) and outputs.shape[1] > 1:
         sums = outputs.double().sum(dim=1)
@@ -137,7 +138,7 @@ def save_model(
     settings = ModelSettings(
         cell=cell,
         spec=spec,
-        outputs=outputs or kind_of_outputs(cell.training.loss),
+        outputs=outputs or kind_of_outputs(cell.training.loss.name),
         framing=framing or framing_by_name(spec.name),
     )
     tensors = {name.removeprefix("_orig_mod."): _savable(name, value) for name, value in model.state_dict().items()}

@@ -16,11 +16,12 @@ import torch
 
 from mnistbench.axes import architectures, optimizers
 from mnistbench.axes.plugins import Plugins, load_plugins
-from mnistbench.cell import Component
+from mnistbench.cell import Cell, Component
 from mnistbench.cli import app as cli
 from mnistbench.data.datasets import spec_of
 from mnistbench.errors import UserError
 from mnistbench.grid.grid import Grid
+from mnistbench.grid.select import select
 from mnistbench.results.folder import ResultsFolder
 from mnistbench.run.worker import describe
 
@@ -295,9 +296,74 @@ def test_what_a_signature_leaves_open_a_grid_may_say() -> None:
             grid(plugins, said)
 
 
-def test_a_schedule_of_ones_own_is_refused_with_the_way_out() -> None:
-    with pytest.raises(UserError, match=r"unknown schedule `mine:curve`; one of your own belongs into an optimizer"):
-        grid(Plugins(), optimizer="{name: sgd, schedule: 'mine:curve'}")
+OWN_PARTS = """
+import torch
+from torch import nn
+
+class Focal(nn.Module):
+    def __init__(self, gamma: float = 2.0): ...
+
+def margin(outputs, labels, width: float = 1.0): ...
+
+def restarts(step, total_steps, times: int = 2):
+    return 1.0
+
+def by_epoch(epoch):
+    return 1.0
+"""
+
+
+def test_losses_and_schedules_of_ones_own_have_options_that_are_axes() -> None:
+    write("own_parts.py", OWN_PARTS)
+    plugins = load_plugins(["own_parts.py"])
+    losses = "[mse, {name: 'own_parts:Focal', gamma: [1, 2]}, {name: 'own_parts:margin', width: 3}]"
+    text = GRID.format(
+        architecture="mlp", optimizer="{name: sgd, schedule: {name: 'own_parts:restarts', times: [2, 3]}}"
+    )
+    text = text.replace("{epochs: 1}", f"{{epochs: 1, loss: {losses}}}")
+    read = Grid.from_text(text, source="own.yaml", plugins=plugins)
+    cells = read.cells(read.dataset, 60_000, ["cpu"])
+    assert {cell.schedule.label for cell in cells} == {"own_parts:restarts", "own_parts:restarts(times=3)"}
+    labels = {cell.training.loss.label for cell in cells}
+    assert labels == {"mse", "own_parts:Focal", "own_parts:Focal(gamma=1)", "own_parts:margin(width=3)"}
+    assert all(cell.schedule.sha256 == plugins.sha256("own_parts:restarts") for cell in cells)
+    assert all(cell.training.loss.sha256 for cell in cells if ":" in cell.training.loss.name)
+    assert all(plugins.needed_by(cell) == ("own_parts.py",) for cell in cells)
+    assert [Cell.from_json(cell.to_json()).cell_id for cell in cells] == [cell.cell_id for cell in cells]
+    again = Grid.from_text(read.to_yaml(), plugins=plugins)
+    assert "sha256" not in read.to_yaml()
+    assert [cell.cell_id for cell in again.cells(again.dataset, 60_000, ["cpu"])] == [cell.cell_id for cell in cells]
+    write("own_parts.py", OWN_PARTS + "\n# edited")
+    changed = grid(plugins, optimizer="{name: sgd, schedule: 'own_parts:restarts'}")
+    assert changed.cells(changed.dataset, 60_000, ["cpu"])[0].cell_id not in {cell.cell_id for cell in cells}
+    [focal] = {cell.training.loss for cell in select(cells, only=["training.loss=own_parts:Focal(gamma=1)"])}
+    assert focal.options == {"gamma": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "training", "message"),
+    [
+        ("{name: sgd, schedule: 'own_parts:by_epoch'}", "", "`own_parts:by_epoch` is no schedule: write a function of"),
+        ("{name: sgd, schedule: 'own_parts:Focal'}", "", "`own_parts:Focal` is no schedule"),
+        ("{name: sgd, schedule: {name: 'own_parts:restarts', time: 1}}", "", "`time` of `own_parts:restarts`; did you"),
+        ("sgd", "loss: {name: 'own_parts:Focal', gama: 1}", "unknown option `gama` of `own_parts:Focal`; did you mean"),
+        ("sgd", "loss: 'own_parts:focal'", "`own_parts` has no `focal` to call; did you mean `Focal`"),
+        (
+            "sgd",
+            "loss: {name: cross_entropy, label_smoothing: 1.5}",
+            "`label_smoothing` must be a number of at least 0",
+        ),
+        ("sgd", "loss: [mse, mse]", "`mse` is here twice"),
+        ("sgd", "loss: []", "`loss` is an empty list"),
+        ("sgd", "loss: 3", "the name of the loss must be text, found `3`"),
+        ("sgd", "loss: ", "the name of the loss must be text"),
+    ],
+)
+def test_what_is_wrong_with_them_is_said_with_its_place(optimizer: str, training: str, message: str) -> None:
+    write("own_parts.py", OWN_PARTS)
+    text = GRID.format(architecture="mlp", optimizer=optimizer).replace("{epochs: 1}", f"{{epochs: 1, {training}}}")
+    with pytest.raises(UserError, match=rf"own.yaml:\d+:\d+: .*{re.escape(message)}"):
+        Grid.from_text(text, source="own.yaml", plugins=load_plugins(["own_parts.py"]))
 
 
 def test_a_cell_is_trained_without_the_plug_ins_that_it_does_not_name() -> None:
@@ -476,13 +542,15 @@ def test_the_examples_of_the_documentation_train(monkeypatch: pytest.MonkeyPatch
         "my_models.py",
         "my_optimizers.py",
         "my_groups.py",
+        "my_schedules.py",
+        "my_losses.py",
         "my_data.py",
         "own.yaml",
     ]
     assert all(len(content.splitlines()) < 40 for _, content in blocks)
     for name, content in blocks:
         write(name, content)
-    plugins = load_plugins([name for name, _ in blocks[:4]])
+    plugins = load_plugins([name for name, _ in blocks[:-1]])
     summary = run_grid(
         Grid.load("own.yaml", plugins=plugins), out=tmp_path / "out", tracking=False, executor="inline", plugins=plugins
     )

@@ -324,7 +324,7 @@ def test_a_tag_runs_no_code(tmp_path: Path) -> None:
         ({"training": "{epochs: 1, target_accuracy: -0.5}"}, "found `-0.5`"),
         ({"training": "{epochs: 1, stop_at_target: true}"}, "6:23: `stop_at_target` needs a `target_accuracy`"),
         ({"training": "{epochs: 1, los: mse}"}, "6:23: unknown option `los` of `training`; did you mean `loss`?"),
-        ({"training": "{epochs: 1, loss: mce}"}, "found `mce`; did you mean `mse`?"),
+        ({"training": "{epochs: 1, loss: mce}"}, "unknown loss `mce`; did you mean `mse`?"),
         ({"training": "{loss: mse}"}, "6:11: `training` needs `epochs`: a whole number above 0"),
         ({"training": "3"}, "6:11: `training` must be a mapping such as `{epochs: 2}`, found `3`"),
         # a loss that does not fit the network's last layer

@@ -196,7 +196,7 @@ def test_schedules_nest_in_the_optimizer_and_are_a_field_of_the_cell() -> None:
 def test_training_and_execution_options_are_axes_too() -> None:
     text = SMALL.replace("epochs: 1", "epochs: [1, 2], loss: [cross_entropy, mse]")
     expanded = cells(text + "execution: [plain, {profile: fast, precision: [fp32, bf16]}]\n")
-    assert {(cell.training.epochs, cell.training.loss, cell.execution.label) for cell in expanded} == {
+    assert {(cell.training.epochs, cell.training.loss.label, cell.execution.label) for cell in expanded} == {
         (epochs, loss, execution)
         for epochs in (1, 2)
         for loss in ("cross_entropy", "mse")
@@ -374,7 +374,7 @@ def test_a_component_can_be_named_on_the_command_line() -> None:
 
 
 def test_the_training_options_are_those_of_a_cell_with_the_same_defaults() -> None:
-    held = {item.name: item.default for item in fields(Training)}
+    held = {item.name: item.default for item in fields(Training)} | {"loss": "cross_entropy"}
     declared = {key: option.default for key, option in TRAINING.options.items()}
     assert {key: MISSING if value is REQUIRED else value for key, value in declared.items()} == held
 

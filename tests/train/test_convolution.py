@@ -162,5 +162,5 @@ def test_a_cell_whose_convolutions_are_spelled_passes_the_gate_and_says_so(
     ],
 )
 def test_spellings_are_measured_where_there_is_a_choice(levers: object, device: str, wanted: str) -> None:
-    fitted = fit(levers, device_type=device, has_batchnorm=False, why_not_written="", is_ours=True)  # type: ignore[arg-type]
+    fitted = fit(levers, device_type=device, has_batchnorm=False, why_not_written="", may_mix="")  # type: ignore[arg-type]
     assert fitted.convolutions == wanted

@@ -198,7 +198,7 @@ def test_a_record_of_before_says_nothing_and_is_read() -> None:
     del plain["environment"]["energy_source"]
     old = CellRecord.from_json({**plain, "schema_version": 2})
     assert [epoch.train_joules for epoch in old.epochs] == [None, None]
-    assert '"schema_version": 3' in dump(old)
+    assert '"schema_version": 4' in dump(old)
 
 
 @pytest.mark.slow

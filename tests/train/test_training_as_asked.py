@@ -185,7 +185,7 @@ def nothing_much(parameters, lr: float = 0.1):
     return [lr]
 
 
-def lbfgs(parameters, lr: float = 0.5):
+def lbfgs(parameters, lr: float = 0.02):
     return torch.optim.LBFGS(parameters, lr=lr, max_iter=3)
 
 
@@ -438,6 +438,54 @@ class TwoFaces(torch.optim.SGD):
     def eval(self):
         self.faces.append("eval")
         self.param_groups[0]["params"][0].data.zero_()
+
+
+class Focal(nn.Module):
+    """Lin et al. 2017, arXiv:1708.02002."""
+
+    def __init__(self, gamma: float = 2.0):
+        super().__init__()
+        self.gamma = gamma
+
+    def forward(self, outputs, labels):
+        loss = nn.functional.cross_entropy(outputs, labels, reduction="none")
+        return ((1 - torch.exp(-loss)) ** self.gamma * loss).mean()
+
+
+smooth = nn.CrossEntropyLoss(label_smoothing=0.1)
+
+
+def margin(outputs, labels, margin: float = 1.0):
+    return nn.functional.multi_margin_loss(outputs, labels, margin=margin)
+
+
+def added_up(outputs, labels):
+    return 0.01 * nn.functional.cross_entropy(outputs, labels, reduction="sum")
+
+
+def below_zero(outputs, labels):
+    return -outputs.log_softmax(1).exp().gather(1, labels[:, None]).mean()
+
+
+def one_each(outputs, labels):
+    return nn.functional.cross_entropy(outputs, labels, reduction="none")
+
+
+class Centres(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.centres = nn.Parameter(torch.zeros(10))
+
+    def forward(self, outputs, labels):
+        return (outputs - self.centres).square().mean()
+
+
+def restarts(step, total_steps, times: int = 2):
+    return 1.0 - step * times % total_steps / total_steps
+
+
+def not_a_number(step, total_steps):
+    return None if step else 1
 '''
 
 
@@ -492,11 +540,18 @@ def train(job: Job) -> CellRecord:
     return train_cell(job, on_epoch=lambda epoch: None, process_started=time.perf_counter())
 
 
-def by_hand(job: Job, step: Callable[[Any, Callable[[], Tensor]], float]) -> list[float]:
+def by_hand(
+    job: Job,
+    step: Callable[[Any, Callable[[], Tensor]], float],
+    loss_of: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy,
+    factor: Callable[[int], float] | None = None,
+) -> list[float]:
     """Each epoch's mean loss of a loop that anyone would write, from the same weights in the same order.
 
     Args:
         step: of an optimizer, given a closure that computes the gradients; returns the loss.
+        loss_of: outputs and labels.
+        factor: of the learning rate at each step; without it nobody touches the rate.
     """
     from mnistbench.axes import architectures, optimizers
     from mnistbench.data import arrays
@@ -507,6 +562,7 @@ def by_hand(job: Job, step: Callable[[Any, Callable[[], Tensor]], float]) -> lis
     reproducibility.seed_everything(job.cell.seed)
     model = architectures.build(job.cell.architecture, loaded.spec, plugins)
     optimizer = optimizers.build_for(job.cell.optimizer, model, plugins)
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, factor) if factor else None
     reproducibility.seed_everything(reproducibility.derived_seed(job.cell.seed, "training"))
     model.train()
     losses = []
@@ -516,11 +572,13 @@ def by_hand(job: Job, step: Callable[[Any, Callable[[], Tensor]], float]) -> lis
 
             def closure(chosen: Tensor = chosen) -> Tensor:
                 optimizer.zero_grad()
-                loss = nn.functional.cross_entropy(model(images[chosen]), labels[chosen])
+                loss = loss_of(model(images[chosen]), labels[chosen])
                 loss.backward(create_graph="Curvature" in job.cell.optimizer.name)
                 return loss
 
             total += step(optimizer, closure) * len(chosen)
+            if rate:
+                rate.step()
         losses.append(total / EXAMPLES)
         model.eval()
         with torch.no_grad():
@@ -576,6 +634,85 @@ def test_it_trains_as_the_loop_by_hand(
     wanted = by_hand(job, step)
     assert losses == (wanted if profile == "plain" else pytest.approx(wanted, rel=1e-5))
     assert record.checks["equivalence"] == ("reference" if profile == "plain" else "passed")
+
+
+def _focal(outputs: Tensor, labels: Tensor, gamma: float) -> Tensor:
+    right = outputs.softmax(1).gather(1, labels[:, None])
+    return -((1 - right) ** gamma * right.log()).mean()
+
+
+def _smooth(outputs: Tensor, labels: Tensor) -> Tensor:
+    logs = outputs.log_softmax(1)
+    return -(0.9 * logs.gather(1, labels[:, None])[:, 0] + 0.1 * logs.mean(1)).mean()
+
+
+@pytest.mark.parametrize("profile", ["plain", "fast"])
+@pytest.mark.parametrize("architecture", ["mlp", "other_people:OneLayer"])
+@pytest.mark.parametrize(
+    ("loss", "wanted"),
+    [
+        ({"name": "other_people:Focal"}, functools.partial(_focal, gamma=2.0)),
+        ({"name": "other_people:Focal", "gamma": 0.5}, functools.partial(_focal, gamma=0.5)),
+        ({"name": "other_people:smooth"}, _smooth),
+        ({"name": "cross_entropy", "label_smoothing": 0.1}, _smooth),
+        (
+            {"name": "other_people:margin", "margin": 0.5},
+            functools.partial(nn.functional.multi_margin_loss, margin=0.5),
+        ),
+        (
+            {"name": "other_people:added_up"},
+            lambda outputs, labels: 0.01 * nn.functional.nll_loss(outputs.log_softmax(1), labels, reduction="sum"),
+        ),
+        (
+            {"name": "other_people:below_zero"},
+            lambda outputs, labels: -outputs.softmax(1)[torch.arange(len(labels)), labels].mean(),
+        ),
+    ],
+    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
+)
+def test_a_loss_of_ones_own_trains_as_the_loop_by_hand(
+    make_job: MakeJob, loss: dict[str, Any], wanted: Any, architecture: str, profile: str
+) -> None:
+    """210 examples in batches of 50: the last is smaller."""
+    training = Training(epochs=2, loss=Component.from_json(loss))
+    record = train(make_job(architecture, batch_size=50, profile=profile, training=training))
+    job = make_job(architecture, batch_size=50, profile=profile, training=training)
+    assert [epoch.train_loss for epoch in record.epochs] == pytest.approx(by_hand(job, plain_step, wanted), rel=1e-5)
+    assert record.checks["equivalence"] == ("reference" if profile == "plain" else "passed")
+    assert ("no mean" in record.checks.get("outputs", "")) == (loss["name"] == "other_people:added_up")
+
+
+def test_the_test_loss_is_that_of_the_loss_of_ones_own(make_job: MakeJob) -> None:
+    training = Training(epochs=1, loss=Component(name="other_people:Focal"))
+    trainee = make_trainee(make_job(training=training), torch.device("cpu"))
+    trainee.model.eval()
+    with torch.no_grad():
+        outputs = trainee.model(trainee.inputs(trainee.test[0]))
+    assert evaluation.evaluate(trainee, *trainee.test).loss == pytest.approx(
+        float(_focal(outputs, trainee.test[1], 2.0))
+    )
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ("one_each", r"the loss other_people:one_each gives \[64\] for a batch; a tensor of one number is needed"),
+        ("Centres", "the loss other_people:Centres has a parameter `centres`, which no optimizer would train"),
+    ],
+)
+def test_what_is_no_loss_is_refused_in_one_line(make_job: MakeJob, loss: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        train(make_job(training=Training(epochs=1, loss=Component(name=f"other_people:{loss}"))))
+
+
+@pytest.mark.parametrize("profile", ["plain", "fast"])
+def test_a_schedule_of_ones_own_multiplies_the_learning_rate_of_each_step(make_job: MakeJob, profile: str) -> None:
+    schedule = Component(name="other_people:restarts", options={"times": 3})
+    job = make_job(optimizer="adam", profile=profile, schedule=schedule)
+    wanted = by_hand(job, plain_step, factor=lambda step: 1.0 - step * 3 % 14 / 14)
+    assert [epoch.train_loss for epoch in train(job).epochs] == pytest.approx(wanted, rel=1e-5)
+    with pytest.raises(UserError, match="not_a_number gives None at step 1; the factor of `lr` is a number"):
+        train(make_job(schedule=Component(name="other_people:not_a_number")))
 
 
 def test_a_schedule_multiplies_each_groups_own_rate_and_constant_touches_none(make_job: MakeJob) -> None:

@@ -184,7 +184,7 @@ def compare(
         if not all(finding.passed for finding in findings):
             return findings, random  # other batches have other gradients
         total_steps = reference.steps(1) * cell.training.epochs
-        factors = lr_factors(cell.schedule, total_steps)
+        factors = lr_factors(cell.schedule, total_steps, plugins)
         # Other people's optimizers may refuse to take more steps than the training has, and gradients without a
         # forward pass that they have seen.
         is_theirs = ":" in cell.optimizer.name
@@ -256,6 +256,7 @@ def make_reference(
         arrays,
         order,
         loss=training.loss,
+        plugins=plugins,
         normalize=bool(cell.dataset.options.get("normalize")),
         asks=asks,
     )
@@ -280,7 +281,7 @@ def _network_of(cell: Cell) -> dict[str, Any]:
     settings = cell.hashed_settings()
     training = cell.training
     network = {key: settings[key] for key in ("dataset", "architecture", "batch_size", "device")}
-    network["training"] = [training.loss, training.shuffle, training.validation_examples]
+    network["training"] = [training.loss.shortest_json(), training.shuffle, training.validation_examples]
     if ":" in cell.optimizer.name:  # an optimizer of the user's own may change the network
         network["optimizer"] = settings["optimizer"]
     return network

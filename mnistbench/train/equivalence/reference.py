@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from mnistbench.cell import Loss
+from mnistbench.axes import losses
+from mnistbench.axes.plugins import Plugins
+from mnistbench.cell import Component
 from mnistbench.data.arrays import Arrays
 from mnistbench.train.machine import random_state_kept
 from mnistbench.train.snapshot import load_state
@@ -67,7 +69,8 @@ class Reference(TrainingPath):
             chosen.
         arrays: prepared data.
         order: index batches of each epoch, counted from 1.
-        loss: name of the loss.
+        loss: as the cell has it.
+        plugins: the modules that the command line named.
         normalize: subtract the mean of the training images and divide by their standard deviation.
         asks: how the optimizer wants to be called: `Asks` of the training.
     """
@@ -79,7 +82,8 @@ class Reference(TrainingPath):
         arrays: Arrays,
         order: Mapping[int, Sequence[Tensor]],
         *,
-        loss: Loss,
+        loss: Component,
+        plugins: Plugins | None = None,
         normalize: bool = False,
         asks: str = "step",
     ) -> None:
@@ -87,6 +91,7 @@ class Reference(TrainingPath):
         self._arrays = arrays
         self._order = order
         self._loss = loss
+        self._own_loss = losses.build(loss, plugins) if ":" in loss.name else None
         self._normalize = normalize
         self._asks = asks
         self._begin()
@@ -184,11 +189,13 @@ class Reference(TrainingPath):
         outputs = self.model(self.as_floats(inputs, next(self.model.parameters()).dtype))
         if outputs.dtype in (torch.float16, torch.bfloat16):
             outputs = outputs.float()
-        if self._loss == "cross_entropy":
-            return F.cross_entropy(outputs, labels)
-        if self._loss == "nll":
+        if self._own_loss is not None:
+            return self._own_loss(outputs, labels)
+        if self._loss.name == "cross_entropy":
+            return F.cross_entropy(outputs, labels, **self._loss.options)  # type: ignore[arg-type]
+        if self._loss.name == "nll":
             return F.nll_loss(outputs, labels)
-        if self._loss == "mse":
+        if self._loss.name == "mse":
             return F.mse_loss(outputs, F.one_hot(labels, outputs.shape[1]).to(outputs.dtype))
         return F.binary_cross_entropy(outputs.squeeze(1), labels.to(outputs.dtype))
 
