@@ -86,8 +86,7 @@ class Plugins:
         A cell is trained without the others: whatever they change while they are imported (torch's default type of
         numbers, a layer's first weights) would change its training, and nothing in its id would say so.
         """
-        parts = (cell.dataset, cell.architecture, cell.optimizer, cell.schedule, cell.training.loss)
-        named = {part.name.partition(":")[0] for part in parts}
+        named = {part.name.partition(":")[0] for part in cell.parts}
         wanted = named.union(*map(own_modules, named))
         return tuple(name for name in self.names if _name_of_module(name) in wanted)
 

@@ -228,6 +228,11 @@ class Cell:
         return hashlib.sha256(canonical_json(plain).encode()).hexdigest()[:16]
 
     @property
+    def parts(self) -> tuple[Component, ...]:
+        """All that may be a plug-in's."""
+        return self.dataset, self.architecture, self.optimizer, self.schedule, self.training.loss
+
+    @property
     def label(self) -> str:
         """One line for progress and logs."""
         schedule = "" if self.schedule.label == "constant" else f", {self.schedule.label}"

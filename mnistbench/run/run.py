@@ -204,7 +204,7 @@ def _warn_of_plugins_without_cells(session: Session, cells: Sequence[Cell]) -> N
     plugins = session.options.plugins
     if plugins is None:
         return
-    kinds = {(cell.dataset.name, cell.architecture.name, cell.optimizer.name): cell for cell in cells}
+    kinds = {tuple(part.name for part in cell.parts): cell for cell in cells}
     needed = {name for cell in kinds.values() for name in plugins.needed_by(cell)}
     for name in plugins.names:
         said = f"--plugin {name}: no cell of this grid names anything of it; all are trained without it"

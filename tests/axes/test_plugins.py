@@ -557,6 +557,7 @@ def test_the_examples_of_the_documentation_train(monkeypatch: pytest.MonkeyPatch
     records = summary.results.records()
     assert [(record.status, record.error) for record in records] == [("finished", None)] * 4
     assert summary.exit_code == 0
+    assert not [said for said in summary.warnings if said.startswith("--plugin")]
     assert all(record.epochs[-1].test_accuracy == 1.0 for record in records)
 
 

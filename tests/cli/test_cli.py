@@ -147,7 +147,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["list", "optimisers"], "executions, grids; did you mean `optimizers`?"),
         (
             ["list"],
-            "error: list: say what to list, one of architectures, optimizers, schedules, datasets, executions, g",
+            "error: list: say what to list, one of architectures, optimizers, schedules, losses, datasets, execut",
         ),
         (["data", "show", "sum3"], "table"),
         (["data", "fetch", "imagenet"], "imagenet"),

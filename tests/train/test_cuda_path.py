@@ -430,10 +430,10 @@ def test_cudnns_choice_among_deterministic_engines_is_a_lever() -> None:
     assert not torch.backends.cudnn.benchmark
     old = {name: value for name, value in fast().to_json().items() if name != "benchmark"}
     assert Levers.from_json(old) == fast()
-    fitted = fit(levers, device_type="cpu", has_batchnorm=False, why_not_written="", is_ours=True)
+    fitted = fit(levers, device_type="cpu", has_batchnorm=False, why_not_written="", may_mix="")
     assert not fitted.benchmark
     assert fitted.stepped_aside["benchmark"] == "cuDNN needs a CUDA device"
-    kept = fit(levers, device_type="cuda", has_batchnorm=False, why_not_written="", is_ours=True)
+    kept = fit(levers, device_type="cuda", has_batchnorm=False, why_not_written="", may_mix="")
     assert kept.benchmark
     asked = [
         Grid.from_text(GRID + f"execution: {{profile: fast{option}}}\n").cells(Component(name="mnist"), 60_000, ["cpu"])
