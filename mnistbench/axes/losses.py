@@ -76,9 +76,11 @@ def build(component: Component, plugins: Plugins | None = None, device: torch.de
         device: where tensors that it holds must lie.
 
     Raises:
-        UserError: if it has parameters of its own, which no optimizer would train.
+        UserError: if the name is unknown, or the loss has parameters of its own, which no optimizer would train.
     """
     if ":" not in component.name:
+        if component.name not in LOSSES:
+            raise UserError(f"unknown loss {component.name!r}; there are {', '.join(LOSSES)}")
         loss = LOSSES[component.name]
         return functools.partial(loss, **component.options) if component.options else loss
     from torch import nn

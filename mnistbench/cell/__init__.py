@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import PlainValidator
 
@@ -21,8 +21,6 @@ SETTINGS_VERSION = 1
 """Goes up when a default changes its meaning, so that an old `cell_id` never names a new experiment."""
 
 Option = bool | int | float | str | list[Any] | None
-Losses = Literal["cross_entropy", "nll", "mse", "bce"]
-"""Losses of our own; a plug-in's is `module:Name`."""
 SaveModel = Literal["best", "last", "all"]
 
 NOT_HASHED = {"path"}
@@ -87,10 +85,7 @@ class Component:
 def _loss(plain: Any) -> Component:
     """A loss: its name, or a name with options."""
     named = {"name": plain} if isinstance(plain, str) else plain
-    loss = named if isinstance(named, Component) else Component.from_json(named)
-    if loss.name not in get_args(Losses) and ":" not in loss.name:
-        raise ValueError(f"{shown(loss.name)} is no loss")
-    return loss
+    return named if isinstance(named, Component) else Component.from_json(named)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from mnistbench.axes import architectures
 from mnistbench.axes.plugins import load_plugins
 from mnistbench.axes.schedules import lr_factors
-from mnistbench.cell import Cell, Component, Losses, Training
+from mnistbench.cell import Cell, Component, Training
 from mnistbench.data import arrays, datasets
 from mnistbench.results.records import CellRecord, Data
 from mnistbench.train.job import Job
@@ -49,7 +49,7 @@ def _mse(outputs: Tensor, labels: Tensor) -> Tensor:
     return F.mse_loss(outputs, F.one_hot(labels, outputs.shape[1]).float())
 
 
-LOSSES: dict[Losses, bare_loop.Loss] = {"cross_entropy": F.cross_entropy, "bce": _bce, "mse": _mse}
+LOSSES: dict[str, bare_loop.Loss] = {"cross_entropy": F.cross_entropy, "bce": _bce, "mse": _mse}
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Case:
     loop_optimizer: str = ""
     take_step: bare_loop.StepFunction = bare_loop.usual_step
     data: Mapping[str, Any] = field(default_factory=lambda: {"name": "outside_data:first_digits"})
-    loss: Losses = "cross_entropy"
+    loss: str = "cross_entropy"
     losses: int = 5
     threads: int = 1
     levers: Mapping[str, Any] = field(default_factory=dict)
