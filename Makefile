@@ -26,7 +26,7 @@ test: $(READY)  ## the whole test suite, in two parts: on all cores, then one by
 quick: $(READY)  ## the tests that are not marked slow, on all cores
 	$(BESIDE) -m 'not slow and not gpu and not outside'
 
-outside: $(READY)  ## other people's optimizers and networks against a bare loop: some minutes
+outside: $(READY)  ## other people's optimizers, networks and losses against a bare loop: some minutes
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[outside]'
 	$(PY) -m pytest tests/outside -m 'not gpu'
 

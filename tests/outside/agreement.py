@@ -7,6 +7,7 @@ generator at the first step, for networks that draw in training.
 from __future__ import annotations
 
 import copy
+import functools
 import importlib
 import inspect
 import time
@@ -63,6 +64,7 @@ class Case:
         loop_optimizer: what the loop takes where `optimizer` is a name of the tool's own.
         take_step: as this optimizer wants to be called.
         data: the dataset plug-in's function, with its options.
+        loss: a name of the tool's own, or `module:Name`, with its options.
         losses: so many of the first losses are compared; an optimizer that searches has its first step looked at.
         threads: of tool and loop.
         levers: set beside the profile.
@@ -78,6 +80,7 @@ class Case:
     take_step: bare_loop.StepFunction = bare_loop.usual_step
     data: Mapping[str, Any] = field(default_factory=lambda: {"name": "outside_data:first_digits"})
     loss: str = "cross_entropy"
+    loss_options: Mapping[str, Any] = field(default_factory=dict)
     losses: int = 5
     threads: int = 1
     levers: Mapping[str, Any] = field(default_factory=dict)
@@ -87,8 +90,8 @@ class Case:
     @property
     def modules(self) -> tuple[str, ...]:
         """What the command line would name."""
-        module = self.optimizer.partition(":")[0]
-        return PLUGINS if ":" not in self.optimizer or module == "outside_optimizers" else (*PLUGINS, module)
+        named = [name.partition(":")[0] for name in (self.optimizer, self.loss) if ":" in name]
+        return (*PLUGINS, *(module for module in named if module != "outside_optimizers"))
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,9 @@ def _tool(case: Case, profile: str, deal: Deal, prepared: datasets.PreparedData)
         schedule=Component(name=case.schedule),
         device="cpu",
         seed=SEED,
-        training=Training(epochs=deal.epochs, loss=case.loss, shuffle=deal.shuffle),
+        training=Training(
+            epochs=deal.epochs, loss=Component(name=case.loss, options=case.loss_options), shuffle=deal.shuffle
+        ),
         execution=Component(name=profile, options={"threads": case.threads, **case.levers}),
     )
     job = Job(
@@ -213,7 +218,18 @@ def _loop(case: Case, deal: Deal, prepared: datasets.PreparedData, nudge: int = 
     seed_everything(derived_seed(SEED, "training"))
     steps = sum(map(len, epochs))
     factors = [] if case.schedule == "constant" else lr_factors(Component(name=case.schedule), steps)
-    return bare_loop.train(model, optimizer, epochs, case.take_step, LOSSES[case.loss], factors)
+    return bare_loop.train(model, optimizer, epochs, case.take_step, _loop_loss(case), factors)
+
+
+def _loop_loss(case: Case) -> bare_loop.Loss:
+    module, colon, attribute = case.loss.partition(":")
+    if not colon:
+        return LOSSES[case.loss]
+    there = getattr(importlib.import_module(module), attribute)
+    loss: bare_loop.Loss = (
+        there(**case.loss_options) if inspect.isclass(there) else functools.partial(there, **case.loss_options)
+    )
+    return loss
 
 
 def _loop_optimizer(case: Case, model: nn.Module) -> Any:

@@ -164,6 +164,26 @@ REFUSED_NETWORKS = {"TwoHeads": "returns a tuple"}
 """Networks that end in an error, with words of it: which loss a pair of outputs has is not for the tool to say."""
 
 
+LOSSES: dict[str, tuple[str, dict[str, Any]]] = {
+    "torch.nn:CrossEntropyLoss": ("torch", {"label_smoothing": 0.1}),
+    "torch.nn:MultiMarginLoss": ("torch", {"p": 2}),
+    "torch.nn.functional:multi_margin_loss": ("torch", {"margin": 0.5}),
+    "timm.loss:LabelSmoothingCrossEntropy": ("timm", {"smoothing": 0.2}),
+    "timm.loss:PolyCrossEntropy": ("timm", {}),
+    "timm.loss:AsymmetricLossSingleLabel": ("timm", {}),
+    "timm.loss:BinaryCrossEntropy": ("timm", {"smoothing": 0.1}),
+    "pytorch_optimizer:FocalCosineLoss": ("pytorch_optimizer", {"gamma": 1.0}),
+    "pytorch_optimizer:BiTemperedLogisticLoss": ("pytorch_optimizer", {"t1": 0.8, "t2": 1.2}),
+    "pytorch_optimizer:LDAMLoss": ("pytorch_optimizer", {"num_class_list": [10, 20, 30, 40, 50, 10, 10, 10, 10, 10]}),
+}
+"""Losses, with the package to install them from and their options."""
+
+
+def loss_case(loss: str) -> Case:
+    """A loss with the tool's own network and SGD."""
+    return Case("mlp", "sgd", 0.05, loop_optimizer="torch.optim:SGD", loss=loss, loss_options=LOSSES[loss][1])
+
+
 def network_case(network: str) -> Case:
     """A network with the tool's own SGD, momentum and decay."""
     return Case(

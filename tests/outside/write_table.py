@@ -16,11 +16,13 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 from agreement import ONE_STEP, SEVERAL_STEPS, Agreement, Case, compare  # noqa: E402
 from tried import (  # noqa: E402
     INSTALLED_NETWORKS,
+    LOSSES,
     OPTIMIZERS,
     OWN_NETWORKS,
     REFUSED,
     REFUSED_NETWORKS,
     Outsider,
+    loss_case,
     network_case,
 )
 
@@ -86,6 +88,16 @@ def networks(say: Callable[[str], None]) -> Iterator[tuple[str, bool]]:
         yield f"| {' | '.join(row)} |", right
 
 
+def losses(say: Callable[[str], None]) -> Iterator[tuple[str, bool]]:
+    """Lines of the table, and whether each is right."""
+    yield "| loss | package | plain | fast |", True
+    yield "|---|---|---|---|", True
+    for loss, (installed_from, _) in LOSSES.items():
+        say(loss)
+        plain, fast, right = in_words(loss_case(loss))
+        yield f"| {' | '.join((f'`{loss}`', package(installed_from), plain, fast))} |", right
+
+
 def refused() -> Iterator[str]:
     """Lines that say what is refused, and in which words."""
     cases = {name: Outsider(name, 0.01, {}).case(grouped=False) for name in REFUSED}
@@ -100,7 +112,9 @@ def refused() -> Iterator[str]:
 def main() -> int:
     """Write the table; the exit status is 1 if a line of it is not as it must be."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=["optimizers", "networks"], help="print one of the tables, and write nothing")
+    parser.add_argument(
+        "--only", choices=["optimizers", "networks", "losses"], help="print one of the tables, and write nothing"
+    )
     only = parser.parse_args().only
     if "MNISTBENCH_DATA" not in os.environ:
         parser.error("set MNISTBENCH_DATA to a folder that holds MNIST/raw")
@@ -111,7 +125,7 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory() as cache:
         os.environ["MNISTBENCH_CACHE"] = cache
-        tables = [list(table(say)) for table in (optimizers, networks) if only in (None, table.__name__)]
+        tables = [list(table(say)) for table in (optimizers, networks, losses) if only in (None, table.__name__)]
         lines = [*("\n".join(line for line, _ in table) + "\n" for table in tables), *([] if only else refused())]
     wrong = [line for table in tables for line, right in table if not right]
     if only:
