@@ -601,6 +601,24 @@ TUNED = {"seeds": "[0, 1]", "tune": "{learning_rates: [0.1, 0.01]}"}
             {"include": "[{architecture: mlp, optimizer: sgd, batch_size: 96, seed: 1000}]"},
             "seed 1000 is one of `tune`'s; an entry of `include` is measured on others",
         ),
+        (
+            {"include": "[{architecture: mlp, optimizer: {name: sgd, lr: 0.5}, batch_size: 96}]"},
+            "9:49: `sgd` says an `lr`, and `tune` picks it; keep one of the two",
+        ),
+        (
+            {
+                "include": "[{architecture: mlp, optimizer: adam, batch_size: 96}]",
+                "tune": "{learning_rates: {sgd: [0.1]}}",
+            },
+            "8:24: `learning_rates` has none for `adam`",
+        ),
+        (
+            {
+                "include": "[{architecture: mlp, optimizer: sgd, batch_size: 96, "
+                "training: {epochs: 2, validation_examples: 5}}]"
+            },
+            "9:73: `training.validation_examples` is not that of `tune`",
+        ),
     ],
 )
 def test_a_mistake_in_the_tuning_is_said(changes: dict[str, str], message: str) -> None:
