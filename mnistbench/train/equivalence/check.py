@@ -256,7 +256,7 @@ def make_reference(
         arrays,
         order,
         loss=training.loss,
-        normalize=bool(cell.dataset.options.get("normalize")),
+        normalize=bool(cell.data_options.get("normalize")),
         asks=asks,
     )
 
