@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from mnistbench.axes.options import NonNegativeInt
 from mnistbench.cell import Component
 
 Data = Literal["resident", "loader"]
@@ -48,12 +49,12 @@ class Levers:
 
     data: Data = "resident"
     step: StepKind = "written"
-    chunk: int | Literal["auto"] = "auto"
+    chunk: NonNegativeInt | Literal["auto"] = "auto"
     memory_format: MemoryFormat = "auto"
     fused: bool = True
     graph: bool = True
     allocator: Allocator = "keep"
-    threads: int = 0
+    threads: NonNegativeInt = 0
     precision: Precision = "fp32"
     compile: bool = False
     isolation: Isolation = "alone"

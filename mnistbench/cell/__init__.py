@@ -204,6 +204,11 @@ class Cell:
         """
         return read_checked(cls, plain, "cell")
 
+    @property
+    def data_options(self) -> Mapping[str, Option]:
+        """The dataset's options that mean something outside of it: none of a plug-in's, whatever they are called."""
+        return {} if ":" in self.dataset.name else self.dataset.options
+
     @cached_property
     def cell_id(self) -> str:
         """The first 16 hex digits of the SHA-256 of what is hashed of the cell (see `hashed_settings`)."""

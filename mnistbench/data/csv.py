@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from mnistbench.axes.options import Fraction, NonNegativeInt
+from mnistbench.axes.options import Fraction, Seed
 from mnistbench.cell.data_spec import DataSpec
 from mnistbench.data.arrays import Arrays, listed, notes_on_repeats
 from mnistbench.data.images import is_file, is_folder
@@ -70,7 +70,7 @@ class CsvTable:
     label: int | str | None = None
     features: list[int | str] | None = None
     test_fraction: Fraction = 0.3
-    split_seed: NonNegativeInt = 0
+    split_seed: Seed = 0
     task: Literal["binary", "classes"] = "binary"
     stratified: bool = False
     standardize: bool = False

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mnistbench.axes.options import Fraction, NonNegativeInt, PositiveInt
+from mnistbench.axes.options import Fraction, PositiveInt, Seed
 from mnistbench.axes.plugins import Plugins, flag_for
 from mnistbench.cell import Component
 from mnistbench.cell.data_spec import DataSpec
@@ -74,7 +74,7 @@ def digits(*, normalize: bool = False) -> Source:
     return MadeSource(spec, 1, {}, digits_.make_digits, "made from the digits inside scikit-learn")
 
 
-def sum3(*, rows: PositiveInt = 10_000, test_fraction: Fraction = 0.3, data_seed: NonNegativeInt = 0) -> Source:
+def sum3(*, rows: PositiveInt = 10_000, test_fraction: Fraction = 0.3, data_seed: Seed = 0) -> Source:
     """Synthetic rows of three uniform features; the class tells whether their sum is below 1, from 1 to 2, or above."""
     test = round(rows * test_fraction)
     spec = DataSpec("sum3", (3,), len(SUM3_CLASSES), rows - test, test, SUM3_CLASSES)

@@ -247,8 +247,8 @@ class GridFile:
         """Number of cells that `tune` tries before those of `count`; 0 without it."""
         if self.tune is None:
             return 0
-        once = replace(self.axes, devices=("cpu",), seeds=self.axes.seeds[:1])
-        return size(once, (), 0) * self.tune.trials * len(self.tune.seeds)
+        once = [replace(axes, devices=("cpu",), seeds=axes.seeds[:1]) for axes in (self.axes, *self.include)]
+        return sum(size(axes, (), 0) for axes in once) * self.tune.trials * len(self.tune.seeds)
 
 
 def too_large(source: str, count: int, max_cells: int) -> str:

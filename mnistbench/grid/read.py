@@ -169,11 +169,9 @@ class _Reader:
         )
         exclude = [pattern for node in self.items("exclude", nodes) for pattern in self.pattern(node)]
         include = [more for node in self.items("include", nodes) for more in self.included(node, axes)]
-        tune = self.tune(nodes["tune"], axes) if "tune" in nodes else None
-        if tune is not None:  # trials and measured cells train on the same examples
-            held_out = {"validation_examples": [tune.validation_examples]}
-            trainings = [replace(entry, values={**entry.values, **held_out}) for entry in axes.trainings]
-            axes = replace(axes, trainings=tuple(trainings))
+        tune = self.tune(nodes["tune"], [axes, *include]) if "tune" in nodes else None
+        if tune is not None:
+            axes, *include = [_holding_out(each, tune.validation_examples) for each in (axes, *include)]
         name = self.name(nodes.get("name"))
         twins = self.one("twins", NonNegativeInt, 0, nodes)
         on_missing_device = self.one("on_missing_device", Literal["error", "skip"], "error", nodes)
@@ -532,18 +530,19 @@ class _Reader:
         values = self.single_options(node, SPEED, f"off, or a mapping such as `{{cycles: {DEFAULT_CYCLES}}}`")
         return None if values is None else values["cycles"]
 
-    def tune(self, node: Node, axes: Axes) -> Tuning | None:
+    def tune(self, node: Node, products: Sequence[Axes]) -> Tuning | None:
         """`tune:`; None after noting what is wrong.
 
         Args:
             node: what stands there.
-            axes: of the grid: its optimizers get the rates, its seeds must be fresh.
+            products: the grid's own, whose seeds must be fresh, and those that it includes. Their optimizers get the
+                rates.
         """
         before = len(self.problems)
         values = self.single_options(node, TUNE, "a mapping such as `{learning_rates: [0.1, 0.01]}`")
         if values is None or not isinstance(node, Fields):
             return None
-        rates = self.learning_rates(node.fields["learning_rates"], values["learning_rates"], axes)
+        rates = self.learning_rates(node.fields["learning_rates"], products)
         lengths = {name: len(tried) for name, tried in rates.items()}
         if values["trials"] is not None:
             for name, length in lengths.items():
@@ -559,12 +558,12 @@ class _Reader:
         seeds = node.fields.get("seeds", node)
         if not values["seeds"]:
             self.say(seeds, "`seeds` is an empty list")
-        if used := sorted(set(values["seeds"]) & set(axes.seeds)):
+        if used := sorted(set(values["seeds"]) & set(products[0].seeds)):
             self.say(seeds, f"seed {used[0]} is one of the grid's own; what the trials pick is measured on fresh seeds")
-        for entry in axes.optimizers:
+        for entry in [entry for axes in products for entry in axes.optimizers]:
             if "lr" in entry.values:
                 self.say(entry, f"`{entry.name}` says an `lr`, and `tune` picks it; keep one of the two")
-        for training in axes.trainings:
+        for training in [training for axes in products for training in axes.trainings]:
             held_out = training.values.get("validation_examples", ())
             if held_out and list(held_out) != [values["validation_examples"]]:
                 self.say(training, "`training.validation_examples` is not that of `tune`; leave it to `tune`")
@@ -573,9 +572,9 @@ class _Reader:
         values |= {"learning_rates": rates, "seeds": tuple(values["seeds"])}
         return Tuning(**values | {"trials": values["trials"] or min(lengths.values())})
 
-    def learning_rates(self, node: Node, given: Any, axes: Axes) -> dict[str, tuple[float, ...]]:
+    def learning_rates(self, node: Node, products: Sequence[Axes]) -> dict[str, tuple[float, ...]]:
         """The rates by optimizer; one list stands for all of them."""
-        names = list(dict.fromkeys(entry.name for entry in axes.optimizers))
+        names = list(dict.fromkeys(entry.name for axes in products for entry in axes.optimizers))
         lists = dict.fromkeys(names, node)
         if isinstance(node, Fields):
             lists = node.fields
@@ -594,6 +593,13 @@ class _Reader:
 
 def _without(node: Fields, key: str) -> Fields:
     return Fields(node.place, {name: item for name, item in node.fields.items() if name != key}, node.key_places)
+
+
+def _holding_out(axes: Axes, examples: int) -> Axes:
+    """With validation data: trials and measured cells train on the same examples."""
+    held_out = {"validation_examples": [examples]}
+    trainings = [replace(entry, values={**entry.values, **held_out}) for entry in axes.trainings]
+    return replace(axes, trainings=tuple(trainings))
 
 
 def _is_axis(node: Items, list_depth: int) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from mnistbench.cell import Cell, Component, canonical_json
+from mnistbench.cell import Cell, Component, Training, canonical_json
 from mnistbench.errors import UserError
 from mnistbench.grid.grid import Grid
 from mnistbench.grid.options import declaration, lr_of
@@ -60,8 +60,8 @@ def best(trials: Iterable[Trial]) -> float | None:
 
 
 def settings_key(cell: Cell) -> str:
-    """Key of the combination whose rate is picked: the cell without learning rate, seed, twin and device."""
-    plain = cell.hashed_settings()
+    """Key of the combination whose rate is picked: its trials without learning rate, seed, twin and device."""
+    plain = replace(cell, training=_to_its_end(cell.training)).hashed_settings()
     for key in ("seed", "repeat", "device"):
         del plain[key]
     plain["optimizer"].pop("lr", None)
@@ -83,7 +83,7 @@ def trial_cells(grid: Grid, dataset: Component, train_examples: int, devices: Se
     for cell in grid.cells(dataset, train_examples, devices):
         asked.setdefault(settings_key(cell), cell)
     return [
-        replace(cell, optimizer=with_lr(cell.optimizer, lr), seed=seed, repeat=0)
+        replace(cell, optimizer=with_lr(cell.optimizer, lr), seed=seed, repeat=0, training=_to_its_end(cell.training))
         for cell in asked.values()
         for lr in tune.rates(cell.optimizer.name)
         for seed in tune.seeds
@@ -146,6 +146,11 @@ def with_lr(optimizer: Component, lr: float) -> Component:
     else:
         others["lr"] = lr
     return replace(optimizer, options=others)
+
+
+def _to_its_end(training: Training) -> Training:
+    """A trial is judged after its last epoch; what stops at a target stops by test data."""
+    return replace(training, stop_at_target=False)
 
 
 def _tuning(grid: Grid) -> Tuning:

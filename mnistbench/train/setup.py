@@ -196,7 +196,7 @@ def make_trainee(job: Job, device: torch.device) -> Trainee:
     torch.set_num_threads(threads)
 
     builder = Builder(cell, data.spec, plugins, device, threads)
-    normalize = bool(cell.dataset.options.get("normalize")) and data.spec.is_image
+    normalize = bool(cell.data_options.get("normalize")) and data.spec.is_image
     normalization = (data.spec.mean, data.spec.std) if normalize else None
     probe = builder.network()
     if torch.get_default_dtype() != torch.float32:

@@ -355,7 +355,7 @@ class KeptModel:
         return sources, np.concatenate(parts)
 
     def _read_rows(self, path: Path) -> tuple[np.ndarray, list[int]]:
-        options = self.cell.dataset.options
+        options = self.cell.data_options
         try:
             return read_rows(
                 read_csv_bytes(path),
@@ -385,7 +385,7 @@ class KeptModel:
         rows = inputs.astype(np.float64)
         if not (abs(rows) <= np.finfo(np.float32).max).all():
             raise UserError("this model takes finite numbers; drop the rows with missing values first")
-        if self.cell.dataset.options.get("standardize", False):
+        if self.cell.data_options.get("standardize", False):
             if not spec.column_means:
                 raise UserError(
                     "this model was trained on standardized columns, and an older release kept it without their means"
@@ -399,7 +399,7 @@ class KeptModel:
         if not self.spec.is_image:
             return stored.float()
         pixels = stored.float().div_(255).reshape(-1, *self.spec.input_shape)
-        if self.cell.dataset.options.get("normalize", False):
+        if self.cell.data_options.get("normalize", False):
             pixels = pixels.sub_(self.spec.mean).div_(self.spec.std)
         return pixels
 

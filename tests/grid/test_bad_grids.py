@@ -222,6 +222,10 @@ def test_a_tag_runs_no_code(tmp_path: Path) -> None:
         ({"optimizers": "[{name: sgd, schedule: cosin}]"}, "4:36: unknown schedule `cosin`; did you mean `cosine`?"),
         ({"optimizers": "[{name: sgd, schedule: []}]"}, "4:36: `schedule` is an empty list"),
         ({"execution": "quick"}, "7:12: unknown execution `quick`; there are plain, fast"),
+        ({"execution": "{threads: -1}"}, "7:22: `threads` must be a whole number of at least 0, found `-1`"),
+        ({"execution": "{chunk: -5}"}, "7:20: `chunk` must be a whole number of at least 0 or auto, found `-5`"),
+        ({"dataset": "{name: sum3, data_seed: 4294967296}"}, "0 and below 4,294,967,296, found `4294967296"),
+        ({"dataset": "{name: csv, path: a.csv, split_seed: 4294967296}"}, "and below 4,294,967,296, found `4294967296"),
         (
             {"execution": "{precision: bf61}"},
             "7:24: `precision` must be one of fp32, tf32, bf16, fp16, found `bf61`; did",
@@ -596,6 +600,24 @@ TUNED = {"seeds": "[0, 1]", "tune": "{learning_rates: [0.1, 0.01]}"}
         (
             {"include": "[{architecture: mlp, optimizer: sgd, batch_size: 96, seed: 1000}]"},
             "seed 1000 is one of `tune`'s; an entry of `include` is measured on others",
+        ),
+        (
+            {"include": "[{architecture: mlp, optimizer: {name: sgd, lr: 0.5}, batch_size: 96}]"},
+            "9:49: `sgd` says an `lr`, and `tune` picks it; keep one of the two",
+        ),
+        (
+            {
+                "include": "[{architecture: mlp, optimizer: adam, batch_size: 96}]",
+                "tune": "{learning_rates: {sgd: [0.1]}}",
+            },
+            "8:24: `learning_rates` has none for `adam`",
+        ),
+        (
+            {
+                "include": "[{architecture: mlp, optimizer: sgd, batch_size: 96, "
+                "training: {epochs: 2, validation_examples: 5}}]"
+            },
+            "9:73: `training.validation_examples` is not that of `tune`",
         ),
     ],
 )

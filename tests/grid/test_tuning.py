@@ -87,6 +87,28 @@ def test_the_best_rate_on_validation_data_is_picked_whatever_the_test_data_say(g
     assert all(item.lr == best(item.cell) for item in picked)
 
 
+def test_an_included_cell_is_tried_and_measured_like_the_others() -> None:
+    more = "include: [{architecture: logistic, optimizer: rmsprop, batch_size: 96}]\n"
+    rates = "rmsprop: [1e-4, 1e-3, 1e-2], adam"
+    grid = Grid.from_text(TEXT.replace("adam: [", rates + ": [", 1) + more)
+    records = trials(grid, lambda cell: lr_of(cell.optimizer))
+    measured = [*final_cells(grid, pick(grid, records), MNIST, 60_000, ["cpu"])]
+    included = [cell for cell in measured if cell.architecture.name == "logistic"]
+    assert [(lr_of(cell.optimizer), cell.seed) for cell in included] == [(1e-2, seed) for seed in (0, 1, 2)]
+    assert {cell.training.validation_examples for cell in included} == {5000}
+    assert len(records) == grid.trial_count()
+
+
+def test_a_trial_runs_to_its_end_though_test_data_would_stop_it() -> None:
+    stops = "{epochs: 2, target_accuracy: 0.9, stop_at_target: true}"
+    grid = Grid.from_text(TEXT.replace("{epochs: 2}", stops))
+    records = trials(grid, lambda cell: 0.5)
+    assert not any(record.cell.training.stop_at_target for record in records)
+    measured = final_cells(grid, pick(grid, records), MNIST, 60_000, ["cpu"])
+    assert len(measured) == 12 * 3
+    assert all(cell.training.stop_at_target for cell in measured)
+
+
 def tried(grid: Grid, cell: Cell) -> list[float]:
     assert grid.tune is not None
     return grid.tune.rates(cell.optimizer.name)

@@ -226,6 +226,20 @@ def test_a_table_model_predicts_rows_and_says_so_about_images(tmp_path: Path, ce
         model.predict(["digit.png"])
 
 
+def test_a_model_of_a_plug_ins_table_takes_rows_as_they_are(tmp_path: Path, cell: Cell) -> None:
+    """What the plug-in calls `standardize`, `header` or `delimiter` says nothing of a user's file."""
+    own = Component(name="my_data:rows", options={"standardize": True, "header": False, "delimiter": ";"})
+    table_cell = replace(cell, architecture=Component(name="logistic"), dataset=own)
+    spec = replace(TABLE, columns=["a", "b", "c"])
+    network = architectures.build(table_cell.architecture, spec, None)
+    save_model(network, table_cell, spec, tmp_path / "table.safetensors")
+    (tmp_path / "rows.csv").write_text("c,b,a\n3,2,1\n")
+    expected = network(torch.tensor([[1.0, 2.0, 3.0]])).softmax(1).detach().numpy()
+    model = load_model(tmp_path / "table.safetensors")
+    assert model.probabilities(np.array([[1, 2, 3]])) == pytest.approx(expected)
+    assert model.predict(tmp_path / "rows.csv")[0].probability == pytest.approx(expected.max())
+
+
 def test_columns_of_a_frame_are_found_by_name(tmp_path: Path, cell: Cell) -> None:
     import pandas as pd
 

@@ -715,6 +715,15 @@ def test_a_schedule_of_ones_own_multiplies_the_learning_rate_of_each_step(make_j
         train(make_job(schedule=Component(name="other_people:not_a_number")))
 
 
+@pytest.mark.parametrize("profile", ["plain", "fast"])
+def test_what_a_datasets_own_option_means_is_its_own_affair(make_job: MakeJob, profile: str) -> None:
+    """Pixels that a plug-in has normalized are not normalized again."""
+    job = make_job(profile=profile, dataset=Component(name="other_people:digits", options={"normalize": True}))
+    record = train(job)
+    assert [epoch.train_loss for epoch in record.epochs] == pytest.approx(by_hand(job, plain_step), rel=1e-5)
+    assert record.checks["equivalence"] == ("reference" if profile == "plain" else "passed")
+
+
 def test_a_schedule_multiplies_each_groups_own_rate_and_constant_touches_none(make_job: MakeJob) -> None:
     from mnistbench.train.steps.update import Update
 

@@ -257,7 +257,7 @@ def make_reference(
         order,
         loss=training.loss,
         plugins=plugins,
-        normalize=bool(cell.dataset.options.get("normalize")),
+        normalize=bool(cell.data_options.get("normalize")),
         asks=asks,
     )
 
