@@ -244,10 +244,23 @@ def build(component: Component, data: DataSpec, plugins: Plugins | None = None) 
                 built = constructor(data, **options)
         if not isinstance(built, nn.Module):
             raise UserError(f"{component.name} gives a {type(built).__name__}; a network is a torch.nn.Module")
+        _make_lazy_layers(built, data)
         return built
     if component.name not in ARCHITECTURES:
         raise UserError(f"unknown architecture {component.name!r}; there are {', '.join(ARCHITECTURES)}")
     return ARCHITECTURES[component.name](data, **component.options)
+
+
+def _make_lazy_layers(network: nn.Module, data: DataSpec) -> None:
+    """Show layers that take their shape from a batch (nn.LazyLinear) one of zeros; no random number is used up."""
+    import torch
+    from torch.nn.parameter import is_lazy
+
+    if any(map(is_lazy, [*network.parameters(), *network.buffers()])):
+        network.eval()
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            network(torch.zeros(2, *data.input_shape))
+        network.train()
 
 
 def _activation(name: Activation) -> nn.Module:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -113,18 +114,23 @@ def own_modules(plugin: str) -> dict[str, Path]:
         if module is None or name in files or file.suffix != ".py" or is_of_installation(file):
             continue
         files[name] = file
-        for node in ast.walk(ast.parse(file.read_bytes())):
-            imported: list[str] = []
-            if isinstance(node, ast.Import):
-                imported = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                base = "." * node.level + (node.module or "")
-                base = importlib.util.resolve_name(base, module.__package__) if node.level else base
-                imported = [f"{base}.{alias.name}" for alias in node.names]
-            for dotted in imported:  # `import a.b` runs `a` first
-                parts = dotted.split(".")
-                waiting += [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
+        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+        waiting += _imports_of(file.read_bytes(), package)
     return files
+
+
+@functools.cache  # asked for each cell and each block of speed; parsing a repository's modules takes a second
+def _imports_of(source: bytes, package: str) -> tuple[str, ...]:
+    """Modules that a source imports, those of its dotted names included: `import a.b` runs `a` first."""
+    dotted: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            dotted += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: 1 - node.level or None] if node.level else []
+            dotted += [".".join([*above, *filter(None, [node.module]), alias.name]) for alias in node.names]
+    parts = [name.split(".") for name in dotted]
+    return tuple(dict.fromkeys(".".join(each[:length]) for each in parts for length in range(1, len(each) + 1)))
 
 
 def is_of_installation(file: Path) -> bool:

@@ -48,9 +48,8 @@ def show(
     plugins = load_plugins(plugin or ())
     component = component_from_text("architecture", network, settings or [], plugins)
     spec = spec_of(Component(name=dataset))
-    built = architectures.build(component, spec, plugins)
     try:
-        summary = inspection.summarize(built, spec)
+        summary = inspection.summarize(architectures.build(component, spec, plugins), spec)
     except UserError:
         raise
     except Exception as error:

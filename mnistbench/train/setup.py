@@ -60,13 +60,12 @@ class Builder:
     threads_set: set[int] = field(default_factory=set)
 
     def network(self, prepare: Prepare | None = None) -> nn.Module:
-        """The network on the CPU, in fp32, its lazy layers made.
+        """The network on the CPU, in fp32.
 
         Args:
             prepare: called on the network before anything is made of it; the equivalence gate silences dropout so.
         """
         import torch
-        from torch.nn.parameter import is_lazy
 
         reproducibility.seed_everything(self.cell.seed)
         model = architectures.build(self.cell.architecture, self.spec, self.plugins)
@@ -75,9 +74,6 @@ class Builder:
             torch.set_num_threads(self.threads)
         if prepare is not None:
             prepare(model)
-        if any(is_lazy(parameter) for parameter in model.parameters()):
-            run_unseen(model, torch.zeros(2, *self.spec.input_shape))
-            model.train()
         return model
 
     def parts(

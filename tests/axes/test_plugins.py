@@ -215,6 +215,16 @@ def test_another_source_of_what_a_plug_in_imports_is_another_cell(plugin: str) -
     assert plugins.sha256(name) != before
 
 
+def test_a_relative_import_that_a_file_tries_first_is_no_bug_of_ours() -> None:
+    """As modules are written that serve as a part of a package and as a file."""
+    tries = "try:\n    from .tried_layers import WIDTH\nexcept ImportError:\n    from tried_layers import WIDTH\n"
+    write("own_folder2/tried_layers.py", "WIDTH = 1")
+    plugins = load_plugins([write("own_folder2/tried_models.py", f"{tries}class Net: ...")])
+    before = plugins.sha256("tried_models:Net")
+    write("own_folder2/tried_layers.py", "WIDTH = 2")
+    assert plugins.sha256("tried_models:Net") != before
+
+
 def test_a_file_that_imports_nothing_of_the_users_own_keeps_its_checksum() -> None:
     name = write("lone_models.py", GOOD)
     content = Path(name).read_bytes()

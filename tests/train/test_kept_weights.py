@@ -75,6 +75,14 @@ class Noisy(nn.Module):
 class Softmax(nn.Sequential):
     def __init__(self, data):
         super().__init__(nn.Linear(3, 3), nn.Softmax(dim=1))
+
+
+class Lazy(nn.Sequential):
+    """Layers that take their shape from a batch, the first in buffers alone."""
+
+    def __init__(self, data):
+        lazy = [nn.LazyBatchNorm1d(affine=False), nn.Unflatten(1, (4, 2)), nn.LazyInstanceNorm1d(affine=True)]
+        super().__init__(nn.Linear(3, 8), *lazy, nn.Flatten(), nn.Linear(8, 3))
 '''
 Train = Callable[..., CellRecord]
 
@@ -127,10 +135,12 @@ def train(tmp_path: Path, plugin: str, weights: Path, monkeypatch: pytest.Monkey
     return run
 
 
-def test_a_network_that_is_whole_is_kept_and_the_record_says_so(train: Train, weights: Path) -> None:
-    record = train("Whole")
+@pytest.mark.parametrize("network", ["Whole", "Lazy"])
+def test_a_network_that_is_whole_is_kept_and_the_record_says_so(train: Train, weights: Path, network: str) -> None:
+    record = train(network)
     assert record.model is not None
     assert record.checks["kept_model"] == "passed"
+    assert not record.checks["equivalence"].startswith("failed")
     assert [path.name for path in weights.glob("*.safetensors")] == record.model.weights
 
 

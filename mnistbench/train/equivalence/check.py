@@ -215,7 +215,6 @@ def make_reference(
 ) -> Reference:
     """The plain path of a cell, its weights and order of examples drawn from the cell's seed."""
     import torch
-    from torch.nn.parameter import is_lazy
 
     from mnistbench.train.equivalence.reference import Reference
 
@@ -236,10 +235,6 @@ def make_reference(
         model = architectures.build(cell.architecture, arrays.spec, plugins)
         if prepare is not None:
             prepare(model)
-        if any(is_lazy(parameter) for parameter in model.parameters()):
-            model.eval()
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                model(torch.zeros(2, *arrays.spec.input_shape))
         model.train()
         return model
 
