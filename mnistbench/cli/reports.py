@@ -19,7 +19,7 @@ from mnistbench.cli.flags import (
     read_path,
     results_folder,
 )
-from mnistbench.cli.outcome import write_outcome
+from mnistbench.cli.outcome import console_for_tables, write_outcome
 from mnistbench.errors import UserError
 from mnistbench.errors.layers import require
 from mnistbench.files.whole import write_whole
@@ -80,7 +80,7 @@ def compare(
         *frames, blocks_a=blocks[0], blocks_b=blocks[1], fail_on=threshold, allow_undecided=allow_undecided
     )
     comparison = replace(comparison, notes=(*notes, *comparison.notes))
-    print(comparison.to_text())
+    print(comparison.to_text(console_for_tables().width))
     if out is not None:
         write_whole(out, comparison.to_markdown())
     return comparison.exit_code

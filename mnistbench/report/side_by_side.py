@@ -50,7 +50,8 @@ def speed_rows(a: Side, b: Side, metric: Metric) -> list[Row]:
             row |= {
                 "n_a": len(values.a), "n_b": len(values.b), "unit": values.unit, "sessions_a": values.turns[0],
                 "sessions_b": values.turns[1], "disturbed": values.disturbed,
-                "confounded": min(values.turns) < ENOUGH_SESSIONS, "protocol": a.blocks["protocol"].iloc[0],
+                "confounded": not row["reason"] and min(values.turns) < ENOUGH_SESSIONS,
+                "protocol": a.blocks["protocol"].iloc[0],
             }  # fmt: skip
             if not row["reason"]:
                 efforts = [math.log(steps_to_target(runs)) if to_target else 0.0 for runs in (first, second)]
