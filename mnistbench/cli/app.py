@@ -171,7 +171,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_USAGE
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except BrokenPipeError:  # `mnistbench list … | head`
+    except (BrokenPipeError, SystemExit) as error:  # `mnistbench list … | head`: typer would end it with status 1
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
         sys.stderr.close()
         return COMPLETE
     except Exception as error:

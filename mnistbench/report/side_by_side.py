@@ -115,7 +115,7 @@ def _runs(frame: pd.DataFrame, metric: Metric) -> Iterator[Repeats]:
 
 def _about(a: Repeats, b: Repeats, metric: Metric) -> Row:
     """What a row says of both sides before anything is compared."""
-    machines = [str(side.first("machine")) for side in (a, b)]
+    machines = [f"{side.first('machine')} ({side.first('machine_id')[:8]})" for side in (a, b)]
     if a.first("machine_id") == b.first("machine_id") and not _same_machine(a, b):
         machines = [f"{machine} ({side.first('device_name')})" for machine, side in zip(machines, (a, b), strict=True)]
     return {

@@ -101,7 +101,9 @@ def test_one_session_a_side_is_confounded_and_never_a_regression() -> None:
     assert (row["confounded"], row["verdict"], row["unit"]) == (True, "slower", "blocks")
     assert any("confounded" in note for note in found.notes)
     assert "slower, confounded" in found.to_text()
-    assert "examples/s on quiet box, protocol 2" in found.to_text(), "blocks told it, whatever the records are of"
+    assert "examples/s on quiet box (c303c869), protocol 2" in found.to_text(), (
+        "blocks told it, whatever the records are of"
+    )
     assert (found.regressions, found.exit_code) == (0, 6)
     assert compared(side(10_000), side(5_000, hours=(1,)), fail_on=SLOWER, allow_undecided=True).exit_code == 0
 
@@ -208,7 +210,7 @@ def test_different_machines_are_shown_without_verdict() -> None:
     found = compared(side(10_000), side(1_000, environment=make_environment("slow box")), fail_on=SLOWER)
     row = throughput(found)
     assert (row["verdict"], row["reason"]) == ("", "different machines: speeds are not ranked")
-    assert row["machine"] == "quiet box → slow box"
+    assert row["machine"] == "quiet box (c303c869) → slow box (998cc4d6)"
     assert found.exit_code == 6
 
 
@@ -233,11 +235,11 @@ def test_two_gpus_under_one_machine_id_are_two_machines() -> None:
     found = compared(a, b, fail_on=SLOWER)
     row = throughput(found)
     assert (row["verdict"], row["reason"]) == ("", "different GPUs: speeds are not ranked")
-    assert row["machine"] == "quiet box (NVIDIA H100) → quiet box (NVIDIA H200)"
+    assert row["machine"] == "quiet box (c303c869) (NVIDIA H100) → quiet box (c303c869) (NVIDIA H200)"
     assert found.exit_code == 6
     both = Side(pd.concat([a.runs, again.runs]), pd.concat([a.blocks, again.blocks]))
     rows = compared(both, b).table.frame
-    assert list(rows.loc[rows["metric"] == "examples_per_second", "machine"]) == ["quiet box"]
+    assert list(rows.loc[rows["metric"] == "examples_per_second", "machine"]) == ["quiet box (c303c869)"]
 
 
 def test_the_same_build_is_compared_where_both_sides_have_it() -> None:

@@ -494,7 +494,8 @@ def test_settings_that_differ_in_anything_share_no_panel_and_no_row(changes: dic
         panels = list(charts.panels_of(exhibit.frame, apart(exhibit.frame, ["architecture_label"])))
         assert [len(rows) for _, rows in panels] == [len(exhibit.frame) // 2] * 2
     exhibits = [
-        leaderboard(frame), throughput_by_batch(frame), accuracy_by_batch(frame), time_curves(frame, epochs_frame(records))
+        leaderboard(frame), throughput_by_batch(frame), accuracy_by_batch(frame),
+        time_curves(frame, epochs_frame(records)),
     ]  # fmt: skip
     for exhibit in exhibits:
         keys = [*SETTING.split(), *({"epoch", "target_accuracy"} & set(exhibit.frame))]
