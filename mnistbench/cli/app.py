@@ -16,10 +16,12 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
+from typing_extensions import override
 
 from mnistbench.axes.plugins import where_in_plugin
 from mnistbench.cell import __version__
@@ -50,7 +52,29 @@ def _as_typed(path: str) -> str:
 
 PROGRAM = _program()
 
+
+def _plain(parameters: list[Any]) -> list[Any]:
+    """Parameters of which the help says nothing behind a switch, where typer says `<bool>`."""
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    return parameters
+
+
+class _Command(TyperCommand):
+    @override
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _plain(super().get_params(ctx))
+
+
+class _Group(TyperGroup):
+    @override
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _plain(super().get_params(ctx))
+
+
 app = typer.Typer(
+    cls=_Group,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -110,18 +134,18 @@ for panel, command, name, examples in (
     (MODELS, models.evaluate, "evaluate", ["evaluate 9f2c", "evaluate 9f2c --dataset digits"]),
     (MODELS, models.verify, "verify", ["verify 9f2c"]),
 ):
-    app.command(name, rich_help_panel=panel, epilog=_example(*examples))(command)
+    app.command(name, cls=_Command, rich_help_panel=panel, epilog=_example(*examples))(command)
 
-data_app = typer.Typer(no_args_is_help=False, help="What data lies where; fetch it; draw samples of it.")
+data_app = typer.Typer(cls=_Group, no_args_is_help=False, help="What data lies where; fetch it; draw samples of it.")
 data_app.callback(invoke_without_command=True)(looking.data)
-data_app.command("list", epilog=_example("data list"))(looking.data_list)
-data_app.command("fetch", epilog=_example("data fetch mnist fashion_mnist"))(looking.data_fetch)
-data_app.command("show", epilog=_example("data show mnist --out samples.png"))(looking.data_show)
+data_app.command("list", cls=_Command, epilog=_example("data list"))(looking.data_list)
+data_app.command("fetch", cls=_Command, epilog=_example("data fetch mnist fashion_mnist"))(looking.data_fetch)
+data_app.command("show", cls=_Command, epilog=_example("data show mnist --out samples.png"))(looking.data_show)
 app.add_typer(data_app, name="data", rich_help_panel=LOOK)
 
-results_app = typer.Typer(no_args_is_help=True, help="Results folders made from a tracking server.")
+results_app = typer.Typer(cls=_Group, no_args_is_help=True, help="Results folders made from a tracking server.")
 results_app.callback()(reports.results)
-results_app.command("from-mlflow", epilog=_example("results from-mlflow quick --out results/quick"))(
+results_app.command("from-mlflow", cls=_Command, epilog=_example("results from-mlflow quick --out results/quick"))(
     reports.from_mlflow
 )
 app.add_typer(results_app, name="results", rich_help_panel=COMPARE)
@@ -147,7 +171,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_USAGE
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except BrokenPipeError:  # `mnistbench list … | head`
+    except (BrokenPipeError, SystemExit) as error:  # `mnistbench list … | head`: typer would end it with status 1
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
         sys.stderr.close()
         return COMPLETE
     except Exception as error:

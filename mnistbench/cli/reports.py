@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +20,7 @@ from mnistbench.cli.flags import (
     read_path,
     results_folder,
 )
-from mnistbench.cli.outcome import write_outcome
+from mnistbench.cli.outcome import console_for_tables, write_outcome
 from mnistbench.errors import UserError
 from mnistbench.errors.layers import require
 from mnistbench.files.whole import write_whole
@@ -80,9 +81,12 @@ def compare(
         *frames, blocks_a=blocks[0], blocks_b=blocks[1], fail_on=threshold, allow_undecided=allow_undecided
     )
     comparison = replace(comparison, notes=(*notes, *comparison.notes))
-    print(comparison.to_text())
     if out is not None:
         write_whole(out, comparison.to_markdown())
+    try:
+        print(comparison.to_text(console_for_tables().width), flush=True)
+    except BrokenPipeError:  # `| head`: the status is what a CI reads
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return comparison.exit_code
 
 

@@ -174,7 +174,7 @@ def legend(figure: Figure, handles: Sequence[Line2D], labels: Sequence[str]) -> 
     """A legend below the plot, as many columns as fit, for which the figure grows; none where there is one label."""
     if len(labels) < 2:
         return
-    shown = [one_line(label, 64) for label in labels]
+    shown = [one_line(label, 54) for label in labels]
     widest = max((len(label) for label in shown), default=1)
     room = figure.get_figwidth() * 72
     columns = max(1, min(len(shown), int(room // (34 + 5.6 * widest))))
@@ -282,11 +282,15 @@ def batch_axis(axes: Axes, batches: Iterable[int]) -> None:
     """A log2 axis with the batch sizes that were run as its ticks."""
     sizes = sorted(set(batches))
     axes.set_xscale("log", base=2)
-    step = -(-len(sizes) // 8)
-    axes.set_xticks(sizes[::step], [f"{size:,}" if size < 10000 else f"{size / 1000:g}k" for size in sizes[::step]])
+    room = 2 if len(sizes) == 1 else 2**0.35
+    apart = (sizes[-1] / sizes[0] * room**2) ** (1 / 8)  # an eighth of the axis has room for 16,384
+    ticks = sizes[:1]
+    for size in sizes[1:]:
+        if size >= ticks[-1] * apart:
+            ticks.append(size)
+    axes.set_xticks(ticks, [f"{size:,}" if size < 10000 or size % 1000 else f"{size // 1000}k" for size in ticks])
     axes.minorticks_off()
     axes.set_xlabel("batch size")
-    room = 2 if len(sizes) == 1 else 2**0.35
     axes.set_xlim(sizes[0] / room, sizes[-1] * room)
 
 

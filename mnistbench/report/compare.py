@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ from mnistbench.report.labels import labels, shared
 from mnistbench.report.repeats import without_equal_seeds, without_older, without_trials
 from mnistbench.report.samples import with_gate_of_blocks
 from mnistbench.report.side_by_side import ENOUGH_SESSIONS, Row, Side, accuracy_rows, speed_rows
+from mnistbench.report.tables import SETTING
 from mnistbench.words import markdown
 from mnistbench.words.wording import accuracy_text, interval_text, percent, plural, seconds_text, times
 
@@ -42,7 +45,7 @@ class Threshold:
         across = row["low"] < limit <= row["high"]
         return {
             "regression": bool(asked and not row["reason"] and not row["confounded"] and row["high"] < limit),
-            "undecided": bool(asked and row["verdict"] != "identical" and (unclear or across)),
+            "undecided": bool(asked and row["verdict"] not in ("identical", "better") and (unclear or across)),
         }
 
     def __str__(self) -> str:
@@ -93,13 +96,30 @@ class Comparison:
             return 5
         return 6 if self.undecided and not self.allow_undecided else 0
 
-    def to_text(self) -> str:
-        """The comparison as plain text for a terminal."""
-        head = "\n".join(map(markdown.one_line, self.notes))
-        if not self.table:
-            return f"{markdown.one_line(self.table.reason)}\n{head}".strip()
-        rows = pd.DataFrame([list(map(markdown.one_line, row)) for row in self._rows()], columns=_HEADERS)
-        return f"{rows.to_string(index=False)}\n\n{head}".rstrip()
+    def to_text(self, width: int = 120) -> str:
+        """The comparison as plain text for a terminal of so many columns: a table for each metric and machine."""
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        text = io.StringIO()
+        console = Console(file=text, width=width, color_system=None)
+        cells = [list(map(markdown.one_line, row)) for row in (self._rows() if self.table else ())]
+        rows = pd.DataFrame(cells or None, columns=_HEADERS)
+        for (metric, machine), own in rows.groupby(["metric", "machine"], sort=False):
+            title = Text(f"{metric} on {machine}")
+            table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+            shown = own.drop(columns=["metric", "machine"]).loc[:, lambda frame: (frame != "").any()]
+            for name in map(str, shown):
+                right = name in ("A", "B", "B over A", "interval")
+                table.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")
+            for row in shown.itertuples(index=False):
+                table.add_row(*map(Text, row))
+            console.print(table, "")
+        for line in [*[self.table.reason] * (not self.table), *self.notes]:
+            console.print(Text(markdown.one_line(line)), soft_wrap=True)
+        return "\n".join(map(str.rstrip, text.getvalue().splitlines())).strip()
 
     def to_markdown(self) -> str:
         """The comparison as Markdown for a file or an issue."""
@@ -124,7 +144,7 @@ def _shown(row: dict[Any, Any], *, with_builds: bool) -> list[str]:
     text: Callable[[float], str] = {
         "examples_per_second": lambda value: f"{value:,.0f}",
         "seconds_to_target": seconds_text,
-        "test_accuracy": accuracy_text,
+        "test_accuracy": lambda value: percent(value, 2),
     }[row["metric"]]
     if row["metric"] == "test_accuracy":
         ratio, proof = f"{100 * row['ratio']:+.2f} points", ""
@@ -172,16 +192,17 @@ def compare(
         for frame, blocks in ((a, blocks_a), (b, blocks_b))
     )
     a, b = first.frame, second.frame
-    both = pd.concat([a, b], ignore_index=True)
+    both = pd.concat([a, b], ignore_index=True).sort_values(SETTING.split(), kind="stable")
     names = labels(both) if len(both) else {}
     only_a, only_b = (_only(side, other, names) for side, other in ((a, b), (b, a)))
     targets = sorted({*targets_in(a), *targets_in(b)})
-    rows = speed_rows(first, second, "examples_per_second")
+    in_order = functools.partial(sorted, key=lambda row: list(names).index(row["settings"]))
+    rows: list[Row] = in_order(speed_rows(first, second, "examples_per_second"))
     for target in targets:
         asked_a, asked_b = (Side(at_target(ask(side.frame, targets), target), side.blocks) for side in (first, second))
         timed = speed_rows(asked_a, asked_b, "seconds_to_target")
-        rows += [{**row, "target_accuracy": target} for row in timed]
-    rows += accuracy_rows(a, b)
+        rows += [{**row, "target_accuracy": target} for row in in_order(timed)]
+    rows += in_order(accuracy_rows(a, b))
     unjudged = {"regression": False, "undecided": False}
     rows = [{**row, **(fail_on.judge(row) if fail_on else unjudged)} for row in rows]
     table = pd.DataFrame({"label": names[row["settings"]], "target_accuracy": math.nan, **row} for row in rows)
@@ -211,8 +232,8 @@ def _in_both(a: Side, b: Side) -> Iterator[str]:
 
 
 def _only(side: pd.DataFrame, other: pd.DataFrame, names: dict[str, str]) -> tuple[str, ...]:
-    there = set(other["settings"])
-    return tuple(names[settings] for settings in dict.fromkeys(side["settings"]) if settings not in there)
+    alone = set(side["settings"]) - set(other["settings"])
+    return tuple(label for settings, label in names.items() if settings in alone)
 
 
 def _undecided(a: pd.DataFrame, b: pd.DataFrame, table: pd.DataFrame, fail_on: Threshold | None) -> int:

@@ -271,7 +271,7 @@ def _facts(study: Study) -> list[tuple[str, str, str]]:
         (
             "targets" if len(targets) > 1 else "target",
             listed([accuracy_text(target) for target in targets]) if targets else "none",
-            "test accuracy",
+            "test accuracy" if targets else "",
         ),
         ("data", listed(list(dict.fromkeys(frame["dataset_label"]))), ""),
         ("seeds", count(study.frame["seed"].nunique()), f"of {plural(study.frame['settings'].nunique(), 'setting')}"),

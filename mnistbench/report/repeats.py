@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mnistbench.report.tables import SETTING
 from mnistbench.results.records import RESULTS
 
 
@@ -156,8 +157,7 @@ def without_equal_seeds(frame: pd.DataFrame) -> pd.DataFrame:
 def curve_points(frame: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
     """Epochs of the runs that gave a result, twins apart, with the settings' columns."""
     kept = measured(counted(frame), RESULTS)
-    columns = ["record_id", "group", "architecture_label", "optimizer_label", "batch_size", "device", "execution_label"]
-    return epochs.merge(kept[columns], on="record_id")
+    return epochs.merge(kept[["record_id", "group", *SETTING.split()]], on="record_id")
 
 
 def without_trials(frame: pd.DataFrame) -> pd.DataFrame:

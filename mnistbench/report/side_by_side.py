@@ -50,7 +50,8 @@ def speed_rows(a: Side, b: Side, metric: Metric) -> list[Row]:
             row |= {
                 "n_a": len(values.a), "n_b": len(values.b), "unit": values.unit, "sessions_a": values.turns[0],
                 "sessions_b": values.turns[1], "disturbed": values.disturbed,
-                "confounded": min(values.turns) < ENOUGH_SESSIONS, "protocol": a.blocks["protocol"].iloc[0],
+                "confounded": not row["reason"] and min(values.turns) < ENOUGH_SESSIONS,
+                "protocol": a.blocks["protocol"].iloc[0],
             }  # fmt: skip
             if not row["reason"]:
                 efforts = [math.log(steps_to_target(runs)) if to_target else 0.0 for runs in (first, second)]
@@ -114,7 +115,7 @@ def _runs(frame: pd.DataFrame, metric: Metric) -> Iterator[Repeats]:
 
 def _about(a: Repeats, b: Repeats, metric: Metric) -> Row:
     """What a row says of both sides before anything is compared."""
-    machines = [str(side.first("machine")) for side in (a, b)]
+    machines = [f"{side.first('machine')} ({side.first('machine_id')[:8]})" for side in (a, b)]
     if a.first("machine_id") == b.first("machine_id") and not _same_machine(a, b):
         machines = [f"{machine} ({side.first('device_name')})" for machine, side in zip(machines, (a, b), strict=True)]
     return {

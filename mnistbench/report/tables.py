@@ -29,6 +29,10 @@ _TEXTS: dict[str, Callable[[Any], str]] = {
     "number": lambda value: f.MISSING if f.missing(value) else f.significant(float(value), 4),
 }
 _MISSING_LAST = {"seconds", "count", "reachable", "whole"}
+SETTING = (
+    "dataset_label architecture_label optimizer_label schedule_label training_label batch_size device execution_label"
+)
+"""Columns that tell settings apart: a table shows those that differ."""
 LONG_NAME = 12
 """Characters from which on the column of a name is kept wide enough for an option and its value."""
 _SELF_SORTING = {"percent", "share", "count", "rate"}
@@ -67,9 +71,11 @@ class Column:
 
 
 _SHARED = [
+    Column("dataset_label", "dataset", "name", filtered=True, hidden=True),
     Column("architecture_label", "architecture", "name", filtered=True),
     Column("optimizer_label", "optimizer", "name", filtered=True),
     Column("schedule_label", "schedule", "name", filtered=True),
+    Column("training_label", "training", "name", filtered=True, hidden=True),
     Column("execution_label", "execution", "name", filtered=True, hidden=True),
     Column("batch_size", "batch", "count", filtered=True),
     Column("device", "device", filtered=True, hidden=True),

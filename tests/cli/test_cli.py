@@ -80,7 +80,7 @@ def test_each_command_explains_itself(command: list[str], capsys: pytest.Capture
     """With its usage and what it is for."""
     assert cli.main([*command, "--help"]) == 0
     said = capsys.readouterr().out
-    assert "Usage:" in said
+    assert "Usage:" in said and "<bool>" not in said
     assert command in (["data"], ["results"]) or "Example" in said
 
 

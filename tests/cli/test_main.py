@@ -69,6 +69,15 @@ def test_an_output_that_is_full_is_said_in_one_line(tmp_path: Path, command: str
     )
 
 
+@pytest.mark.parametrize(
+    ("command", "status"), [("list optimizers", 0), (f"compare {PUBLISHED} {PUBLISHED} --fail-on slower=5%", 6)]
+)
+def test_a_reader_that_has_gone_changes_no_status(tmp_path: Path, command: str, status: int) -> None:
+    """`mnistbench compare … | head`: a CI reads the status."""
+    done = in_shell(f"(mnistbench {command}; echo $? >&2) | true", tmp_path)
+    assert done.stderr == f"{status}\n"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
 def test_a_run_with_closed_streams_trains_all_the_same(tmp_path: Path, closed: str) -> None:

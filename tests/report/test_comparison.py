@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -102,7 +101,9 @@ def test_one_session_a_side_is_confounded_and_never_a_regression() -> None:
     assert (row["confounded"], row["verdict"], row["unit"]) == (True, "slower", "blocks")
     assert any("confounded" in note for note in found.notes)
     assert "slower, confounded" in found.to_text()
-    assert re.search(r"protocol 2 +examples/s", found.to_text()), "blocks told it, whatever the records are of"
+    assert "examples/s on quiet box (c303c869), protocol 2" in found.to_text(), (
+        "blocks told it, whatever the records are of"
+    )
     assert (found.regressions, found.exit_code) == (0, 6)
     assert compared(side(10_000), side(5_000, hours=(1,)), fail_on=SLOWER, allow_undecided=True).exit_code == 0
 
@@ -145,7 +146,7 @@ def test_a_session_beside_busy_loops_is_slower_and_said_to_be_disturbed() -> Non
     found = compared(side(10_000), side(2_800, hours=(1,), timed=busy))
     row = throughput(found)
     assert (row["verdict"], row["disturbed"], row["ratio"]) == ("slower", True, pytest.approx(0.28, rel=0.1))
-    assert "slower, confounded, in a session that was disturbed" in found.to_text()
+    assert "slower, confounded, in a session that was disturbed" in found.to_text(200)
 
 
 def test_runs_without_blocks_are_values_and_undecided() -> None:
@@ -209,7 +210,7 @@ def test_different_machines_are_shown_without_verdict() -> None:
     found = compared(side(10_000), side(1_000, environment=make_environment("slow box")), fail_on=SLOWER)
     row = throughput(found)
     assert (row["verdict"], row["reason"]) == ("", "different machines: speeds are not ranked")
-    assert row["machine"] == "quiet box → slow box"
+    assert row["machine"] == "quiet box (c303c869) → slow box (998cc4d6)"
     assert found.exit_code == 6
 
 
@@ -234,11 +235,11 @@ def test_two_gpus_under_one_machine_id_are_two_machines() -> None:
     found = compared(a, b, fail_on=SLOWER)
     row = throughput(found)
     assert (row["verdict"], row["reason"]) == ("", "different GPUs: speeds are not ranked")
-    assert row["machine"] == "quiet box (NVIDIA H100) → quiet box (NVIDIA H200)"
+    assert row["machine"] == "quiet box (c303c869) (NVIDIA H100) → quiet box (c303c869) (NVIDIA H200)"
     assert found.exit_code == 6
     both = Side(pd.concat([a.runs, again.runs]), pd.concat([a.blocks, again.blocks]))
     rows = compared(both, b).table.frame
-    assert list(rows.loc[rows["metric"] == "examples_per_second", "machine"]) == ["quiet box"]
+    assert list(rows.loc[rows["metric"] == "examples_per_second", "machine"]) == ["quiet box (c303c869)"]
 
 
 def test_the_same_build_is_compared_where_both_sides_have_it() -> None:
@@ -342,11 +343,39 @@ def test_accuracy_that_became_worse_is_told_by_the_differences_of_seeds() -> Non
     assert few.exit_code == 6
 
 
+def test_seeds_that_are_proven_better_fail_no_threshold() -> None:
+    """From seven to nine seeds the rank test has no interval, and a proof needs none."""
+    before = np.linspace(0.90, 0.95, 8)
+    found = compared(with_accuracies(*before), with_accuracies(*(before + 0.01)), fail_on=WORSE)
+    assert (accuracy(found)["verdict"], found.undecided, found.exit_code) == ("better", 0, 0)
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_the_comparison_fits_the_terminal_and_names_cells_in_order(width: int) -> None:
+    cells = [make_cell(batch_size=size, optimizer=name) for name in ("muon", "adam") for size in (4096, 64, 512)]
+    a, b = (
+        Side(all_runs(map(make_record, cells)), blocks_frame(sessions_at([dict.fromkeys(cells, 9e3)], hours=[hour])))
+        for hour in (0, 1)
+    )
+    speeds, *_ = compared(a, b).to_text(width).split("\n\n")
+    assert max(map(len, speeds.splitlines())) <= width
+    order = list(compared(a, b).table.frame["label"])[:6]
+    assert order == [f"{name} · batch {size}" for name in ("adam", "muon") for size in (64, 512, 4096)]
+
+
 def test_cells_of_one_side_only_are_named() -> None:
     found = compared(side(10_000), side(10_000, cell={"batch_size": 64}))
     assert not found.table
     assert found.only_a == ("batch 512",)
     assert found.only_b == ("batch 64",)
+
+
+def test_the_same_sessions_on_both_sides_are_not_called_confounded() -> None:
+    same = side(10_000)
+    found = compared(same, same, fail_on=SLOWER)
+    row = throughput(found)
+    assert (row["reason"], row["confounded"]) == ("the same sessions on both sides", False)
+    assert found.exit_code == 6 and not any("in turns" in note for note in found.notes)
 
 
 def test_nothing_in_common_is_said() -> None:

@@ -13,6 +13,7 @@ from synthetic import all_runs, make_cell, make_environment, make_grid_records, 
 from test_verdicts import blocks_like, runs
 
 from mnistbench.cell import Component, Training
+from mnistbench.report import charts
 from mnistbench.report.blocks import blocks_frame
 from mnistbench.report.exhibit import Exhibit
 from mnistbench.report.frame import epochs_frame
@@ -27,9 +28,10 @@ from mnistbench.report.sections.learning import learning_curves
 from mnistbench.report.sections.levers import lever_effects
 from mnistbench.report.sections.optimizers import optimizer_ranking
 from mnistbench.report.sections.repeat import environments
-from mnistbench.report.sections.section import bare_profiles, left_to_the_table
+from mnistbench.report.sections.section import apart, bare_profiles, left_to_the_table
 from mnistbench.report.sections.throughput import throughput_by_batch
 from mnistbench.report.sections.time import time_curves
+from mnistbench.report.tables import SETTING
 from mnistbench.results.records import CellRecord, Data
 
 
@@ -63,7 +65,7 @@ def test_leaderboard_is_ordered_by_the_median_time_to_target() -> None:
     [
         ([5.0, 6.0, None], "6.00 s", 2),
         ([5.0, None, None], "> 50.0 s", 1),
-        ([None, None, None], "not reached (best 96 %)", 0),
+        ([None, None, None], "not reached (best 96.00 %)", 0),
     ],
 )
 def test_unreached_seeds_stay_in_the_median_and_are_no_number(
@@ -463,9 +465,41 @@ def test_every_failure_has_its_reason_and_the_command_that_reruns_it() -> None:
     assert table.loc["failed", "reason"] == "RuntimeError: shapes cannot be multiplied (512x400 and 256x120)"
     again = "python -m mnistbench run 'my results/grid.yaml' --out 'my results' --only 'architecture=my nets:Wide'"
     assert str(table.loc["failed", "rerun"]).startswith(again)
+    assert str(table.loc["failed", "rerun"]).endswith("--plugin 'my nets'")
     assert str(failures(all_runs(records)).frame["rerun"][0]).startswith("python -m mnistbench run grid.yaml --only")
     assert str(table.loc["diverged", "rerun"]).endswith("--force")
     assert table.loc["diverged", "step"] == 17
+
+
+def test_optimizers_stand_in_order_of_the_batch_size() -> None:
+    frame = all_runs(make_grid_records(architectures=["mlp"], batch_sizes=(4096, 64, 512), seeds=1))
+    ranking = optimizer_ranking(frame).frame
+    assert list(ranking["batch_size"]) == [64, 64, 512, 512, 4096, 4096]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schedule": "cosine"},
+        {"training": Training(epochs=2, target_accuracy=0.97, loss="mse")},
+        {"dataset": "fashion_mnist"},
+    ],
+)
+def test_settings_that_differ_in_anything_share_no_panel_and_no_row(changes: dict[str, Any]) -> None:
+    """A line of a chart is one setting, and each row of a table says which it is."""
+    cells = [make_cell(batch_size=size, **own) for size in (64, 512) for own in ({}, changes)]
+    records = [make_record(cell) for cell in cells]
+    frame = all_runs(records)
+    for exhibit in (learning_curves(frame, epochs_frame(records)), accuracy_by_batch(frame)):
+        panels = list(charts.panels_of(exhibit.frame, apart(exhibit.frame, ["architecture_label"])))
+        assert [len(rows) for _, rows in panels] == [len(exhibit.frame) // 2] * 2
+    exhibits = [
+        leaderboard(frame), throughput_by_batch(frame), accuracy_by_batch(frame),
+        time_curves(frame, epochs_frame(records)),
+    ]  # fmt: skip
+    for exhibit in exhibits:
+        keys = [*SETTING.split(), *({"epoch", "target_accuracy"} & set(exhibit.frame))]
+        assert not exhibit.frame.duplicated(keys).any()
 
 
 def test_environments_list_what_differs() -> None:

@@ -212,6 +212,24 @@ def test_the_speed_up_map_hatches_what_is_open() -> None:
     assert "<pattern" not in devices.speedup_map(ratios(verdict="faster"), "x", "steady").svg()
 
 
+def test_the_speed_up_map_counts_what_is_open_of_what_has_a_ratio() -> None:
+    """From cold nothing has a verdict, and so nothing is open."""
+    chart = devices.speedup_map(ratios(ratio=[math.nan, 1.02, 64.0], verdict=["", "open", "faster"]), "x", "steady")
+    assert chart.alt.endswith("1 of 2 open (hatched).")
+    assert "open" not in devices.speedup_map(ratios(verdict=""), "x", "cold").alt
+
+
+@pytest.mark.parametrize("sizes", [(32, 490, 7000, 8192), (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384), (60000,)])
+def test_names_of_batch_sizes_do_not_touch(sizes: tuple[int, ...]) -> None:
+    with charts.style():
+        figure, axes = charts.canvas()
+        charts.batch_axis(axes, sizes)
+        figure.draw_without_rendering()
+        boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+    assert len(boxes) >= min(3, len(sizes))
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
 def test_the_speed_up_map_is_centred_on_one() -> None:
     """1x is neutral, and a ratio and its inverse lie as far to each side."""
     assert devices._diverging_step(1.0) == palette.NEUTRAL
@@ -239,6 +257,10 @@ def test_time_to_target_draws_no_seed_that_did_not_reach_it() -> None:
     chart = first.first_at_target(board, "x")
     assert chart is not None
     assert "cnn" not in chart.svg()
+    assert chart.alt.startswith("Training time to the target of 1 setting of 2: 3.00 s (mlp · sgd). Dots")
+    last = board.assign(seconds_to_target=[3.0, 2.0])  # ranked nowhere, and so not in order
+    told = first.first_at_target(last, "x")
+    assert told is not None and "from 2.00 s (cnn · sgd) to 3.00 s (mlp · sgd)" in told.alt
     assert first.first_at_target(board.tail(1), "x") is None
 
 
@@ -266,6 +288,13 @@ def test_learning_curves_are_thinned_to_their_ends() -> None:
     thinned = learning.thin(rows)
     assert len(thinned) <= 100
     assert {1, 5000} <= set(thinned["epoch"])
+
+
+def test_epochs_have_round_ticks() -> None:
+    rows = pd.DataFrame({"epoch": range(1, 5001), "batch_size": 64, "n": 1, "train_loss": 0.5, "test_loss": 0.5})
+    chart = learning.learning_curve(learning.thin(rows), "x", "x", metric="loss", bounds=(0.1, 1.0), epochs=5000)
+    ticks = chart.figure.axes[0].get_xticks()
+    assert all(tick % 500 == 0 for tick in ticks) and len(ticks) >= 3
 
 
 def test_the_confusion_matrix_names_the_most_common_mistake() -> None:

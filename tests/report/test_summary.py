@@ -47,7 +47,7 @@ def test_seeds_without_blocks_claim_no_first_place() -> None:
 
 def test_a_target_that_nobody_reached_is_no_time() -> None:
     said = verdict_sentences(all_runs(reaching([None, None, None])))
-    assert said[0] == "No cell reached 97 %; the best came to 96 % (mlp · sgd · batch 64)."
+    assert said[0] == "No cell reached 97 %; the best came to 96.00 % (mlp · sgd · batch 64)."
 
 
 def test_a_range_may_end_beyond_the_last_evaluation() -> None:

@@ -17,7 +17,7 @@ from mnistbench.report.palette import INK, MUTED, PAPER
 from mnistbench.report.repeats import counted
 from mnistbench.report.samples import Metric
 from mnistbench.report.sections.section import MOST_SENTENCES, Answer, Part, Question, Section, Study, groups
-from mnistbench.report.tables import Column, of_kind, shared, table
+from mnistbench.report.tables import SETTING, Column, of_kind, shared, table
 from mnistbench.report.verdicts import ratios
 from mnistbench.words.wording import interval_text, plural, ratio_range, times
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 CLOCKS: dict[str, Metric] = {"steady": "examples_per_second", "cold": "cold_seconds"}
 MOST_ROWS = 24
 MOST_CROSSINGS = 8
+ABOUT = SETTING.replace(" device", "")
 
 
 def _answer(study: Study) -> Answer:
@@ -51,7 +52,7 @@ def _answer(study: Study) -> Answer:
             Column("clock", "clock", filtered=True),
             *shared("device"),
             Column("baseline", "over"),
-            *shared("architecture_label optimizer_label batch_size"),
+            *shared(ABOUT),
             Column("ratio", "speed-up", "ratio"),
             *of_kind("ratio", "low high"),
             *of_kind("count", "n"),
@@ -84,13 +85,12 @@ def device_speedups(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Ex
     series = labels(frame, "any_batch_device", without=("batch", "device"))
     about = {row["settings"]: row for row in frame.drop_duplicates("settings").to_dict("records")}
     table = []
-    shown = ["architecture_label", "optimizer_label", "batch_size"]
     for clock, metric in CLOCKS.items():
         for pair in ratios(frame, metric, blocks, chosen):
             settings = about[pair["settings_a"]]
             sides = {"device": pair["device_a"], "baseline": pair["device_b"]}
             kept = {"clock": clock, "series": series[settings["any_batch_device"]]}
-            table.append({**pair, **sides, **kept, **{name: settings[name] for name in shown}})
+            table.append({**pair, **sides, **kept, **{name: settings[name] for name in ABOUT.split()}})
     if not table:
         return nothing("No settings ran on two devices of the same machine and build.")
     order = ["group", "clock", "series", "device", "batch_size"]
@@ -105,8 +105,8 @@ def _short_notes(rows: pd.DataFrame) -> tuple[str, ...]:
     if not short:
         return ()
     return (
-        f"{plural(short, 'cell')} of this comparison trained for under 1 s or 50 steps, and no blocks of them were"
-        " timed. Do not publish the comparison so: time blocks, or run it with more epochs, until none is short.",
+        f"{plural(short, 'cell')} of this comparison trained for under 1 s or 50 steps, and no blocks were timed."
+        " Do not publish the comparison so: time blocks, or run it with more epochs, until none is short.",
     )
 
 
@@ -222,10 +222,11 @@ def speedup_map(rows: pd.DataFrame, name: str, clock: str) -> charts.Chart:
     known = rows.dropna(subset=["ratio"])
     most, least = highest(known, "ratio"), lowest(known, "ratio")
     undecided = int((rows["verdict"] == "open").sum())
+    open_ = f"; {undecided} of {len(known)} open (hatched)" if (rows["verdict"] != "").any() else ""
     alt = (
         f"{device} over {baseline}, {'training seconds' if clock == 'steady' else 'from the start of the process'}:"
         f" from {times(least.ratio)} ({least.series}, batch {least.batch_size}) to {times(most.ratio)}"
-        f" ({most.series}, batch {most.batch_size}); {undecided} of {len(rows)} open (hatched)."
+        f" ({most.series}, batch {most.batch_size}){open_}."
         + (
             f" {MOST_ROWS} of {rows['series'].nunique()} rows are drawn."
             if len(table) < rows["series"].nunique()

@@ -12,10 +12,8 @@ from mnistbench.report.exhibit import Exhibit, lowest, nothing
 from mnistbench.report.labels import labels
 from mnistbench.report.repeats import counted, measured, repeats
 from mnistbench.report.sections.section import Answer, Part, Question, Section, Study, groups
-from mnistbench.report.tables import Column, of_kind, shared, table
+from mnistbench.report.tables import SETTING, Column, of_kind, shared, table
 from mnistbench.words.wording import joules, plural
-
-ABOUT = ["architecture_label", "optimizer_label", "batch_size", "device", "execution_label"]
 
 
 def energy(frame: pd.DataFrame) -> Exhibit:
@@ -30,7 +28,7 @@ def energy(frame: pd.DataFrame) -> Exhibit:
         shown = statistics.summarize(runs.known("joules_per_1000_examples"))
         table.append(
             {
-                **{name: runs.first(name) for name in ["group", *ABOUT]},
+                **{name: runs.first(name) for name in ["group", *SETTING.split()]},
                 "label": names[runs.settings],
                 **shown.columns("joules"),
                 "joules_to_target": float(np.median(runs.floats("joules_to_target"))),
@@ -45,7 +43,7 @@ def _answer(study: Study) -> Answer:
     if not exhibit:
         return Answer.without(question, exhibit)
     columns = [
-        *shared(" ".join(ABOUT)),
+        *shared(SETTING),
         Column("joules", "energy per 1,000 examples", "joules"),
         *of_kind("joules", "low high"),
         *shared("interval"),

@@ -12,7 +12,7 @@ import pandas as pd
 from mnistbench.report import charts, statistics
 from mnistbench.report.blocks import NO_BLOCKS, NOT_TRAINED, CycleTable, cycle_table
 from mnistbench.report.estimator import ENOUGH_CYCLES, ranks
-from mnistbench.report.exhibit import Exhibit, nothing
+from mnistbench.report.exhibit import Exhibit, highest, lowest, nothing
 from mnistbench.report.frame import at_target, targets_in
 from mnistbench.report.labels import labels
 from mnistbench.report.palette import FAINT, INK, series_colour
@@ -20,7 +20,7 @@ from mnistbench.report.repeats import Repeats, measured, repeats
 from mnistbench.report.samples import Metric, Sample, blocks_of, samples, settled, steps_per_epoch, unranked
 from mnistbench.report.sections.section import MOST_SENTENCES, Answer, Part, Question, Section, Study, groups
 from mnistbench.report.statistics import RANK_TEST_SEEDS, Floats, Interval
-from mnistbench.report.tables import Column, shared, table
+from mnistbench.report.tables import SETTING, Column, shared, table
 from mnistbench.report.verdicts import MOST_COMPARED, Pair, compare
 from mnistbench.results.records import RESULTS
 from mnistbench.words import markdown
@@ -45,7 +45,7 @@ BOARD = [
     Column("order", "#", "count"),
     Column("rank_text", "rank", order="rank"),
     Column("time_text", "time to target", order="seconds_to_target", below="interval_text"),
-    *shared("architecture_label optimizer_label schedule_label batch_size device execution_label"),
+    *shared(SETTING),
     Column("reached_text", "reached", order="reached", below="reached_interval"),
     Column("epochs_to_target", "epochs", "whole", hidden=True),
     Column("clock_seconds_to_target", "own clock", "reachable", hidden=True),
@@ -60,10 +60,7 @@ BOARD = [
 MOST_BARS = 15
 MOST_ROWS = 10
 """Of a target's leaderboard in `summary.md`."""
-_SETTINGS = [
-    "group", "settings", "architecture_label", "optimizer_label", "schedule_label", "batch_size", "device",
-    "execution_label", "target_accuracy",
-]  # fmt: skip
+_SETTINGS = ["group", "settings", *SETTING.split(), "target_accuracy"]
 
 
 def _answer(study: Study) -> Answer:
@@ -222,7 +219,7 @@ def _seconds_text(runs: Repeats, median: float, best: float, spent: Floats) -> s
     if reached.any():
         known = spent[~reached & ~np.isnan(spent)]
         return f"> {seconds_text(float(known.min()))}" if len(known) else "not reached by most seeds"
-    return f"not reached (best {accuracy_text(best)})" if math.isfinite(best) else "not reached"
+    return f"not reached (best {percent(best, 2)})" if math.isfinite(best) else "not reached"
 
 
 def _ranks(frame: pd.DataFrame, blocks: pd.DataFrame, metric: Metric) -> dict[tuple[str, str], dict[str, Any]]:
@@ -294,13 +291,11 @@ def first_at_target(board: pd.DataFrame, name: str) -> charts.Chart | None:
         charts.log_axis(axes, "x", limits.min(), limits.max(), lambda value: f"{value:g}", most=5)
         charts.row_labels(axes, [charts.two_lines(label) for label in top["label"]])
         axes.set(xlabel="training seconds to the target (log)")
-    first, last = top.iloc[0], top.iloc[-1]
+    far = [lowest(top, "seconds_to_target"), highest(top, "seconds_to_target")][: len(top)]
+    told = " to ".join(f"{seconds_text(end.seconds_to_target)} ({end.label})" for end in far)
     alt = (
-        f"Training time to the target of {plural(len(top), 'setting')}"
-        f"{f', the first {len(top)} of {len(board)}' if len(top) < len(board) else ''}: from"
-        f" {seconds_text(first.seconds_to_target)}"
-        f" ({first.label}) to {seconds_text(last.seconds_to_target)} ({last.label})."
-        " Dots are seeds, the bar their median, the grey line the interval."
+        f"Training time to the target of {plural(len(top), 'setting')}{f' of {len(board)}' if len(board) > 1 else ''}:"
+        f" {'from ' if len(top) > 1 else ''}{told}. Dots are seeds, the bar their median, the grey line the interval."
     )
     return charts.Chart(name, "Time to the target", alt, figure)
 
@@ -336,7 +331,7 @@ def _nobody_there(rows: pd.DataFrame, goal: str) -> str:
     best = rows.sort_values("best_test_accuracy", ascending=False).iloc[0]
     reached = int(rows["reached"].sum())
     start = f"Only {plural(reached, 'run')} reached {goal}" if reached else f"No cell reached {goal}"
-    return f"{start}; the best came to {accuracy_text(best['best_test_accuracy'])} ({best['label']})."
+    return f"{start}; the best came to {percent(best['best_test_accuracy'], 2)} ({best['label']})."
 
 
 def _first_at(target: float, rows: pd.DataFrame, frame: pd.DataFrame, blocks: pd.DataFrame) -> Iterator[str]:

@@ -18,11 +18,12 @@ from mnistbench.report.sections.section import (
     Question,
     Section,
     Study,
+    apart,
     bare_profiles,
     groups,
     left_to_the_table,
 )
-from mnistbench.report.tables import Column, of_kind, shared, table
+from mnistbench.report.tables import SETTING, Column, of_kind, shared, table
 from mnistbench.words.wording import points
 
 
@@ -41,13 +42,13 @@ def _answer(study: Study) -> Answer:
     for heading, suffix, rows in groups(exhibit.frame):
         figures = []
         bare = rows[rows["execution_label"].isin(bare_profiles(rows))]
-        for title, own in charts.panels_of(bare, ["architecture_label", "device", "execution_label"]):
+        for title, own in charts.panels_of(bare, apart(bare, ["architecture_label", "device", "execution_label"])):
             panels += 1
             if own["batch_size"].nunique() > 1 and panels <= charts.MOST_PANELS:
                 stem = charts.stem("batch-cost", title) + suffix
                 figures.append(batch_cost(own, stem, title, seen, lowest))
         columns = [
-            *shared("architecture_label optimizer_label batch_size device execution_label"),
+            *shared(SETTING),
             Column("lr_scaling", "learning-rate rule"),
             *shared("test_accuracy"),
             *of_kind("percent", "low high"),
@@ -61,7 +62,7 @@ def _answer(study: Study) -> Answer:
         parts.append(Part(heading, sentences=said, charts=figures, table=shown, disclosed=bool(figures)))
     if drops:
         columns = [
-            *shared("architecture_label optimizer_label batch_size device execution_label"),
+            *shared(SETTING),
             Column("drop", "change in points", "points"),
             *shared("test_accuracy"),
             Column("best_accuracy", "at its best batch", "percent"),
@@ -98,7 +99,7 @@ def accuracy_by_batch(frame: pd.DataFrame) -> Exhibit:
     if rows["test_accuracy"].notna().sum() == 0:
         return nothing("No evaluation was recorded, so there is no accuracy to show.")
     series = labels(frame, "any_batch", without=("batch",))
-    about = ["group", "architecture_label", "optimizer_label", "device", "execution_label", "batch_size", "lr_scaling"]
+    about = ["group", *SETTING.split(), "lr_scaling"]
     entries = [
         {
             **{name: runs.first(name) for name in about},

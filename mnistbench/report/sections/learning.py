@@ -16,11 +16,12 @@ from mnistbench.report.sections.section import (
     Question,
     Section,
     Study,
+    apart,
     bare_profiles,
     groups,
     left_to_the_table,
 )
-from mnistbench.report.tables import Column, of_kind, shared, table
+from mnistbench.report.tables import SETTING, Column, of_kind, shared, table
 from mnistbench.words.wording import listed, percent, plural, significant
 
 PANEL = ["architecture_label", "optimizer_label", "device", "execution_label"]
@@ -39,7 +40,7 @@ def _answer(study: Study) -> Answer:
     parts, panels = [], 0
     for heading, suffix, own_group in groups(rows):
         bare = own_group[own_group["execution_label"].isin(bare_profiles(own_group))]
-        own_panels = list(charts.panels_of(bare, PANEL))
+        own_panels = list(charts.panels_of(bare, apart(bare, PANEL)))
         drawn = own_panels[: max(charts.MOST_PANELS - panels, 0)]
         panels += len(own_panels)
         for metric, bounds in limits.items() if drawn else ():
@@ -50,7 +51,7 @@ def _answer(study: Study) -> Answer:
             name = " · ".join(filter(None, [heading, metric.capitalize()]))
             parts.append(Part(name, charts=figures, layout="small"))
         columns = [
-            *shared("architecture_label optimizer_label batch_size device execution_label"),
+            *shared(SETTING),
             *of_kind("count", "epoch"),
             *of_kind("number", "train_loss test_loss"),
             *of_kind("percent", "train_accuracy"),
@@ -92,7 +93,7 @@ def learning_curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> Exhibit:
         return nothing("No epoch was recorded, so there is no curve to draw.")
     if rows["epoch"].max() == 1:
         return nothing("Every cell was trained for one epoch, which makes no curve.")
-    keys = ["group", "settings", *PANEL, "batch_size", "epoch"]
+    keys = ["group", "settings", *SETTING.split(), "epoch"]
     measures = ["train_loss", "test_loss", "train_accuracy", "test_accuracy"]
     columns = {"n": ("record_id", "size")} | {
         f"{name}{ending}": (name, how)
@@ -113,6 +114,8 @@ def learning_curve(
         bounds: of the y axis, the same in all panels.
         epochs: of the longest run.
     """
+    from matplotlib.ticker import MaxNLocator
+
     batches = sorted(set(rows["batch_size"]))
     with charts.style():
         figure, axes = charts.panel()
@@ -136,8 +139,7 @@ def learning_curve(
             axes.set_ylim(*bounds)
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %" if value <= 1.0001 else "")
         axes.set_xlim(0.8 if epochs > 1 else 0.5, epochs + max(0.24 * epochs, 0.5))
-        step = -(-epochs // 6)
-        axes.set_xticks(range(step if step > 1 else 1, epochs + 1, step))
+        axes.set_xticks([tick for tick in MaxNLocator(6, integer=True).tick_values(1, epochs) if 1 <= tick <= epochs])
         charts.name_ends(axes, [charts.LineEnd(str(batch), value, epoch) for batch, epoch, value in ends])
         axes.set(xlabel="epoch")
     finals = [

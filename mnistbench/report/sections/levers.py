@@ -16,13 +16,14 @@ from mnistbench.report.labels import labels
 from mnistbench.report.palette import MUTED
 from mnistbench.report.repeats import counted, measured
 from mnistbench.report.sections.section import MOST_SENTENCES, Answer, Part, Question, Section, Study, groups
-from mnistbench.report.tables import Column, of_kind, shared, table
+from mnistbench.report.tables import SETTING, Column, of_kind, shared, table
 from mnistbench.report.verdicts import ratios
 from mnistbench.words.wording import interval_text, percent, plural, times
 
 START_UP_LEVERS = ("compile", "graph")
 """Parts of the names of levers that cost something before the first step, and so have a break-even point."""
 MOST_ROWS = 24
+ABOUT = SETTING.removesuffix(" device execution_label")
 
 
 def _answer(study: Study) -> Answer:
@@ -51,7 +52,7 @@ def _answer(study: Study) -> Answer:
             Column("profile", "profile", filtered=True),
             Column("kind", "kind", filtered=True),
             Column("lever", "lever", "name", filtered=True),
-            *shared("architecture_label optimizer_label batch_size"),
+            *shared(ABOUT),
             Column("ratio", "throughput ratio", "ratio"),
             *of_kind("ratio", "low high"),
             *of_kind("count", "n"),
@@ -102,7 +103,7 @@ def lever_effects(frame: pd.DataFrame, blocks: pd.DataFrame = NO_BLOCKS) -> Exhi
                 **pair,
                 "device": pair["device_a"],
                 "series": series[with_lever["any_execution"]],
-                **{name: with_lever[name] for name in ("architecture_label", "optimizer_label", "batch_size")},
+                **{name: with_lever[name] for name in ABOUT.split()},
                 "kind": kind,
                 "profile": profile["execution"],
                 "lever": lever,

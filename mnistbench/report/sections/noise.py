@@ -77,7 +77,7 @@ def _answer(study: Study) -> Answer:
             stem = f"pairs-{metric_stem}{suffix}"
             best, others = against_first(rows)
             drawn = bool(len(others)) and (others["verdict"] != "").any()
-            alone = f"{best} against every other setting, {metric}"
+            alone = f"{best} against the others, {metric}"
             figures = [pair_differences(others, stem, alone)] if drawn else []
             said = [] if drawn else [_no_verdicts(rows)]
             shown = table(rows, PAIRS, name=f"{stem}-table", caption="Pairs of settings", most=150)

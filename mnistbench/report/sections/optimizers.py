@@ -18,7 +18,7 @@ from mnistbench.report.repeats import measured, one_per_seed, repeats
 from mnistbench.report.samples import accuracy_of, settled
 from mnistbench.report.sections.section import Answer, Part, Question, Section, Study
 from mnistbench.report.statistics import RANK_TEST_SEEDS
-from mnistbench.report.tables import Column, of_kind, shared, table
+from mnistbench.report.tables import SETTING, Column, of_kind, shared, table
 from mnistbench.report.verdicts import compare
 from mnistbench.results.records import RESULTS
 from mnistbench.words.wording import percent, plural, rank_text
@@ -34,7 +34,7 @@ def _answer(study: Study) -> Answer:
     parts = []
     if exhibit:
         columns = [
-            *shared("architecture_label batch_size device execution_label"),
+            *shared("dataset_label architecture_label training_label batch_size device execution_label"),
             Column("rank_text", "rank", order="rank"),
             *shared("optimizer_label"),
             Column("lr", "learning rate", "whole"),
@@ -50,7 +50,7 @@ def _answer(study: Study) -> Answer:
         parts.append(Part(table=ranking, disclosed=False))
     if tried:
         columns = [
-            *shared("architecture_label batch_size"),
+            *shared("dataset_label architecture_label training_label batch_size"),
             Column("trials", "trials", "count", filtered=True),
             *shared("diverged optimizer_label schedule_label"),
             Column("lr", "rate picked", "whole"),
@@ -83,9 +83,13 @@ def optimizer_ranking(frame: pd.DataFrame) -> Exhibit:
     contests = labels(frame, "any_optimizer", without=("optimizer", "schedule"))
     lost, won = _decided(frame, rows)
     about = [
-        "group", "settings", "architecture_label", "batch_size", "device", "execution_label", "optimizer_label", "lr",
-        "lr_scaling", "schedule_label", "tuning",
-    ]  # fmt: skip
+        "group",
+        "settings",
+        *SETTING.split(),
+        "lr",
+        "lr_scaling",
+        "tuning",
+    ]
     entries = [
         {
             **{name: runs.first(name) for name in about},
@@ -98,8 +102,8 @@ def optimizer_ranking(frame: pd.DataFrame) -> Exhibit:
     ]
     table = pd.DataFrame(entries)
     table["is_last"] = table["unranked"] != ""
-    order = ["group", "contest", "is_last", "test_accuracy"]
-    table = table.sort_values(order, ascending=[True, True, True, False], ignore_index=True)
+    order = ["group", "architecture_label", "batch_size", "contest", "is_last", "test_accuracy"]
+    table = table.sort_values(order, ascending=[True] * 5 + [False], ignore_index=True)
     ranked = table[~table["is_last"]].groupby(["group", "contest"])
     few = ranked["n"].transform("min") < RANK_TEST_SEEDS
     unlike = ranked["tuning"].transform("nunique") > 1
@@ -145,8 +149,8 @@ def best_after_trials(frame: pd.DataFrame) -> Exhibit:
     table["optimizer_label"] = table["optimizer_label"].map(short)
     rivals = table.groupby(["group", "any_optimizer", "trials"])["validation_accuracy"]
     table["best"] = table["validation_accuracy"] == rivals.transform("max")
-    order = ["group", "contest", "trials", "validation_accuracy"]
-    table = table.sort_values(order, ascending=[True, True, True, False], ignore_index=True, kind="stable")
+    order = ["group", "architecture_label", "batch_size", "contest", "trials", "validation_accuracy"]
+    table = table.sort_values(order, ascending=[True] * 5 + [False], ignore_index=True, kind="stable")
     notes = [*_told(table), "Judged on validation data of the trials' seeds: what is picked, not what is proven."]
     return Exhibit(table.drop(columns="any_optimizer"), notes=tuple(notes))
 
@@ -177,9 +181,8 @@ def _budgets(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
                 continue
             yield {
                 "group": group,
-                **{name: first[name] for name in ("any_optimizer", "architecture_label", "batch_size")},
+                **{name: first[name] for name in ("any_optimizer", *SETTING.split())},
                 "optimizer_label": first["tuned_label"],
-                "schedule_label": first["schedule_label"],
                 "trials": budget,
                 "diverged": int(lost[lost.index <= budget].sum()),
                 "lr": lr,

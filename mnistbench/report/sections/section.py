@@ -25,6 +25,13 @@ def bare_profiles(rows: pd.DataFrame) -> list[str]:
     return [label for label in labels if "(" not in label] or labels[:2]
 
 
+def apart(rows: pd.DataFrame, panel: Sequence[str]) -> list[str]:
+    """What names the panels of a chart: these columns, and those without which settings would share a place in one."""
+    place = ["architecture_label", "optimizer_label", "batch_size", "device", "execution_label"]
+    more = ["dataset_label", "schedule_label", "training_label"]
+    return [*panel, *(name for name in more if rows.groupby(place)[name].nunique().max() > 1)]
+
+
 def left_to_the_table(rows: pd.DataFrame) -> list[str]:
     """A sentence for executions that are not drawn, if there are some."""
     count = rows["execution_label"].nunique() - len(bare_profiles(rows))

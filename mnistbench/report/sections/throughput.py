@@ -25,14 +25,14 @@ from mnistbench.report.sections.section import (
     groups,
     left_to_the_table,
 )
-from mnistbench.report.tables import Column, of_kind, shared, table
+from mnistbench.report.tables import SETTING, Column, of_kind, shared, table
 from mnistbench.words.wording import listed, plural, rate, short_rate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-ABOUT = ["group", "settings", "architecture_label", "optimizer_label", "device", "execution_label", "batch_size"]
+ABOUT = ["group", "settings", *SETTING.split()]
 MEDIANS = ["eval_examples_per_second", "peak_share"]
 
 
@@ -42,18 +42,26 @@ def _answer(study: Study) -> Answer:
     exhibit = throughput_by_batch(study.frame, study.blocks)
     if not exhibit:
         return Answer.without(question, exhibit)
+    scales = exhibit.frame["batch_size"].nunique() > 1
+    lead = "Examples ÷ seconds of the blocks, or of the whole trainings where no blocks were timed."
+    if scales:
+        lead += (
+            " Lines are medians over optimizers and seeds, the bands their whole range; the"
+            " dotted line is what a device would do if twice the batch took no longer."
+        )
+    else:  # a chart of one batch size says less than its table
+        question = Question("throughput", "How fast does it train?", "Throughput")
     parts = []
     for heading, suffix, rows in groups(exhibit.frame):
         several = rows["execution_label"].nunique() > 1
-        drawn = bare_profiles(rows)
+        drawn = bare_profiles(rows) if scales else []
         for execution, own in rows[rows["execution_label"].isin(drawn)].groupby("execution_label"):
             stem = (charts.stem("throughput", execution) if several else "throughput") + suffix
             drawings = [throughput_chart(own, stem), throughput_chart(own, f"{stem}-evaluation", evaluation=True)]
             title = " · ".join(part for part in (heading, str(execution) if several else "") if part)
             parts.append(Part(title, charts=[chart for chart in drawings if chart]))
         columns = [
-            *shared("architecture_label optimizer_label batch_size device"),
-            Column("execution_label", "execution", filtered=True),
+            *shared(SETTING),
             Column("examples_per_second", "training examples/s", "rate"),
             *of_kind("rate", "low high"),
             *shared("interval"),
@@ -63,12 +71,10 @@ def _answer(study: Study) -> Answer:
             *shared("flags"),
         ]
         shown = table(rows, columns, name=f"throughput-table{suffix}", caption="Examples per second by batch size")
-        parts.append(Part(sentences=left_to_the_table(rows), table=shown))
-    lead = (
-        "Examples ÷ seconds of the blocks, or of the whole trainings where no blocks were timed."
-        " Lines are medians over optimizers and seeds, the bands their whole range; the"
-        " dotted line is what a device would do if twice the batch took no longer."
-    )
+        if scales:
+            parts.append(Part(sentences=left_to_the_table(rows), table=shown))
+        else:
+            parts.append(Part(heading, table=shown, disclosed=False))
     return Answer(question, lead=lead, parts=parts, notes=exhibit.notes)
 
 

@@ -14,11 +14,13 @@ from mnistbench.report.palette import BAD, FAINT, INK, PAPER
 from mnistbench.report.repeats import curve_points
 from mnistbench.report.samples import may_be_ranked, settled
 from mnistbench.report.sections.section import Answer, Part, Question, Section, Study, groups
-from mnistbench.report.tables import Column, of_kind, shared, table
+from mnistbench.report.tables import SETTING, Column, of_kind, shared, table
 from mnistbench.words.wording import accuracy_text, listed, percent, plural, seconds_text
 
 MOST_NAMED = 8
 """Settings of the front that are named in the legend."""
+LONGEST_AT_END = 28
+"""Characters of a name that leave room for the curves; longer ones go into a legend."""
 MOST_GREY = 150
 """Curves behind the front that are drawn; more say nothing to the eye and cost megabytes."""
 
@@ -35,7 +37,7 @@ def _answer(study: Study) -> Answer:
         shown = table(
             front,
             [
-                *shared("architecture_label optimizer_label batch_size device"),
+                *shared(SETTING),
                 *of_kind("count", "epoch"),
                 Column("seconds", "training time", "seconds"),
                 Column("error", "test error", "percent"),
@@ -67,7 +69,7 @@ def time_curves(frame: pd.DataFrame, epochs: pd.DataFrame) -> Exhibit:
     if rows.empty:
         return nothing("No evaluation was recorded, so there is no curve to draw.")
     rows = rows.assign(error=1 - rows["test_accuracy"])
-    keys = ["group", "settings", "architecture_label", "optimizer_label", "batch_size", "device", "epoch"]
+    keys = ["group", "settings", *SETTING.split(), "epoch"]
     table = rows.groupby(keys, sort=False, as_index=False).agg(
         n=("error", "size"),
         seconds=("seconds", "median"),
@@ -120,11 +122,11 @@ def time_buys(curves: pd.DataFrame, name: str) -> charts.Chart:
         for target in (target for target in targets if target > 0):
             axes.axhline(target, color=BAD.light, linewidth=1, linestyle=(0, (4, 3)))
             axes.annotate(
-                f"target {accuracy_text(1 - target)}", (1, target), xycoords=("axes fraction", "data"),
-                ha="right", va="bottom", fontsize=9.5, color=BAD.light,
+                f"target {accuracy_text(1 - target)}", (0.01, target), xycoords=("axes fraction", "data"),
+                ha="left", va="top", fontsize=9.5, color=BAD.light,
             )  # fmt: skip
         axes.set(xlabel="training seconds (log)", ylabel="test error (log)")
-        if banded:
+        if banded or max(map(len, named), default=0) > LONGEST_AT_END:
             charts.legend(figure, handles, named)
         else:
             charts.name_ends(axes, ends, gap=0.055)
