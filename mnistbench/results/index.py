@@ -19,7 +19,7 @@ from mnistbench.results.folder import ResultsFolder, SetAside, read_counting
 from mnistbench.results.records import RESULTS, TRAINING_REVISION, CellRecord, Status
 from mnistbench.results.speed import read_sessions
 
-INDEX_VERSION = 5
+INDEX_VERSION = 6
 SAID_BY_DESIGN = {"short", "shared"}
 """Flags that say what a cell is, not that something disturbed it."""
 

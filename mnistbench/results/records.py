@@ -38,7 +38,7 @@ from mnistbench.cell.checked import (
 
 SCHEMA_VERSION = 4
 """Goes up with each new field (4: options of losses). A reader takes its own version and every older one."""
-TRAINING_REVISION = 2
+TRAINING_REVISION = 3
 """Goes up when a mended fault changes what equal settings train; `outdated` says which older records that concerns."""
 
 Status = Literal["finished", "diverged", "out_of_memory", "failed", "timed_out", "killed", "skipped"]
@@ -299,11 +299,15 @@ class CellRecord:
 
     @property
     def outdated(self) -> str | None:
-        """Why its numbers may not be those of its settings: older code trained some networks and optimizers wrongly.
+        """Why its numbers may not be those of its settings: older code trained some of them wrongly.
 
         None for a record that is up to date, or that no mended fault can have touched.
         """
         if self.training_revision >= TRAINING_REVISION or self.status not in RESULTS:
+            return None
+        if ":" in self.cell.dataset.name and self.cell.dataset.options.get("normalize"):
+            return "a plug-in's data that was normalized once more"
+        if self.training_revision >= 2:
             return None
         reasons = [
             (":" in self.cell.optimizer.name, "a plug-in's optimizer"),

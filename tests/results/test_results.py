@@ -101,6 +101,15 @@ def test_an_old_record_that_may_have_been_trained_wrongly_is_outdated(
     assert record(other).with_changes(training_revision=2).outdated is None
 
 
+def test_a_record_of_a_plug_ins_data_that_was_normalized_once_more_is_outdated(cell: Cell) -> None:
+    """Its option of that name meant something of its own; training took it for ours."""
+    other = replace(cell, dataset=Component(name="my:digits", options={"normalize": True}))
+    assert record(other).with_changes(training_revision=2).outdated == "a plug-in's data that was normalized once more"
+    assert record(other).with_changes(training_revision=3).outdated is None
+    ours = replace(cell, dataset=Component(name="mnist", options={"normalize": True}))
+    assert record(ours).with_changes(training_revision=2).outdated is None
+
+
 def test_an_old_record_whose_gate_failed_is_outdated(cell: Cell) -> None:
     old = CellRecord.from_json(of_schema_1(cell, checks={"equivalence": "failed: G1 gradient 1 > 1e-5"}))
     assert old.outdated == "a failed equivalence gate"
