@@ -189,6 +189,13 @@ def test_what_run_would_refuse_is_said_first_and_nothing_is_raised(tmp_path: Pat
     assert [line.split()[1] for line in plan.cell_lines()] == ["run", "skip"]
 
 
+def test_what_is_measured_after_the_trials_is_counted_on_the_devices_that_are_here(tmp_path: Path) -> None:
+    grid = GRID.format(dataset=DATASET, optimizers="[sgd]", batch_sizes="[8]", seeds="[0, 1]", twins=0)
+    grid = grid.replace("[cpu]", "[cpu, cuda]") + TUNE.format(rates="[0.1, 0.2]", seeds="[1000]")
+    plan = make_plan(Grid.from_text(grid), RunOptions(out=tmp_path / "planned"), devices=["cpu"])
+    assert plan.measured_later == 2
+
+
 def test_a_plan_for_another_machine_counts_its_devices(tmp_path: Path) -> None:
     grid = GRID.format(dataset=DATASET, optimizers="[sgd]", batch_sizes="[8]", seeds="[0]", twins=0)
     options = RunOptions(out=tmp_path / "planned")
