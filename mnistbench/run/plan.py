@@ -143,8 +143,9 @@ class Plan:
             settings = plural(len(cycles.cells), "setting")
             lines.append(f"before them: the choice of kernels and the equivalence gate of {settings}")
         if cycles.cells:
-            seeds = min(Counter(cell.without_seed() for stage in self.stages for cell in stage.chosen).values())
-            lines.append(f"{plural(seeds, 'seed')}: {_what_seeds_tell(seeds)}")
+            seeds = Counter(cell.without_seed() for stage in self.stages for cell in stage.chosen).values()
+            fewer = f"{min(seeds)} to " if min(seeds) < max(seeds) else ""  # some included with a seed of their own
+            lines.append(f"{fewer}{plural(max(seeds), 'seed')}: {_what_seeds_tell(min(seeds))}")
         return lines
 
     def _settings(self) -> str:

@@ -200,3 +200,9 @@ def test_a_plan_for_another_machine_counts_its_devices(tmp_path: Path) -> None:
 def test_plug_ins_that_are_named_and_not_loaded_are_refused() -> None:
     with pytest.raises(UserError, match=r"give what `mnistbench.axes.plugins.load_plugins`"):
         RunOptions(plugins=["own.py"])  # type: ignore[arg-type]
+
+
+def test_settings_with_fewer_seeds_are_said_beside_those_with_more(tmp_path: Path) -> None:
+    include = "include: [{architecture: mlp, optimizer: sgd, batch_size: 64, seed: 0}]\n"
+    assert any(line.startswith("1 to 2 seeds: ranks of speed") for line in planned(tmp_path, include).lines())
+    assert any(line.startswith("2 seeds: ranks of speed") for line in planned(tmp_path).lines())
