@@ -28,7 +28,8 @@ class Schedule:
     """A curve behind a warm-up.
 
     Attributes:
-        warmup_steps, warmup_fraction: length of the linear warm-up, in steps or as a share of the training.
+        warmup_steps, warmup_fraction: length of the linear warm-up, in steps or as a share of the training; at most
+            all steps but the last.
 
     Raises:
         UserError: if both are given.

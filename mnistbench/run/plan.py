@@ -143,8 +143,9 @@ class Plan:
             settings = plural(len(cycles.cells), "setting")
             lines.append(f"before them: the choice of kernels and the equivalence gate of {settings}")
         if cycles.cells:
-            seeds = min(Counter(cell.without_seed() for stage in self.stages for cell in stage.chosen).values())
-            lines.append(f"{plural(seeds, 'seed')}: {_what_seeds_tell(seeds)}")
+            seeds = Counter(cell.without_seed() for stage in self.stages for cell in stage.chosen).values()
+            fewer = f"{min(seeds)} to " if min(seeds) < max(seeds) else ""  # some included with a seed of their own
+            lines.append(f"{fewer}{plural(max(seeds), 'seed')}: {_what_seeds_tell(min(seeds))}")
         return lines
 
     def _settings(self) -> str:
@@ -284,12 +285,13 @@ def make_plan(grid: Grid, options: RunOptions | None = None, *, devices: Sequenc
     if seconds is not None:  # a round of settings that never ran takes as long as the others
         seconds_known = {cell.without_seed(): seconds / len(pending) for cell in pending} | seconds_known
     is_open = selection.is_tuned and len(known_stages) == 1
+    later = [cell for cell in selection.chosen(selection.grid_cells()) if cell.device not in selection.absent]
     return Plan(
         selection=selection,
         options=options,
         stages=known_stages,
         total=count(grid, devices) if selection.is_tuned else len(selection.grid_cells()),
-        measured_later=len(selection.chosen(selection.grid_cells())) if is_open else 0,
+        measured_later=len(later) if is_open else 0,
         refusals=_refusals(grid, results, devices),
         seconds=seconds,
         estimated_from=sum(known.is_result and known.seconds is not None for known in earlier),

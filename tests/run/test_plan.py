@@ -189,6 +189,13 @@ def test_what_run_would_refuse_is_said_first_and_nothing_is_raised(tmp_path: Pat
     assert [line.split()[1] for line in plan.cell_lines()] == ["run", "skip"]
 
 
+def test_what_is_measured_after_the_trials_is_counted_on_the_devices_that_are_here(tmp_path: Path) -> None:
+    grid = GRID.format(dataset=DATASET, optimizers="[sgd]", batch_sizes="[8]", seeds="[0, 1]", twins=0)
+    grid = grid.replace("[cpu]", "[cpu, cuda]") + TUNE.format(rates="[0.1, 0.2]", seeds="[1000]")
+    plan = make_plan(Grid.from_text(grid), RunOptions(out=tmp_path / "planned"), devices=["cpu"])
+    assert plan.measured_later == 2
+
+
 def test_a_plan_for_another_machine_counts_its_devices(tmp_path: Path) -> None:
     grid = GRID.format(dataset=DATASET, optimizers="[sgd]", batch_sizes="[8]", seeds="[0]", twins=0)
     options = RunOptions(out=tmp_path / "planned")
@@ -200,3 +207,9 @@ def test_a_plan_for_another_machine_counts_its_devices(tmp_path: Path) -> None:
 def test_plug_ins_that_are_named_and_not_loaded_are_refused() -> None:
     with pytest.raises(UserError, match=r"give what `mnistbench.axes.plugins.load_plugins`"):
         RunOptions(plugins=["own.py"])  # type: ignore[arg-type]
+
+
+def test_settings_with_fewer_seeds_are_said_beside_those_with_more(tmp_path: Path) -> None:
+    include = "include: [{architecture: mlp, optimizer: sgd, batch_size: 64, seed: 0}]\n"
+    assert any(line.startswith("1 to 2 seeds: ranks of speed") for line in planned(tmp_path, include).lines())
+    assert any(line.startswith("2 seeds: ranks of speed") for line in planned(tmp_path).lines())
