@@ -86,6 +86,7 @@ def _describe(cell: Cell) -> _Settings:
                 for axis in ("dataset", "architecture", "optimizer", "schedule", "execution")
                 for column, text in ((axis, getattr(cell, axis).name), (f"{axis}_label", getattr(cell, axis).label))
             },
+            "loss": cell.training.loss.name,
             "training_label": ", ".join(f"{key}={value}" for key, value in training.items()),
             "lr": float(lr) if isinstance(lr, int | float) else None,
             "lr_scaling": str(cell.optimizer.options.get("lr_scaling", "none")),

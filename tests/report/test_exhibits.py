@@ -454,9 +454,12 @@ def test_diverged_and_out_of_memory_are_answers() -> None:
     assert completeness(all_runs(records)).answered == 2
 
 
+OWN_LOSS = Training(epochs=1, loss=Component(name="own_losses:focal"))
+
+
 def test_every_failure_has_its_reason_and_the_command_that_reruns_it() -> None:
     records = [
-        make_record(make_cell(architecture="my nets:Wide"), status="failed"),
+        make_record(make_cell(architecture="my nets:Wide", training=OWN_LOSS), status="failed"),
         make_record(make_cell(seed=1), status="diverged"),
         make_record(make_cell(seed=2)),
     ]
@@ -465,7 +468,7 @@ def test_every_failure_has_its_reason_and_the_command_that_reruns_it() -> None:
     assert table.loc["failed", "reason"] == "RuntimeError: shapes cannot be multiplied (512x400 and 256x120)"
     again = "python -m mnistbench run 'my results/grid.yaml' --out 'my results' --only 'architecture=my nets:Wide'"
     assert str(table.loc["failed", "rerun"]).startswith(again)
-    assert str(table.loc["failed", "rerun"]).endswith("--plugin 'my nets'")
+    assert str(table.loc["failed", "rerun"]).endswith("--plugin 'my nets' --plugin own_losses")
     assert str(failures(all_runs(records)).frame["rerun"][0]).startswith("python -m mnistbench run grid.yaml --only")
     assert str(table.loc["diverged", "rerun"]).endswith("--force")
     assert table.loc["diverged", "step"] == 17

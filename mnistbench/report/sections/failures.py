@@ -85,9 +85,8 @@ def failures(frame: pd.DataFrame, folder: Path | None = None) -> Exhibit:
 def _rerun(row: dict[Any, Any], folder: Path | None) -> str:
     only = {name: row[name] for name in ("architecture", "optimizer", "batch_size", "device", "seed")}
     words = " ".join(f"--only {shlex.quote(f'{name}={value}')}" for name, value in only.items())
-    modules = dict.fromkeys(
-        row[axis].partition(":")[0] for axis in ("dataset", "architecture", "optimizer") if ":" in row[axis]
-    )
+    axes = ("dataset", "architecture", "optimizer", "schedule", "loss")
+    modules = dict.fromkeys(row[axis].partition(":")[0] for axis in axes if ":" in row[axis])
     words += "".join(f" --plugin {shlex.quote(module)}" for module in modules)
     grid = f"{shlex.quote(f'{folder}/grid.yaml')} --out {shlex.quote(str(folder))}" if folder else "grid.yaml"
     return f"python -m mnistbench run {grid} {words}{' --force' if row['status'] in RESULTS else ''}"
