@@ -321,8 +321,3 @@ def _check_momentum(nesterov: bool, momentum: float) -> None:
 def _accepted(optimizer: Callable[..., Any], implementation: dict[str, Any]) -> dict[str, Any]:
     taken = inspect.signature(optimizer).parameters
     return {key: value for key, value in implementation.items() if key in taken}
-
-
-def _pair(betas: tuple[float, float]) -> tuple[float, float]:
-    first, second = betas  # JSON brings a list, torch wants a tuple
-    return first, second

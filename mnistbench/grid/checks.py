@@ -47,7 +47,8 @@ def check_batches(grid: GridFile, dataset: str, train_examples: int, problems: P
                 message = (
                     f"{held_out:,} validation examples leave none of the {train_examples:,} of {dataset} to train on"
                 )
-                problems.add(axes.trainings[0].place, message)
+                end = "; `tune` holds them out, and takes its own number as `validation_examples`" if grid.tune else ""
+                problems.add(axes.trainings[0].place, message + end)
             for batch in axes.batch_sizes:
                 if batch != "full" and batch > left > 0:
                     problems.add(

@@ -598,6 +598,10 @@ TUNED = {"seeds": "[0, 1]", "tune": "{learning_rates: [0.1, 0.01]}"}
         ({"training": "{epochs: 1, validation_examples: 5}"}, "6:11: `training.validation_examples` is not that of"),
         ({"tune": "{learning_rates: [0.1], validation_examples: 60000}"}, "leave none of the 60,000"),
         (
+            {"dataset": "sum3"},
+            "10,000 validation examples leave none of the 7,000 of sum3 to train on; `tune` holds them out, and takes",
+        ),
+        (
             {"include": "[{architecture: mlp, optimizer: sgd, batch_size: 96, seed: 1000}]"},
             "seed 1000 is one of `tune`'s; an entry of `include` is measured on others",
         ),
