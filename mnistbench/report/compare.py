@@ -104,7 +104,7 @@ class Comparison:
         from rich.text import Text
 
         text = io.StringIO()
-        console = Console(emoji=False, highlight=False, file=text, width=width, color_system=None)
+        console = Console(emoji=False, file=text, width=width, color_system=None)
         cells = [list(map(markdown.one_line, row)) for row in (self._rows() if self.table else ())]
         rows = pd.DataFrame(cells or None, columns=_HEADERS)
         for (metric, machine), own in rows.groupby(["metric", "machine"], sort=False):
