@@ -211,9 +211,10 @@ def compare(
         undecided = max(undecided, 1)
     notes = [*_in_both(first, second), *_notes(a, b, table, fail_on, undecided)]
     notes += [markdown.one_line(text) for text in shared(both)] if len(both) else []
-    for name, only in (("A", only_a), ("B", only_b)):
-        if only:
-            notes.append(f"Only in {name}: {', '.join(only[:10])}{' …' if len(only) > 10 else ''}.")
+    sides = (("A", a, b, only_a), ("B", b, a, only_b))
+    lists = [(f"Only in {name}", list(only)) for name, _, _, only in sides]
+    lists += [(f"Not finished in {name}", list(_unfinished(side, other, names))) for name, side, other, _ in sides]
+    notes += [f"{what}: {', '.join(some[:10])}{' …' if len(some) > 10 else ''}." for what, some in lists if some]
     exhibit = Exhibit(table) if rows else nothing("The two sets have no finished cell in common.")
     regressions = int(table["regression"].sum()) if rows else 0
     return Comparison(exhibit, only_a, only_b, tuple(notes), regressions, undecided, allow_undecided)
@@ -234,6 +235,15 @@ def _in_both(a: Side, b: Side) -> Iterator[str]:
 def _only(side: pd.DataFrame, other: pd.DataFrame, names: dict[str, str]) -> tuple[str, ...]:
     alone = set(side["settings"]) - set(other["settings"])
     return tuple(label for settings, label in names.items() if settings in alone)
+
+
+def _unfinished(side: pd.DataFrame, other: pd.DataFrame, names: dict[str, str]) -> Iterator[str]:
+    """Settings that finished on the other side alone, with what became of them here."""
+    done, elsewhere = (set(frame.loc[frame["status"] == "finished", "settings"]) for frame in (side, other))
+    for settings, label in names.items():
+        statuses = sorted(set(side.loc[side["settings"] == settings, "status"]))
+        if statuses and settings in elsewhere - done:
+            yield f"{label} ({', '.join(statuses).replace('_', ' ')})"
 
 
 def _undecided(a: pd.DataFrame, b: pd.DataFrame, table: pd.DataFrame, fail_on: Threshold | None) -> int:

@@ -256,7 +256,7 @@ def test_rows_of_several_builds_name_them() -> None:
     later = [side(10_000, hours=AFTER, environment=make_environment(torch=build)) for build in ("2.16.0", "2.17.0")]
     b = Side(*(pd.concat(frames) for frames in zip(*[(each.runs, each.blocks) for each in later], strict=True)))
     text = compared(side(10_000, hours=BEFORE), b).to_text()
-    assert "quiet box, torch 2.15.0+cu132 → 2.16.0, protocol 1" in text
+    assert "quiet box (c303c869), torch 2.15.0+cu132 → 2.16.0, protocol 1" in text
     assert "quiet box, torch 2.15.0+cu132 → 2.17.0, protocol 1" in text
 
 
@@ -376,6 +376,14 @@ def test_the_same_sessions_on_both_sides_are_not_called_confounded() -> None:
     row = throughput(found)
     assert (row["reason"], row["confounded"]) == ("the same sessions on both sides", False)
     assert found.exit_code == 6 and not any("in turns" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("status", ["failed", "diverged", "out_of_memory"])
+def test_a_cell_that_finishes_no_more_is_named(status: Any) -> None:
+    """It has no row, and nothing else would say that it is gone."""
+    found = compared(side(10_000), side(10_000, hours=(1,), status=status))
+    assert f"Not finished in B: mlp · sgd · batch 512 ({status.replace('_', ' ')})." in found.notes
+    assert not any("Not finished in A" in note for note in found.notes)
 
 
 def test_nothing_in_common_is_said() -> None:

@@ -39,7 +39,8 @@ def browser() -> Iterator[Browser]:
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report with hostile names beside plain ones, two devices and failures."""
     records = make_grid_records(
-        architectures=["mlp", "lenet5", "my_models:" + 20 * "Long", *HOSTILE_NAMES[:2]], optimizers=["sgd", HOSTILE_NAMES[4]],
+        architectures=["mlp", "lenet5", "my_models:" + 20 * "Long", *HOSTILE_NAMES[:2]],
+        optimizers=["sgd", HOSTILE_NAMES[4]],
         batch_sizes=[64, 512], devices=["cpu", "cuda"], seeds=2, failing=0.08,
     )  # fmt: skip
     folder = write_folder(tmp_path_factory.mktemp("browser") / "<script>alert(1)</script>".replace("/", "∕"), records)

@@ -280,6 +280,8 @@ def test_error_over_time_thins_what_lies_behind_the_front_and_says_so() -> None:
     drawn = int(re.search(r"(\d+) of 399 other settings are drawn", chart.alt).group(1))  # type: ignore[union-attr]
     assert 100 <= drawn <= time.MOST_GREY
     assert "target 97 %</text>" in chart.svg()
+    (goal,) = (text for text in chart.figure.axes[0].texts if text.get_text() == "target 97 %")
+    assert goal.get_ha() == "left", "beside the plot, where no curve runs through it"
 
 
 def test_learning_curves_are_thinned_to_their_ends() -> None:

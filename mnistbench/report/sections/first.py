@@ -323,7 +323,9 @@ def _most_accurate(rows: pd.DataFrame) -> str:
     best = rows.sort_values("test_accuracy", ascending=False).iloc[0]
     got = f"{percent(best['test_accuracy'], 2)} (median of {plural(int(best['seeds']), 'seed')})"
     if pd.isna(best["rank"]):
-        return f"{best['label']} has the highest median accuracy: {got}; not ranked: {best['rank_reason']}."
+        alike = int((rows["test_accuracy"] == best["test_accuracy"]).sum()) - 1
+        others = f" (so {'has' if alike == 1 else 'have'} {plural(alike, 'other')})" if alike else ""
+        return f"{best['label']} has the highest median accuracy{others}: {got}; not ranked: {best['rank_reason']}."
     return f"{best['label']} is most accurate ({_rank(best, rows)}): {got}{_others(rows, 'worse')}."
 
 

@@ -119,17 +119,15 @@ def time_buys(curves: pd.DataFrame, name: str) -> charts.Chart:
         heights = pd.concat([rows["error"], pd.Series(targets, dtype=float)]).astype(float)
         heights = heights[heights > 0]
         charts.log_axis(axes, "y", heights.min(), heights.max(), lambda value: f"{100 * value:g} %")
-        for target in (target for target in targets if target > 0):
+        goals = [target for target in targets if target > 0]
+        for target in goals:
             axes.axhline(target, color=BAD.light, linewidth=1, linestyle=(0, (4, 3)))
-            axes.annotate(
-                f"target {accuracy_text(1 - target)}", (0.01, target), xycoords=("axes fraction", "data"),
-                ha="left", va="top", fontsize=9.5, color=BAD.light,
-            )  # fmt: skip
         axes.set(xlabel="training seconds (log)", ylabel="test error (log)")
         if banded or max(map(len, named), default=0) > LONGEST_AT_END:
             charts.legend(figure, handles, named)
-        else:
-            charts.name_ends(axes, ends, gap=0.055)
+            ends = []
+        ends += [charts.LineEnd(f"target {accuracy_text(1 - target)}", target, colour=BAD.light) for target in goals]
+        charts.name_ends(axes, ends, gap=0.055)
     thinned = f" {len(kept)} of {len(shown)} other settings are drawn." if len(kept) < len(shown) else ""
     best = lowest(rows, "error")
     alt = (
