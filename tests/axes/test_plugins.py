@@ -252,14 +252,18 @@ def keyword(*, data, width: int = 4):
 def positional(params, /, lr: float = 0.25):
     return torch.optim.SGD(params, lr=lr)
 
+def either(network_or_parameters: nn.Module | list[nn.Parameter], lr: float = 0.25):
+    return torch.optim.SGD(network_or_parameters.parameters(), lr=lr)
+
 network = keyword
 there = nn.Linear(784, 10)
 """
 
 
-def test_first_parameters_of_every_kind_are_given_what_they_ask_for() -> None:
+@pytest.mark.parametrize("optimizer", ["positional", "either"])
+def test_first_parameters_of_every_kind_are_given_what_they_ask_for(optimizer: str) -> None:
     plugins = load_plugins([write("signatures.py", SIGNATURES)])
-    grid_ = grid(plugins, "{name: 'signatures:keyword', width: 5}", "{name: 'signatures:positional', lr: 0.5}")
+    grid_ = grid(plugins, "{name: 'signatures:keyword', width: 5}", f"{{name: 'signatures:{optimizer}', lr: 0.5}}")
     (cell,) = grid_.cells(grid_.dataset, 60_000, ["cpu"])
     network = architectures.build(cell.architecture, spec_of(Component(name="mnist")), plugins)
     assert network[1].out_features == 5  # type: ignore[index]
