@@ -199,7 +199,7 @@ def test_masks_of_dropout_differ_between_steps_and_chunks() -> None:
 
 
 def test_dropout_that_drops_nothing_draws_nothing() -> None:
-    """As torch's: the gate silences it, and an optimizer that draws is held against the plain one from the same state."""
+    """As torch's: the gate silences it, and holds an optimizer that draws against the plain one from the same state."""
     before = torch.get_rng_state()
     assert torch.equal(blocks.Dropout(nn.Dropout(0.0)).forward(torch.ones(2, 3)), torch.ones(2, 3))
     assert torch.equal(torch.get_rng_state(), before)
