@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import inspect
 import math
+import types
+import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -214,7 +216,8 @@ def build_for(
     """Make the optimizer that a cell names, for the parameters of a network that require gradients.
 
     A plug-in says by its first parameter what it gets: `named_parameters` is a list of names and parameters, `model` or
-    `network` (or what is annotated as an `nn.Module`) the network itself; anything else is a list of parameters.
+    `network` (or what is annotated as an `nn.Module`, alone or beside other types) the network itself; anything else is
+    a list of parameters.
 
     Args:
         component: as `build` takes it.
@@ -306,7 +309,9 @@ def _asked_of(optimizer: Any) -> Literal["model", "named_parameters", "parameter
     first = next(iter(signature.parameters.values()), None)
     if first is None:
         return "parameters"
-    is_network = inspect.isclass(first.annotation) and issubclass(first.annotation, nn.Module)
+    is_union = typing.get_origin(first.annotation) in (typing.Union, types.UnionType)  # timm: a network or parameters
+    kinds = typing.get_args(first.annotation) if is_union else [first.annotation]
+    is_network = any(inspect.isclass(kind) and issubclass(kind, nn.Module) for kind in kinds)
     if is_network or first.name in ("model", "network"):
         return "model"
     return "named_parameters" if first.name == "named_parameters" else "parameters"

@@ -183,7 +183,7 @@ def print_best(results: ResultsFolder, console: Console) -> None:
         console.print(table, width=console.width if console.is_terminal else NARROW)
     for sentence in labels.shared(study.frame):
         console.print(markdown.one_line(sentence), markup=False)
-    for sentence in inventory.equal_seed_sentences(study.runs):
+    for sentence in [*inventory.equal_seed_sentences(study.runs), *inventory.output_sentences(study.runs)]:
         console.print(markdown.one_line(f"note: {sentence}"), markup=False, soft_wrap=True)
 
 

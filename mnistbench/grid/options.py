@@ -240,6 +240,9 @@ def _of_plugin(axis: Axis, name: str, plugins: Plugins) -> Declaration:
     if axis == "optimizer":
         shared = options_of(Optimizer)
         options |= {key: shared[key] for key in ("lr_scaling", "base_batch_size")}
+        lr = options.get("lr")
+        if lr and not isinstance(lr.default, int | float | str | None):  # torch's `required`, or a tensor
+            options["lr"] = replace(lr, default=REQUIRED)
     return Declaration(
         name,
         options,

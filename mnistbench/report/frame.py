@@ -63,7 +63,7 @@ def results_frame(
         `at_target` gives them for another target),
         targets (those asked of this run), evaluations (list of `CurvePoint`), weights_sha256, flags (text, `; `), noisy
         (a flag other than short and shared), short, noise_known (at least one cause was observable), equivalence,
-        stepped_aside (`lever: why; …`),
+        outputs (what was found of the network that is hardly meant), stepped_aside (`lever: why; …`),
         fallback, data_sha256.
     Columns (where):
         group (machine, torch build and protocol version, and the GPU where one machine's were several: what may be
@@ -208,10 +208,10 @@ _COLUMNS = [
     "execution", "execution_label", "training_label", "loss", "lr", "lr_scaling", "batch_size", "device", "device_kind",
     "seed", "repeat", "epochs", "stops_at", "target_accuracy", "isolation", "tuning", "stepped_aside",
     *(measure.name for measure in MEASURES), "targets", "evaluations", "reached", *_TO_TARGET, "weights_sha256",
-    "flags", "noisy", "short", "noise_known", "equivalence", "fallback", "data_sha256", "group", "machine_id",
-    "machine", "device_name", "device_id", "os", "cpu", "memory_bytes", "python", "torch", "cuda", "mnistbench",
-    "git_commit", "git_dirty", "energy_source", "protocol", "round", "position", "started_at", "source", "error",
-    "error_type", "error_message", "error_step", "error_log", "error_stack",
+    "flags", "noisy", "short", "noise_known", "equivalence", "outputs", "fallback", "data_sha256", "group",
+    "machine_id", "machine", "device_name", "device_id", "os", "cpu", "memory_bytes", "python", "torch", "cuda",
+    "mnistbench", "git_commit", "git_dirty", "energy_source", "protocol", "round", "position", "started_at", "source",
+    "error", "error_type", "error_message", "error_step", "error_log", "error_stack",
 ]  # fmt: skip
 _DTYPES: dict[str, str] = {
     **dict.fromkeys(_COLUMNS, "str"),

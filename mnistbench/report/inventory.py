@@ -51,8 +51,8 @@ def completeness(frame: pd.DataFrame, asked: int | None = None) -> Completeness:
 
 def banners(frame: pd.DataFrame) -> list[str]:
     """Warnings that belong at the top, made from the data: fallback data, outdated records, cells that did not pass the
-    equivalence gate, seeds that are one run, noisy or shared cells, several machines, builds or protocol
-    versions, uncommitted code. Empty when all is well.
+    equivalence gate, seeds that are one run, networks that are hardly meant so, noisy or shared cells, several
+    machines, builds or protocol versions, uncommitted code. Empty when all is well.
     """
     said = []
     fallback = frame[frame["fallback"]]
@@ -75,7 +75,7 @@ def banners(frame: pd.DataFrame) -> list[str]:
             f"{plural(len(failed), 'cell')} did not pass the equivalence gate ({min(failed['equivalence'])}): shown,"
             " and ranked nowhere, in accuracy neither; no ratio is printed."
         )
-    said += equal_seed_sentences(frame)
+    said += [*equal_seed_sentences(frame), *output_sentences(frame)]
     for column, one, many in (
         ("machine_id", "machine", "Speeds are compared within one machine only"),
         ("torch", "torch build", "Speeds are compared within one build only"),
@@ -107,3 +107,9 @@ def equal_seed_sentences(frame: pd.DataFrame, limit: int = 3) -> list[str]:
     ]
     more = len(equal) - limit
     return [*said, f"The seeds of {plural(more, 'more setting')} are one run too."] if more > 0 else said
+
+
+def output_sentences(frame: pd.DataFrame) -> list[str]:
+    """What was found of a network that trains, though hardly as it was meant; one sentence for each."""
+    found = frame.dropna(subset="outputs")[["architecture_label", "outputs"]].drop_duplicates()
+    return [f"{label}: {said}." for label, said in found.itertuples(index=False)]

@@ -186,7 +186,7 @@ def _outdated(record: CellRecord | Mapping[str, Any]) -> str | None:
 
 
 def _noise(plain: Mapping[str, Any]) -> dict[str, Any]:
-    noise, data = parts(plain.get("noise")), parts(plain.get("data"))
+    noise, data, checks = (parts(plain.get(name)) for name in ("noise", "data", "checks"))
     flags = noise.get("flags") or []
     causes = ("foreign_cpu", "steal", "throttled", "gpu_slowdown")
     return {
@@ -194,7 +194,8 @@ def _noise(plain: Mapping[str, Any]) -> dict[str, Any]:
         "noisy": any(flag not in NOT_NOISE for flag in flags),
         "short": "short" in flags,
         "noise_known": any(noise.get(cause) is not None for cause in causes),
-        "equivalence": parts(plain.get("checks")).get("equivalence"),
+        "equivalence": checks.get("equivalence"),
+        "outputs": checks.get("outputs"),
         "fallback": bool(data.get("fallback", False)),
         "data_sha256": data.get("sha256"),
     }

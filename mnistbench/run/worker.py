@@ -84,7 +84,8 @@ def describe(error: BaseException) -> Error:
     if isinstance(error, SystemExit):
         message = f"exit with status {message or None}"
     where = where_in_plugin(error)
-    said = one_line(message) + (f" ({where})" if where else "")
+    notes = map(one_line, getattr(error, "__notes__", ()))
+    said = "; ".join([one_line(message), *notes]) + (f" ({where})" if where else "")
     stack = "".join(traceback.format_exception(error, limit=-20))
     return Error(type=type(error).__name__, message=said, stack=redact(stack)[-8000:])
 

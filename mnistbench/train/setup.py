@@ -202,6 +202,10 @@ def make_trainee(job: Job, device: torch.device) -> Trainee:
             " (`self.double()`) and its input in `forward` (`x.double()`)"
         )
     warnings = _check_outputs(probe, data, builder, Inputs(normalization, torch.contiguous_format))
+    own = [name for name in ("training_step", "configure_optimizers") if callable(getattr(probe, name, None))]
+    if own:  # Lightning's
+        verb = "is" if len(own) == 1 else "are"
+        warnings.append(f"its {' and '.join(own)} {verb} not called: loss and optimizer are those of the grid")
     levers = dataclasses.replace(_levers_that_fit(job, probe, asked, device), threads=threads)
     if not job.resolved and (reason := _overruled(builder, asked)):
         levers = levers.without("threads", threads, reason)
@@ -363,7 +367,11 @@ def _check_outputs(model: nn.Module, data: arrays.Arrays, builder: Builder, inpu
     stored = torch.from_numpy(data.train_inputs[:CHECKED_EXAMPLES].copy())
     given = inputs(stored)
     before, parameters = given.clone(), {name for name, _ in model.named_parameters()}
-    outputs = run_unseen(model, given)
+    try:
+        outputs = run_unseen(model, given)
+    except Exception as error:
+        error.add_note(f"it was given inputs of shape {list(given.shape)}")
+        raise
     if made := [name for name, _ in model.named_parameters() if name not in parameters]:
         raise UserError(
             f"{cell.architecture.name} makes `{made[0]}` in its first forward pass, which no optimizer would train:"

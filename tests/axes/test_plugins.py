@@ -246,6 +246,7 @@ def test_every_option_of_a_network_tells_its_cells_apart(architecture: str, ids:
 SIGNATURES = """
 import torch
 from torch import nn
+from torch.optim.optimizer import required
 
 def keyword(*, data, width: int = 4):
     return nn.Sequential(nn.Flatten(), nn.Linear(784, width), nn.Linear(width, data.classes))
@@ -253,18 +254,32 @@ def keyword(*, data, width: int = 4):
 def positional(params, /, lr: float = 0.25):
     return torch.optim.SGD(params, lr=lr)
 
+def either(network_or_parameters: nn.Module | list[nn.Parameter], lr: float = 0.25):
+    return torch.optim.SGD(network_or_parameters.parameters(), lr=lr)
+
+def without_rate(params, lr=required):
+    return torch.optim.SGD(params, lr=lr)
+
 network = keyword
 there = nn.Linear(784, 10)
 """
 
 
-def test_first_parameters_of_every_kind_are_given_what_they_ask_for() -> None:
+@pytest.mark.parametrize("optimizer", ["positional", "either"])
+def test_first_parameters_of_every_kind_are_given_what_they_ask_for(optimizer: str) -> None:
     plugins = load_plugins([write("signatures.py", SIGNATURES)])
-    grid_ = grid(plugins, "{name: 'signatures:keyword', width: 5}", "{name: 'signatures:positional', lr: 0.5}")
+    grid_ = grid(plugins, "{name: 'signatures:keyword', width: 5}", f"{{name: 'signatures:{optimizer}', lr: 0.5}}")
     (cell,) = grid_.cells(grid_.dataset, 60_000, ["cpu"])
     network = architectures.build(cell.architecture, spec_of(Component(name="mnist")), plugins)
     assert network[1].out_features == 5  # type: ignore[index]
     assert optimizers.build_for(cell.optimizer, network, plugins).param_groups[0]["lr"] == 0.5
+
+
+def test_a_rate_whose_default_is_no_number_has_to_be_said() -> None:
+    """torch's own `required`, with which many published optimizers mark it."""
+    plugins = load_plugins([write("signatures4.py", SIGNATURES)])
+    with pytest.raises(UserError, match="`signatures4:without_rate` needs `lr`"):
+        grid(plugins, "mlp", "'signatures4:without_rate'")
 
 
 MORE_SIGNATURES = """

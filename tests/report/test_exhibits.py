@@ -524,6 +524,7 @@ def test_banners_are_silent_when_all_is_well() -> None:
         ({"execution_resolved": {"isolation": "shared"}}, "ran beside others"),
         ({"noise": None}, "unknown, not quiet"),
         ({"equivalence": "failed: gradient"}, "did not pass the equivalence gate"),
+        ({"checks": {"outputs": "the network ends in a softmax"}}, "mlp: the network ends in a softmax."),
         ({"environment": make_environment("other")}, "2 machines"),
         ({"environment": make_environment(torch="3.0")}, "2 torch builds"),
         ({"environment": make_environment(git_dirty=True)}, "not committed"),

@@ -198,6 +198,13 @@ def test_masks_of_dropout_differ_between_steps_and_chunks() -> None:
     assert float(first.max()) == pytest.approx(1 / 0.75)
 
 
+def test_dropout_that_drops_nothing_draws_nothing() -> None:
+    """As torch's: the gate silences it, and holds an optimizer that draws against the plain one from the same state."""
+    before = torch.get_rng_state()
+    assert torch.equal(blocks.Dropout(nn.Dropout(0.0)).forward(torch.ones(2, 3)), torch.ones(2, 3))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_tuning_leaves_weights_alone_and_can_be_replayed() -> None:
     torch.manual_seed(0)
     model = lenet()

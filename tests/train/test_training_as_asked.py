@@ -22,6 +22,7 @@ from mnistbench.data.arrays import Arrays
 from mnistbench.data.cache import write_entry
 from mnistbench.errors import UserError
 from mnistbench.results.records import CellRecord, Data
+from mnistbench.run.worker import describe
 from mnistbench.train import clocks as measurement
 from mnistbench.train import evaluate as evaluation
 from mnistbench.train import machine as reproducibility
@@ -130,6 +131,21 @@ def ends_in(data, end: str = "nothing"):
     """A network with the output that is asked for."""
     ends = {"nothing": nn.Identity, "softmax": nn.Softmax, "log_softmax": nn.LogSoftmax}
     return nn.Sequential(nn.Flatten(), nn.Linear(64, data.classes), ends[end](*[1] * (end != "nothing")))
+
+
+def unfit(data):
+    """For images of 32×32 pixels."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(1024, data.classes))
+
+
+class OwnTraining(nn.Sequential):
+    """Says itself how it is trained, as Lightning's modules do."""
+
+    def __init__(self, data):
+        super().__init__(nn.Flatten(), nn.Linear(64, data.classes))
+
+    def training_step(self, batch, number):
+        raise AssertionError("never called")
 
 
 class Counter(nn.Module):
@@ -888,10 +904,25 @@ def test_outputs_are_held_against_the_loss_for_plug_ins_too(
         assert "outputs" not in train(job).checks
 
 
-def test_a_softmax_before_cross_entropy_is_pointed_out(make_job: MakeJob) -> None:
-    record = train(make_job("other_people:ends_in", network={"end": "softmax"}))
+@pytest.mark.parametrize(
+    ("network", "options", "words"),
+    [
+        ("ends_in", {"end": "softmax"}, "softmax of softmaxes"),
+        ("OwnTraining", {}, "training_step is not called: loss and optimizer are those of the grid"),
+    ],
+)
+def test_what_is_hardly_meant_is_pointed_out(
+    make_job: MakeJob, network: str, options: dict[str, Any], words: str
+) -> None:
+    record = train(make_job(f"other_people:{network}", network=options))
     assert record.status == "finished"
-    assert "softmax of softmaxes" in record.checks["outputs"]
+    assert words in record.checks["outputs"]
+
+
+def test_a_network_that_does_not_fit_the_data_is_told_what_it_was_given(make_job: MakeJob) -> None:
+    with pytest.raises(RuntimeError) as caught:
+        train(make_job("other_people:unfit"))
+    assert "; it was given inputs of shape [64, 1, 8, 8]" in describe(caught.value).message
 
 
 def test_a_tuple_in_training_alone_is_refused_in_one_clear_line(make_job: MakeJob) -> None:

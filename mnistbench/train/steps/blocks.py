@@ -356,7 +356,8 @@ class Dropout(Block):
     @override
     def forward(self, x: Tensor) -> Tensor:
         shape = (*x.shape[:2], *[1] * (x.dim() - 2)) if self.maps else x.shape
-        self._mask = x.new_empty(shape).bernoulli_(self.keep).div_(self.keep)
+        # One that drops nothing draws nothing, as torch's: what draws after it, an optimizer too, draws the same.
+        self._mask = x.new_ones(shape) if self.keep == 1 else x.new_empty(shape).bernoulli_(self.keep).div_(self.keep)
         return x * self._mask
 
     @override
