@@ -257,7 +257,7 @@ def test_rows_of_several_builds_name_them() -> None:
     b = Side(*(pd.concat(frames) for frames in zip(*[(each.runs, each.blocks) for each in later], strict=True)))
     text = compared(side(10_000, hours=BEFORE), b).to_text()
     assert "quiet box (c303c869), torch 2.15.0+cu132 → 2.16.0, protocol 1" in text
-    assert "quiet box, torch 2.15.0+cu132 → 2.17.0, protocol 1" in text
+    assert "quiet box (c303c869), torch 2.15.0+cu132 → 2.17.0, protocol 1" in text
 
 
 def test_a_session_that_both_sets_hold_counts_on_one_side_only() -> None:
