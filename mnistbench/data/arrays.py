@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import numbers
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,15 @@ def image_arrays(
             std=round(std, 4),
         ),
     )
+
+
+def as_array(part: Any) -> npt.NDArray[Any]:
+    """What numpy makes of it, but numbers where these are objects, as in a pandas frame of columns of several types."""
+    array = np.asarray(part)
+    are_numbers = (
+        array.dtype == object and array.ndim == 2 and all(isinstance(cell, numbers.Real) for cell in array.flat)
+    )
+    return array.astype(np.float64) if are_numbers else array
 
 
 def check(arrays: Arrays, *, values: bool = True) -> None:

@@ -47,6 +47,7 @@ PACKED = {
     b"\xfd7zXZ": "packed by xz",
 }
 """What files that hold a table in another form begin with."""
+LARGEST = float(np.finfo(np.float32).max)
 MAX_PROBLEMS = 10
 MAX_CLASSES = 1000
 MAX_CSV_BYTES = 1 << 30
@@ -99,8 +100,7 @@ class CsvSource(CsvTable):
             raise UserError(
                 f"{path}: has changed since: its SHA-256 is {sha256[:16]}…, not {search.expected_sha256[:16]}…"
             )
-        options = {key: value for key, value in vars(self).items() if key != "path"}
-        options |= {"version": self.version, "sha256": sha256}
+        options = {**vars(self), "version": self.version, "sha256": sha256}  # `path`, too, since notes name the file
         entry = search.find_or_make(f"csv-{short_hash(options)}", lambda: read_table(content, self, self.path))
         return Opened(entry=entry, found_in=str(path), sha256=sha256, warnings=entry.notes)
 
@@ -188,7 +188,7 @@ def read_table(content: bytes, table: CsvTable, source: str) -> Arrays:
         f"column `{names[column]}` counts the rows and is used as a feature; if it is only an index, "
         f"say `index_column: {_in_yaml(names[column]) if table.header else column}`"
         for place, column in enumerate(features)
-        if index is None and len(values) > 2 and (np.diff(values[:, place]) == 1).all()
+        if index is None and len(values) > 2 and _numbers_rows(values[:, place])
     ]
     notes += [f"label `{names[label]}`: {note}" for note in spellings]
     if not table.header and _are_places([cell.strip() for cell in rows[0]]):
@@ -261,6 +261,11 @@ def _notes_on_features(
         said = listed([names[place] for place in np.flatnonzero(alike)])
         notes.append(f"in each class all values are the same of {said}: leave out what only repeats the label")
     return notes
+
+
+def _numbers_rows(column: npt.NDArray[np.float64]) -> bool:
+    """Whether the values are whole numbers that follow each other, in any order: rows are often shuffled."""
+    return bool(np.ptp(column) == len(column) - 1 and (np.diff(np.sort(column)) == 1).all())
 
 
 def _in_yaml(name: str) -> str:
@@ -497,7 +502,7 @@ def _number(text: str) -> float | None:
         value = float(text) if "_" not in text else float("nan")
     except ValueError:
         return None
-    return value if abs(value) <= float(np.finfo(np.float32).max) else None
+    return value if abs(value) <= LARGEST else None
 
 
 def _labels(
@@ -535,10 +540,10 @@ def _one_spelling(cells: Sequence[str]) -> tuple[list[str], list[str]]:
     Returns:
         The labels, and notes that say what was counted as one and what was not.
     """
-    texts = [_unquoted(cell) for cell in cells]
-    spellings: dict[Hashable, Counter[str]] = {}
-    for cell, text in zip(cells, texts, strict=True):
-        spellings.setdefault(_class_key(text), Counter())[cell.strip()] += 1
+    keys = {cell: _class_key(_unquoted(cell)) for cell in set(cells)}
+    spellings: dict[Hashable, set[str]] = {}
+    for cell, key in keys.items():
+        spellings.setdefault(key, set()).add(cell.strip())
     chosen = {key: min(map(_unquoted, each), key=lambda text: (len(text), text)) for key, each in spellings.items()}
     notes = []
     if several := [
@@ -552,7 +557,7 @@ def _one_spelling(cells: Sequence[str]) -> tuple[list[str], list[str]]:
     if alike := [each for each in by_case.values() if len(each) > 1]:
         spelled = " and ".join(f"`{name[:40]}`" for name in alike[0])
         notes.append(f"{spelled} differ in upper and lower case alone, and are counted as {len(alike[0])} classes")
-    return [chosen[_class_key(text)] for text in texts], notes
+    return [chosen[keys[cell]] for cell in cells], notes
 
 
 def _unquoted(cell: str) -> str:

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from mnistbench.axes.options import as_declared
 from mnistbench.axes.plugins import same_folder
 from mnistbench.cell.data_spec import DataSpec
-from mnistbench.data.arrays import Arrays, check, checksum, image_arrays, notes_on_repeats
+from mnistbench.data.arrays import Arrays, as_array, check, checksum, image_arrays, notes_on_repeats
 from mnistbench.data.csv import MAX_CLASSES
-from mnistbench.data.sources import Opened, Search
+from mnistbench.data.sources import Opened, Search, short_hash
 from mnistbench.errors import UserError
 from mnistbench.errors.problems import message_of, shown
 
@@ -45,7 +45,8 @@ class PluginSource:
         arrays = self._arrays()
         check(arrays)
         digest = checksum(arrays)
-        entry = search.find_or_make(f"plugin-{digest[:16]}", lambda: arrays)
+        name = short_hash([digest, arrays.spec.to_json()])  # equal arrays may have other names of classes
+        entry = search.find_or_make(f"plugin-{name}", lambda: arrays)
         notes = tuple(f"{self.name}: {note}" for note in [*_notes_on_pixels(arrays), *notes_on_repeats(arrays)])
         return Opened(entry=entry, found_in=f"made by the plug-in {self.name}", sha256=digest, warnings=notes)
 
@@ -60,13 +61,13 @@ class PluginSource:
             if not isinstance(made, tuple | list) or len(made) != 4:
                 of = f" of {len(made)}" if isinstance(made, tuple | list) else ""
                 raise UserError(f"dataset {self.name}: {EXPECTED}; it returned {type(made).__name__}{of}")
-            named = [list(columns) for part in made[::2] if (columns := getattr(part, "columns", None)) is not None]
+            named = [columns for part in made[::2] if (columns := _names_of_columns(part)) is not None]
             if len(named) == 2 and named[0] != named[1]:
                 raise UserError(
                     f"dataset {self.name}: the columns of the training and the test inputs differ or stand in another"
                     " order: take `test[train.columns]`"
                 )
-            parts = [np.asarray(part) for part in made]
+            parts = [as_array(part) for part in made]
         except UserError:
             raise
         except (Exception, SystemExit) as error:  # whatever a user's function does, the user hears of it
@@ -109,13 +110,25 @@ class PluginSource:
                 train_examples=len(train_labels),
                 test_examples=len(test_labels),
                 class_names=class_names,
+                columns=_unambiguous(named[0]) if len(named) == 2 else [],
             ),
         )
 
 
 def _notes_on_pixels(arrays: Arrays) -> list[str]:
     highest = int(arrays.train_inputs.max()) if arrays.spec.is_image else 255
-    return [] if highest > 1 else [f"no pixel is above {highest}, and 255 is white: multiply pixels from 0 to 1 by 255"]
+    return [] if highest > 63 else [f"no pixel is above {highest}, and 255 is white: scale pixels to 0 … 255"]
+
+
+def _names_of_columns(part: Any) -> list[Any] | None:
+    """Of a frame of pandas or polars, or a table of Arrow's, whose `columns` are what they hold."""
+    names = getattr(part, "column_names", getattr(part, "columns", None))
+    return None if names is None else list(names)
+
+
+def _unambiguous(names: list[Any]) -> list[str]:
+    """The names, if a column can be found by each of them."""
+    return names if len(set(names)) == len(names) and all(isinstance(name, str) for name in names) else []
 
 
 def _collapsed_columns(given: npt.NDArray[Any], stored: npt.NDArray[np.float32]) -> list[int]:
@@ -128,9 +141,9 @@ def _collapsed_columns(given: npt.NDArray[Any], stored: npt.NDArray[np.float32])
 
 def _are_inputs(part: npt.NDArray[Any]) -> bool:
     return (part.ndim == 3 and part.dtype == np.uint8) or (
-        part.ndim == 2 and part.dtype.kind in "fiu" and part.shape[1] > 0
+        part.ndim == 2 and part.dtype.kind in "fiub" and part.shape[1] > 0
     )
 
 
 def _are_labels(part: npt.NDArray[Any]) -> bool:
-    return part.ndim == 1 and part.dtype.kind in "iu" and len(part) > 0
+    return part.ndim == 1 and part.dtype.kind in "iub" and len(part) > 0

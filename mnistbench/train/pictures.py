@@ -19,6 +19,10 @@ INK = 40
 """Grey level, of 255, from which a pixel belongs to the figure."""
 SPECK = 0.02
 """What is smaller than this share of a picture's largest part is dust."""
+WIDEST = 0.25
+"""No stroke is as wide as this share of the picture's shorter side."""
+PAPER = 0.75
+"""What is light and fills more of its box than this is the paper."""
 FLAT = 8
 """A picture whose grey levels span less shows nothing."""
 MAX_MEGAPIXELS = 64
@@ -36,7 +40,7 @@ class Framing:
         dark_on_light: dark strokes on light paper; None where the pictures differ: colours are then left as they are.
         fill: the longer side of a figure as a share of the picture's; None where the figures are of any size and
             place: a picture is then taken whole.
-        by_mass: the figure's centre of mass is in the middle, else the middle of its box.
+        by_mass: the figure's centre of mass is in the middle, as in handwriting, else the middle of its box.
         darkest, lightest: grey levels, of 255, in the median picture.
     """
 
@@ -113,7 +117,7 @@ def read_image(path: Path, *, shape: tuple[int, int], framing: Framing) -> np.nd
     if framing.dark_on_light is not None and is_dark_on_light:
         stretched = 255 - stretched
     if grey.shape != shape and framing.fill is not None:
-        stretched = _figure(grey)
+        stretched = _figure(grey, handwriting=framing.by_mass)
         if not stretched.any():
             raise UserError(f"{path}: nothing to see: no figure stands out from what is around it")
     framed = stretched if grey.shape == shape else _framed(np.round(stretched).astype(np.uint8), shape, framing)
@@ -122,13 +126,34 @@ def read_image(path: Path, *, shape: tuple[int, int], framing: Framing) -> np.nd
     return np.asarray(np.round(framing.darkest + framed * (span / 255)), dtype=np.uint8)
 
 
-def _figure(grey: np.ndarray) -> np.ndarray:
+def _figure(grey: np.ndarray, *, handwriting: bool) -> np.ndarray:
     """The figure alone, light on black [height, width], without the light, the grain and the specks of a photograph.
 
-    A surface of second order through the border is taken for what is behind the figure.
+    Args:
+        grey: grey levels [height, width].
+        handwriting: figures are strokes. What is wider, or reaches the border, is then likely to be a shadow, a frame
+            or the table under the paper: if dark strokes stand out from the paper around them and keep off the border,
+            these are the figure.
     """
     import numpy as np
     from scipy import ndimage
+
+    figure = _parts(*_off_surface(grey), framed=handwriting)
+    ink = figure > INK
+    widest = max(8, round(WIDEST * min(grey.shape)))
+    is_whole = ink.any() and not _border(ink).any() and not ndimage.minimum_filter(ink, widest).any()
+    if ink.any() and np.median(grey[ink]) > np.median(_border(grey)):  # light strokes leave much of their box dark
+        top, bottom, left, right = _box(figure)
+        is_whole |= bool(ink[top:bottom, left:right].mean() < PAPER)
+    if is_whole or not handwriting:
+        return figure
+    strokes = _parts(*_off_surroundings(grey, widest), framed=True)
+    return strokes if strokes.any() and not _border(strokes).any() else figure
+
+
+def _off_surface(grey: np.ndarray) -> tuple[np.ndarray, float]:
+    """What stands out from a surface of second order through the border, and the grain: its deviation there."""
+    import numpy as np
 
     y, x = np.ogrid[-1 : 1 : 1j * grey.shape[0], -1 : 1 : 1j * grey.shape[1]]
     terms: list[Any] = [1, x, y, x * y, x * x, y * y]
@@ -141,19 +166,55 @@ def _figure(grey: np.ndarray) -> np.ndarray:
         usual = off <= max(3 * grain, 1)
         weights = np.linalg.lstsq(at_border[usual], seen[usual], rcond=None)[0]
         behind = at_border @ weights
-    figure = grey - sum(weight * term for weight, term in zip(weights, terms, strict=True))
+    return grey - sum(weight * term for weight, term in zip(weights, terms, strict=True)), grain
+
+
+def _off_surroundings(grey: np.ndarray, widest: int) -> tuple[np.ndarray, float]:
+    """How much darker each pixel is than the paper around it, in the paper's own light, and the grain.
+
+    The paper is a morphological closing: what is dark and narrower than `widest` pixels is filled. Beyond the border
+    everything goes on as it is there, so that a frame or a table is no stroke.
+    """
+    import numpy as np
+    from scipy import ndimage
+
+    even = ndimage.uniform_filter(grey, 3)
+    paper = ndimage.grey_closing(np.pad(even, widest, mode="edge"), (widest, widest))[widest:-widest, widest:-widest]
+    grain = 1.05 * float(np.median(abs(np.diff(grey, axis=0))))  # the deviation, of a normal distribution
+    return (paper - even) * (paper.max() / np.maximum(paper, max(paper.max() / 4, 1))), grain
+
+
+def _parts(figure: np.ndarray, grain: float, *, framed: bool) -> np.ndarray:
+    """What stands out from the grain, light on black up to 255, without dust.
+
+    Args:
+        framed: leave out a part that goes around all others, too.
+    """
+    import numpy as np
+    from scipy import ndimage
+
     smooth = ndimage.uniform_filter(figure, 3)
     if -smooth.min() > smooth.max():
         figure, smooth = -figure, -smooth
     grainy = grain > 1
     highest = float((smooth if grainy else figure).max())
     if highest < max(4 * grain if grainy else 0, FLAT / 2):
-        return np.zeros_like(grey)
+        return np.zeros_like(figure)
     parts, _ = ndimage.label(figure > max(INK / 255 * highest, 4 * grain if grainy else 0), np.ones((3, 3)))
     sizes = np.bincount(parts.ravel(), minlength=2)
     sizes[0] = 0
-    kept = ndimage.binary_dilation((sizes >= SPECK * sizes.max())[parts] & (parts > 0), iterations=2)
-    return np.asarray(np.where(kept, np.clip(figure * (255 / highest), 0, 255), 0))
+    kept = np.flatnonzero(sizes >= SPECK * max(sizes.max(), 1))
+    if framed and len(kept) > 1:
+        boxes = ndimage.find_objects(parts)
+        widest = max(kept, key=lambda part: parts[boxes[part - 1]].size)
+        rows, columns = boxes[widest - 1]
+        others = kept[kept != widest]
+        top, bottom, left, right = _box(255 * np.isin(parts, others))
+        is_around = rows.start < top and bottom < rows.stop and columns.start < left and right < columns.stop
+        if is_around and not (parts[top:bottom, left:right] == widest).any():
+            kept = others
+    shown = ndimage.binary_dilation(np.isin(parts, kept), iterations=2)
+    return np.asarray(np.where(shown, np.clip(figure * (255 / highest), 0, 255), 0))
 
 
 def _border(picture: np.ndarray) -> np.ndarray:

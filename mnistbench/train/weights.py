@@ -20,7 +20,7 @@ from mnistbench.cell import Cell, Component
 from mnistbench.cell.checked import read_checked
 from mnistbench.cell.data_spec import DataSpec
 from mnistbench.data import datasets
-from mnistbench.data.arrays import load
+from mnistbench.data.arrays import as_array, load
 from mnistbench.data.csv import read_csv_bytes, read_rows
 from mnistbench.errors import UserError
 from mnistbench.errors.problems import shown
@@ -330,13 +330,11 @@ class KeptModel:
 
     def _in_order(self, examples: Any) -> Any:
         """Of a pandas frame, the columns that the model takes; anything else as it is."""
-        import numpy as np
-
         if (given := getattr(examples, "columns", None)) is None:
             return examples
         if missing := [name for name in self.spec.columns if name not in given]:
             raise UserError(f"there is no column {', '.join(missing)}; the model was trained on these")
-        return np.asarray(examples[self.spec.columns] if self.spec.columns else examples)
+        return as_array(examples[self.spec.columns] if self.spec.columns else examples)
 
     def _read(self, paths: list[Path]) -> tuple[list[str], np.ndarray]:
         """Examples of files, and where each comes from."""

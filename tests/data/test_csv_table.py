@@ -117,6 +117,12 @@ def test_an_index_that_is_used_as_a_feature_is_pointed_out() -> None:
     assert read(GOOD, index_column="id").notes == ()
 
 
+def test_so_is_the_index_of_rows_that_were_shuffled() -> None:
+    header, *rows = GOOD.splitlines(keepends=True)
+    (note,) = read(header + "".join(rows[::2] + rows[1::2])).notes
+    assert "`id` counts the rows" in note
+
+
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [

@@ -371,6 +371,13 @@ def test_a_note_about_the_table_is_said_each_time() -> None:
     assert prepare(component).warnings == prepare(component).warnings != ()
 
 
+def test_a_note_names_the_table_that_was_asked_for_and_not_another_of_equal_content(tmp_path: Path) -> None:
+    for name in ("one.csv", "other.csv"):
+        (tmp_path / name).write_bytes(TABLE.read_bytes())
+        component = Component(name="csv", options={"path": name})
+        assert prepare(component, base=tmp_path).warnings[0].startswith(f"{name}: ")
+
+
 # Names, sizes, what is where
 
 

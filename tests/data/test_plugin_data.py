@@ -67,6 +67,29 @@ def other_order():
     return train, np.array([0, 1, 1]), test, np.array([0, 1, 1])
 def shares(): return np.ones((4, 4, 4), np.uint8), np.arange(4) % 2, np.zeros((2, 4, 4), np.uint8), np.arange(2)
 def seen_before(): return np.eye(4), np.arange(4) % 2, np.eye(4)[:2], np.arange(2)
+def dark():
+    images = np.arange(64, dtype=np.uint8).reshape(4, 4, 4) // 4
+    return images[:2], np.arange(2), images[2:], np.arange(2)
+def is_high(): return rings()[0] > 0, rings()[1] == 1, rings()[2] > 0, rings()[3] == 1
+def of_several_types():
+    import pandas as pd
+    frame = pd.DataFrame({"a": np.arange(4) / 3, "b": np.arange(4) > 1, "c": np.arange(4)}).astype({"c": "Int64"})
+    return frame[:2], np.arange(2), frame[2:], np.arange(2)
+def of_arrow():
+    import pyarrow
+    table = pyarrow.table({"a": [0.5, 1.0], "b": [3.0, 2.0]})
+    return table, np.arange(2), table.slice(1), np.zeros(1, int)
+def of_arrow_in_another_order():
+    table = of_arrow()[0]
+    return table, np.arange(2), table.select(["b", "a"]), np.arange(2)
+def of_texts(): return np.array([["1.5"], ["2.5"]], object), np.arange(2), np.eye(1), np.zeros(1, int)
+def named(*names):
+    from mnistbench.data.tables import table_arrays
+    rows = np.arange(4)
+    return table_arrays("own", np.eye(4, dtype=np.float32), rows % 2, list(names), train=rows[:2], test=rows[2:])
+def named_a(): return named("a", "b")
+def named_x(): return named("x", "y")
+def from_one_again(): return from_one()
 def constant(): return np.array([[7.0, 1], [7, 2]]), np.array([0, 1]), np.array([[7.0, 3]]), np.array([0])
 def ragged(): return [[1], [2, 3]], [0, 1], [[1]], [0]
 def empty(): return np.zeros((0, 3)), np.zeros(0, int), np.zeros((1, 3)), np.array([0])
@@ -126,6 +149,8 @@ def test_the_component_carries_the_checksum_of_the_arrays(plugins: Plugins) -> N
         ("one_nan", "not finite, the first in row 1, column 1"),
         ("keras", "it returned tuple of 2$"),
         ("other_order", "the columns of the training and the test inputs differ or stand in another order"),
+        ("of_arrow_in_another_order", "differ or stand in another order"),
+        ("of_texts", "it returned object"),
         ("overflowing", "not finite"),
         ("collapsing", r"columns 1, 2 \(counted from 0\) have one value in all rows of the training part.*rescale"),
         ("masked", "values are masked, and would be trained on"),
@@ -143,6 +168,39 @@ def test_what_does_not_fit_is_refused_by_name(plugins: Plugins, function: str, r
         prepare(plugins, function)
 
 
+@pytest.mark.parametrize(
+    ("function", "inputs"),
+    [
+        ("is_high", None),
+        ("of_several_types", [[0, 0, 0], [1 / 3, 0, 1]]),
+        ("of_arrow", [[0.5, 3], [1, 2]]),
+    ],
+)
+def test_frames_of_several_types_truth_values_and_arrow_are_numbers(
+    plugins: Plugins, function: str, inputs: list[list[float]] | None
+) -> None:
+    """`pandas.get_dummies` makes columns of truth values beside those of numbers."""
+    arrays = datasets.load(prepare(plugins, function).directory)
+    rings = datasets.load(prepare(plugins, "rings").directory)
+    np.testing.assert_array_equal(arrays.train_inputs, np.float32(inputs if inputs else rings.train_inputs > 0))
+    if not inputs:
+        np.testing.assert_array_equal(arrays.train_labels, rings.train_labels)
+
+
+def test_columns_of_frames_have_their_names(plugins: Plugins) -> None:
+    """A kept model finds the columns of a frame by them."""
+    assert prepare(plugins, "of_several_types").spec.columns == ["a", "b", "c"]
+    assert prepare(plugins, "rings").spec.columns == []
+
+
+def test_equal_arrays_of_two_functions_keep_their_own_names(plugins: Plugins) -> None:
+    """They lay under one entry of the cache, which had the names that the first function gave."""
+    assert [prepare(plugins, name).spec.class_names for name in ("named_a", "named_x")] == [["a", "b"], ["x", "y"]]
+    for name in ("from_one", "from_one_again"):
+        (note,) = [note for note in prepare(plugins, name).warnings if "count from 1" in note]
+        assert f":{name}: " in note
+
+
 def test_a_column_that_is_constant_as_given_is_the_users_choice(plugins: Plugins) -> None:
     assert prepare(plugins, "constant").spec.input_shape == (2,)
 
@@ -153,7 +211,8 @@ def test_a_column_that_is_constant_as_given_is_the_users_choice(plugins: Plugins
         ("from_one", "labels count from 1 to 3: class 0 never occurs, and its output is trained for nothing"),
         ("gap", "no example at all is of class `2`"),
         ("untrained", "no training example is of class `2`, and test examples are"),
-        ("shares", "no pixel is above 1, and 255 is white: multiply pixels from 0 to 1 by 255"),
+        ("shares", "no pixel is above 1, and 255 is white: scale pixels to 0 … 255"),
+        ("dark", "no pixel is above 7, and 255 is white: scale pixels to 0 … 255"),
         ("seen_before", "2 of 2 test examples stand in the training part too"),
     ],
 )

@@ -250,6 +250,7 @@ def test_columns_of_a_frame_are_found_by_name(tmp_path: Path, cell: Cell) -> Non
     rows = np.random.default_rng(0).random((4, 3), dtype=np.float32)
     frame = pd.DataFrame(rows, columns=["a", "b", "c"])[["c", "a", "b"]].assign(label="x")
     assert np.array_equal(model.probabilities(frame), model.probabilities(rows))
+    assert np.array_equal(model.probabilities(frame.astype({"a": object})), model.probabilities(rows))
     assert [found.label for found in model.predict(frame)] == [found.label for found in model.predict(rows)]
     with pytest.raises(UserError, match="there is no column b"):
         model.predict(frame.drop(columns="b"))

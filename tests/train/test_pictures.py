@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,10 +83,58 @@ def test_a_photograph_comes_out_as_the_small_picture(tmp_path: Path, grain: floa
     assert np.abs(found.astype(int) - figures()[0]).mean() < 12
 
 
+def in_shadow(page: np.ndarray) -> np.ndarray:
+    """Half of it, with a sharp edge through the figure."""
+    return np.where(np.arange(page.shape[1]) < 250, 0.4 * page, page)
+
+
+def on_a_table(page: np.ndarray) -> np.ndarray:
+    return np.pad(page, 40, constant_values=60)
+
+
+def in_a_drawn_frame(page: np.ndarray) -> np.ndarray:
+    return np.pad(np.pad(page, 4, constant_values=30), 12, constant_values=220)
+
+
+def with_a_dark_edge(page: np.ndarray) -> np.ndarray:
+    return np.pad(page, 4, constant_values=30)
+
+
+@pytest.mark.parametrize("grain", [0, 3])
+@pytest.mark.parametrize("surroundings", [in_shadow, on_a_table, in_a_drawn_frame, with_a_dark_edge])
+def test_shadows_tables_and_frames_are_no_figure(
+    tmp_path: Path, surroundings: Callable[[np.ndarray], np.ndarray], grain: float
+) -> None:
+    """Of handwriting, which is strokes; what a garment is, is wide."""
+    drawn = np.zeros((300, 400))
+    drawn[50:162, 200:312] = np.kron(figures()[0] / 230, np.ones((4, 4)))
+    seen = surroundings(220 * (1 - 0.85 * drawn))
+    seen = seen + np.random.RandomState(0).normal(0, grain, seen.shape)
+    Image.fromarray(np.clip(seen, 0, 255).astype(np.uint8)).save(tmp_path / "photo.png")
+    framing = replace(measured_framing(figures()), by_mass=True)
+    found, alone = read_image(tmp_path / "photo.png", shape=(28, 28), framing=framing), _alone(tmp_path, drawn, framing)
+    assert np.abs(found.astype(int) - alone).mean() < 6
+
+
+def _alone(folder: Path, drawn: np.ndarray, framing: Framing) -> np.ndarray:
+    Image.fromarray((255 * drawn).astype(np.uint8)).save(folder / "alone.png")
+    return read_image(folder / "alone.png", shape=(28, 28), framing=framing).astype(int)
+
+
+@pytest.mark.parametrize("size", [14, 200])
+def test_light_strokes_around_a_dark_hole_are_the_figure(tmp_path: Path, size: int) -> None:
+    """Also where they reach the border: the hole is no dark stroke on them."""
+    y, x = np.ogrid[-1 : 1 : 1j * size, -1 : 1 : 1j * size]
+    away = np.hypot(y, 1.3 * x)
+    Image.fromarray(np.uint8(255 * ((away > 0.5) & (away < 1.1)))).save(tmp_path / "zero.png")
+    found = read_image(tmp_path / "zero.png", shape=(28, 28), framing=framing_by_name("mnist"))
+    assert found[14, 14] < 60 < 200 < found[14].max()
+
+
 def test_a_photograph_of_blank_paper_shows_nothing(tmp_path: Path) -> None:
     for name, grain in [("grainy", 6.0), ("clean", 0.0)]:
         Image.fromarray(photograph(np.zeros((300, 400)), grain=grain)[20:]).save(tmp_path / f"{name}.png")
-        assert "nothing to see" in refused(tmp_path / f"{name}.png")
+        assert "nothing to see" in refused(tmp_path / f"{name}.png", framing_by_name("mnist"))
 
 
 def test_a_thin_line_is_as_bright_as_a_thick_one(tmp_path: Path) -> None:
@@ -104,9 +154,9 @@ def test_oblong_pictures_are_made_oblong(tmp_path: Path) -> None:
     assert np.abs(found.astype(int) - images[0]).mean() < 3
 
 
-def refused(path: Path) -> str:
+def refused(path: Path, framing: Framing = Framing()) -> str:  # noqa: B008
     with pytest.raises(UserError) as caught:
-        read_image(path, shape=(28, 28), framing=Framing())
+        read_image(path, shape=(28, 28), framing=framing)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
