@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable
@@ -90,7 +91,7 @@ def build(component: Component, plugins: Plugins | None = None, device: torch.de
     if inspect.isclass(called):
         called, options = called(**options), {}
     if isinstance(called, nn.Module):
-        called = called.to(device)
+        called = copy.deepcopy(called).to(device)  # the plug-in's own, made once, serves other devices too
         if trained := [name for name, each in called.named_parameters() if each.requires_grad]:
             raise UserError(f"the loss {component.name} has a parameter `{trained[0]}`, which no optimizer would train")
     return functools.partial(_own, component.name, functools.partial(called, **options))

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import pytest
 from agreement import ONE_STEP, SEVERAL_STEPS, Case, Deal, compare
-from tried import INSTALLED_NETWORKS, OPTIMIZERS, OWN_NETWORKS, REFUSED, REFUSED_NETWORKS, Outsider
+from tried import INSTALLED_NETWORKS, LOSSES, OPTIMIZERS, OWN_NETWORKS, REFUSED, REFUSED_NETWORKS, Outsider
 from write_table import BEGIN, DOCUMENT, END
 
 pytestmark = pytest.mark.slow
@@ -65,7 +65,7 @@ def test_the_table_of_the_documentation_names_what_is_tried() -> None:
     table = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
     named = re.findall(r"^(?:\| |- )`([^`]+)`", table, re.MULTILINE)
     tried = [outsider.optimizer for outsider in OPTIMIZERS] + [*OWN_NETWORKS, *INSTALLED_NETWORKS]
-    assert named == [*tried, *REFUSED, *REFUSED_NETWORKS]
+    assert named == [*tried, *LOSSES, *REFUSED, *REFUSED_NETWORKS]
 
 
 @pytest.mark.parametrize("optimizer", REFUSED)

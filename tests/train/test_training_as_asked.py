@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mnistbench.axes import losses
 from mnistbench.axes.plugins import load_plugins
 from mnistbench.cell import Cell, Component, Training
 from mnistbench.cell.data_spec import DataSpec
@@ -469,6 +470,7 @@ class Focal(nn.Module):
 
 
 smooth = nn.CrossEntropyLoss(label_smoothing=0.1)
+weighted = nn.CrossEntropyLoss(weight=torch.ones(10))
 
 
 def margin(outputs, labels, margin: float = 1.0):
@@ -696,6 +698,16 @@ def test_a_loss_of_ones_own_trains_as_the_loop_by_hand(
     assert [epoch.train_loss for epoch in record.epochs] == pytest.approx(by_hand(job, plain_step, wanted), rel=1e-5)
     assert record.checks["equivalence"] == ("reference" if profile == "plain" else "passed")
     assert ("no mean" in record.checks.get("outputs", "")) == (loss["name"] == "other_people:added_up")
+
+
+def test_a_loss_that_a_plug_in_made_once_serves_every_device(plugin: Path) -> None:
+    plugins = load_plugins([str(plugin)])
+    weights = plugins.modules["other_people"].weighted.weight
+    losses.build(Component(name="other_people:weighted"), plugins, torch.device("meta"))
+    assert weights.device.type == "cpu"
+    assert float(
+        losses.build(Component(name="other_people:weighted"), plugins)(torch.zeros(1, 10), torch.zeros(1).long())
+    )
 
 
 def test_the_test_loss_is_that_of_the_loss_of_ones_own(make_job: MakeJob) -> None:
